@@ -1,0 +1,153 @@
+//! Policy's answer.
+
+use std::{fmt, sync::Arc, time::Duration};
+
+use mask::{Detectors, Transform};
+use serde::Serialize;
+
+/// Seconds since 1970-01-01 UTC. This crate never reads a clock.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, serde::Deserialize)]
+#[serde(transparent)]
+pub struct UnixTime(pub u64);
+
+/// Policy's answer to one action, with the ids of the rules that decided, most specific first.
+#[derive(Debug)]
+pub struct Verdict {
+    pub effect: Effect,
+    pub rules: Vec<Arc<str>>,
+    /// From this moment on the same question may have another answer.
+    pub valid_until: Option<UnixTime>,
+}
+
+#[derive(Debug)]
+pub enum Effect {
+    Allow(Allow),
+    /// A human has to agree first.
+    Approve(ApprovalTerms),
+    Deny(Denial),
+}
+
+/// An allow and what it is conditional on.
+#[derive(Debug)]
+pub struct Allow {
+    pub permit: Permit,
+    pub obligations: Obligations,
+}
+
+/// Proof that policy allowed an action. Only this crate can make one, and it cannot be copied: whoever holds
+/// a reference was handed it by a verdict.
+pub struct Permit {
+    pub(crate) resource: Arc<str>,
+}
+
+impl Permit {
+    /// The resource that the permit is good for.
+    pub fn resource(&self) -> &str {
+        &self.resource
+    }
+}
+
+impl fmt::Debug for Permit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Permit({})", self.resource)
+    }
+}
+
+/// What an allow is conditional on.
+#[derive(Debug, Clone, Default)]
+pub struct Obligations {
+    /// Masks by position of the result column, from lineage.
+    pub outputs: OutputMasks,
+    /// Masks by base column, for results whose origin the server itself names. `None` = no column is masked.
+    pub columns: Option<Arc<ColumnMasks>>,
+    /// Applied to every textual cell that no other mask replaced, and to errors and notices.
+    pub detectors: Option<Arc<Detectors>>,
+    pub limits: Limits,
+    pub record: Recording,
+}
+
+/// Masks by position.
+#[derive(Debug, Clone, Default)]
+pub enum OutputMasks {
+    /// No position is known to need a mask.
+    #[default]
+    None,
+    /// One entry per result column.
+    Columns(Vec<Option<Transform>>),
+    /// Positions cannot be told: every column is masked unless the server names an unmasked base column as
+    /// its origin.
+    Unknown,
+}
+
+/// Which base columns are masked for one subject on one resource. Implemented by the policy; asked by masking.
+pub struct ColumnMasks {
+    pub(crate) find: Box<dyn Fn(&str, &str, &str) -> Option<Transform> + Send + Sync>,
+}
+
+impl ColumnMasks {
+    /// The mask of `schema.relation.column`.
+    pub fn find(&self, schema: &str, relation: &str, column: &str) -> Option<Transform> {
+        (self.find)(schema, relation, column)
+    }
+}
+
+impl fmt::Debug for ColumnMasks {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("ColumnMasks")
+    }
+}
+
+/// Bounds on one action's result. `None` = unbounded.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, serde::Deserialize, schemars::JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Limits {
+    /// Rows returned.
+    pub rows: Option<u64>,
+    /// Bytes of result frames.
+    pub bytes: Option<u64>,
+}
+
+/// What of an action is recorded.
+#[derive(
+    Debug,
+    Clone,
+    Copy,
+    Default,
+    PartialEq,
+    Eq,
+    PartialOrd,
+    Ord,
+    Serialize,
+    serde::Deserialize,
+    schemars::JsonSchema,
+)]
+#[serde(rename_all = "lowercase")]
+pub enum Recording {
+    /// Audit event only.
+    None,
+    /// Statement, parameters, verdict, counts, timing.
+    #[default]
+    Statements,
+    /// And the rows the job was shown, masked as it saw them.
+    Results,
+}
+
+/// What a human has to do before an action may run.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ApprovalTerms {
+    /// Distinct people who have to agree.
+    pub quorum: u32,
+    /// Users or `@groups` of the host who may; empty = whoever the agent's configuration lets approve.
+    pub approvers: Vec<String>,
+    /// How long the request waits; then it is a deny.
+    pub expires_after: Duration,
+}
+
+/// A refusal, in words for the person at the client.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Denial {
+    /// What was refused and why.
+    pub reason: String,
+    /// What to do next.
+    pub hint: String,
+}
