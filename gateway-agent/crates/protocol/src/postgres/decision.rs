@@ -26,6 +26,8 @@ pub struct Allowed {
     /// `policy::Statement::defines`: a name that SQL itself gives to a prepared statement or cursor. From then
     /// on the protocol cannot use that name, which keeps the two name spaces apart.
     pub defines: Option<Named>,
+    /// `policy::Statement::refers`: it means what that name means when it runs, so every Execute asks again.
+    pub refers: Option<Named>,
     /// Of a COPY … TO STDOUT: what its data looks like. `None` there means unknown: where anything would have
     /// to be masked, the data is withheld and the job gets an error.
     pub copy: Option<CopyOptions>,

@@ -8,7 +8,7 @@
 //!         Need            => {}
 //!         StartTls(leg)   => flush that leg; handshake; session.tls_started(leg, end_point)
 //!         Login           => decide Connect from session.startup(); connect; session.login(..) or refuse(..)
-//!         Ask             => { look at session.pending(); allow(..) | deny(..) | defer(); continue }
+//!         Ask             => { let pending = session.pending(); allow(ask, ..) | deny(ask, ..) | defer(ask) | settle(ask); continue }
 //!         Cancel          => look session.cancel_key() up; forward it; close
 //!         Close(reason)   => flush; close; break
 //!     }
@@ -41,6 +41,11 @@
 //!   server's certificate (RFC 5929 `tls-server-end-point`) and SCRAM-SHA-256-PLUS is used where offered.
 //! * **Policy changed:** `set_epoch`. Statements already running finish; prepared ones are asked again at
 //!   their next Bind or Execute. Kick the `step` loop afterwards.
+//! * **Names that SQL gives** (PREPARE, DECLARE): a statement that `refers` to one (EXECUTE, FETCH) means what the
+//!   name means when it runs. Answer its Ask with `settle`: it is asked again when everything sent before has
+//!   been answered, and events have said which PREPARE and DECLARE succeeded. Then look the name up, first in
+//!   [`Session::prepared`] / [`Session::portal`], then in what the driver learned from events. Give
+//!   [`Allowed::refers`](super::Allowed::refers) in the decision: in the extended protocol each Execute then asks.
 //! * **Approval with parameters:** answer the Parse of such a statement with `defer`: it is only parsed, and each
 //!   Execute then asks ([`AskKind::Execute`]) with the parameters in [`Pending::params`].
 //!
@@ -136,6 +141,8 @@ pub struct Login {
     pub epoch: u64,
     /// Names of columns, for masks by origin.
     pub origins: Arc<dyn Origins + Send + Sync>,
+    /// For masks that hash.
+    pub mask_key: Arc<mask::Key>,
 }
 
 /// The statement that waits.
@@ -250,14 +257,22 @@ impl Session {
         None
     }
 
-    /// The waiting statement may run, under these obligations.
-    pub fn allow(&mut self, _decision: Arc<Decision>) {}
+    /// The waiting statement may run, under these obligations. Does nothing if another or none waits (`pending`
+    /// says `None` when the statement was overtaken by an error before it).
+    pub fn allow(&mut self, _ask: u64, _decision: Arc<Decision>) {}
 
     /// The waiting statement is refused.
-    pub fn deny(&mut self, _refusal: &Refusal) {}
+    pub fn deny(&mut self, _ask: u64, _refusal: &Refusal) {}
 
-    /// The waiting Parse or Bind goes on without a decision; every Execute of it asks. For other kinds this is a deny.
-    pub fn defer(&mut self) {}
+    /// The waiting Parse or Bind goes on without a decision; every Execute of it asks. For other kinds this is a
+    /// deny.
+    pub fn defer(&mut self, _ask: u64) {}
+
+    /// Ask again, under the same number, once everything sent before has been answered. False, and no effect, when
+    /// that is so already.
+    pub fn settle(&mut self, _ask: u64) -> bool {
+        false
+    }
 
     /// A NOTICE to the client, at the next boundary between messages.
     pub fn notice(&mut self, _message: &str, _hint: Option<&str>) {}
