@@ -45,7 +45,9 @@ impl CopyOut {
         let columns = reader.i16_list().ok()?.len();
         let masks = match &obligations.outputs {
             OutputMasks::None => vec![None; columns],
-            OutputMasks::Columns(masks) if masks.len() == columns => masks.clone(),
+            OutputMasks::Columns(masks) if masks.len() == columns => {
+                masks.iter().map(|mask| mask.map(|mask| mask.transform(false))).collect()
+            }
             OutputMasks::Columns(_) | OutputMasks::Unknown => vec![Some(Transform::Redact); columns],
         };
         let looked_at = obligations.detectors.is_some() || masks.iter().any(Option::is_some);
@@ -361,7 +363,8 @@ mod tests {
     }
 
     fn obligations(masks: &[Option<Transform>]) -> Obligations {
-        Obligations { outputs: OutputMasks::Columns(masks.to_vec()), ..Obligations::default() }
+        let masks = masks.iter().map(|mask| mask.map(policy::OutputMask::new)).collect();
+        Obligations { outputs: OutputMasks::Columns(masks), ..Obligations::default() }
     }
 
     /// A CopyOutResponse body for as many columns.
