@@ -9,6 +9,7 @@
 //! death of the host.
 
 use std::{
+    io,
     path::{Path, PathBuf},
     pin::pin,
     sync::{
@@ -21,7 +22,7 @@ use std::{
     thread::JoinHandle,
 };
 
-use record::{Batch, Event, Header, PushError, Scribe, SigningKey};
+use record::{Batch, Event, Header, KeyError, PushError, Scribe, SigningKey};
 use tokio::sync::{Notify, oneshot};
 
 mod writer;
@@ -65,6 +66,17 @@ pub enum RecordingLost {
     /// Only this event is lost; the recording goes on.
     #[error("one event of {0} bytes exceeds what a recording can hold")]
     TooLarge(usize),
+}
+
+/// Why nothing can be recorded.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    #[error("recordings in {}: {source}", dir.display())]
+    Dir { dir: PathBuf, source: io::Error },
+    #[error("the recorder cannot start: {0}")]
+    Thread(#[from] io::Error),
+    #[error("the key of the recordings: {0}")]
+    Key(#[from] KeyError),
 }
 
 /// Numbers for metrics.
@@ -124,10 +136,9 @@ struct Session {
 
 impl Recorder {
     /// Starts the thread, and another that closes what a dead agent left open.
-    pub fn start(config: RecorderConfig) -> anyhow::Result<Self> {
-        use anyhow::Context as _;
-
-        writer::make_dir(&config.dir).with_context(|| format!("recordings: {}", config.dir.display()))?;
+    pub fn start(config: RecorderConfig) -> Result<Self, StartError> {
+        writer::make_dir(&config.dir)
+            .map_err(|source| StartError::Dir { dir: config.dir.clone(), source })?;
         let shared = Arc::new(Shared::default());
         // A second scribe, so that recovering much does not hold up new sessions.
         let seed = zeroize::Zeroizing::new(config.key.seed()?);
@@ -169,6 +180,7 @@ impl Recorder {
             session,
             batch: Batch::default(),
             sent: 0,
+            synced: 0,
             now_ns: 0,
             closed: false,
         })
@@ -210,7 +222,9 @@ pub struct SessionRecorder {
     recorder: Arc<Inner>,
     session: Arc<Session>,
     batch: Batch,
+    /// Batches handed over, and up to which one they are synced to disk.
     sent: u64,
+    synced: u64,
     now_ns: u64,
     closed: bool,
 }
@@ -242,6 +256,11 @@ impl SessionRecorder {
     /// Records, and returns once it is on disk.
     pub async fn append_durable(&mut self, now_ns: u64, event: &Event<'_>) -> Result<(), RecordingLost> {
         self.append(now_ns, event)?;
+        self.sync().await
+    }
+
+    /// Returns once everything recorded so far is on disk.
+    pub async fn sync(&mut self) -> Result<(), RecordingLost> {
         self.hand_over(true)?;
         let target = self.sent;
         self.until(|session| session.written.load(Acquire) >= target).await
@@ -295,12 +314,16 @@ impl SessionRecorder {
     }
 
     fn hand_over(&mut self, sync: bool) -> Result<(), RecordingLost> {
-        if self.batch.is_empty() {
+        let sync = sync || self.recorder.durability == Durability::Each;
+        // What was handed over before may have been written without reaching the disk.
+        if self.batch.is_empty() && (!sync || self.synced == self.sent) {
             return Ok(());
         }
         let batch = self.batch.take();
-        let sync = sync || self.recorder.durability == Durability::Each;
         self.sent += 1;
+        if sync {
+            self.synced = self.sent;
+        }
         let session = self.session.clone();
         self.send(batch.len(), Job::Write { session, batch, sync })
     }
