@@ -29,6 +29,9 @@ pub struct Agent {
     prefix: Vec<String>,
 }
 
+/// The user that jobs run as.
+pub const JOB_UID: u32 = 65534;
+
 /// The port of /metrics inside the host namespace.
 pub const METRICS: u16 = 9464;
 
@@ -58,7 +61,9 @@ impl Agent {
             "state_dir": folder.join("state"),
             "runtime_dir": folder.join("run"),
             "kernel": { "cgroup_root": cgroup, "pin_dir": folder.join("bpf/gateway") },
-            "jobs": { "parent": "gateway-jobs" },
+            // Whose identity a job has may not approve what it asks for: root approves, so jobs are
+            // somebody else.
+            "jobs": { "parent": "gateway-jobs", "uid": JOB_UID },
             "identity": {
                 "skew": "5s",
                 "issuers": [{
@@ -133,7 +138,7 @@ impl Agent {
             if !self.alive() {
                 return Some(false);
             }
-            self.cli(&["status"]).ok().filter(Output::success).map(|_| true)
+            self.json(&["status"]).ok().filter(|status| status["ready"] == true).map(|_| true)
         });
         match up {
             Ok(true) => Ok(()),

@@ -50,7 +50,7 @@ pub fn program(name: &str) -> Result<PathBuf> {
     Ok(path)
 }
 
-fn programs() -> Result<PathBuf> {
+pub(crate) fn programs() -> Result<PathBuf> {
     if let Some(folder) = env::var_os("GATEWAY_BIN_DIR") {
         return Ok(folder.into());
     }
@@ -63,13 +63,10 @@ fn programs() -> Result<PathBuf> {
     Ok(path)
 }
 
-/// The Python that has the drivers.
-///
-/// # Errors
-/// When `cargo xtask setup` has not made it.
-pub fn python() -> Result<PathBuf> {
-    let path = target()?.join("tools/venv/bin/python");
-    ensure!(path.exists(), "{} is missing: `cargo xtask setup` makes it", path.display());
+/// The Python environment that has the drivers.
+pub(crate) fn venv() -> Result<PathBuf> {
+    let path = target()?.join("tools/venv");
+    ensure!(path.join("bin/python").exists(), "{} is missing: `cargo xtask setup` makes it", path.display());
     Ok(path)
 }
 

@@ -102,11 +102,16 @@ pub fn sweep() {
     });
 }
 
-/// When a process started, in clock ticks since boot. None when there is no such process.
+/// When a process started, in clock ticks since boot. None when there is no such process any more;
+/// one that nobody has waited for yet counts as gone.
 fn started(pid: u32) -> Option<u64> {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
     // The command may hold anything, spaces and parentheses too; field 3 follows the last one.
-    stat.rsplit_once(')')?.1.split_whitespace().nth(19)?.parse().ok()
+    let mut fields = stat.rsplit_once(')')?.1.split_whitespace();
+    if fields.next()? == "Z" {
+        return None;
+    }
+    fields.nth(18)?.parse().ok()
 }
 
 fn unmount_below(folder: &Path) {

@@ -194,6 +194,33 @@ impl World {
         .stdin(sql)
     }
 
+    /// A test client of this workspace, where a job can run it.
+    ///
+    /// # Panics
+    /// When it has not been built. For tests.
+    #[must_use]
+    #[track_caller]
+    pub fn program(&self, name: &str) -> String {
+        let path = self.folder.join("programs").join(name);
+        assert!(
+            path.is_file(),
+            "{name} is not built: `cargo xtask build`, or run this by `cargo xtask test`"
+        );
+        path.display().to_string()
+    }
+
+    /// The Python with the drivers, where a job can run it.
+    ///
+    /// # Panics
+    /// When there is none. For tests.
+    #[must_use]
+    #[track_caller]
+    pub fn python(&self) -> String {
+        let path = self.folder.join("venv/bin/python");
+        assert!(path.exists(), "no Python with the drivers: `cargo xtask setup` makes it");
+        path.display().to_string()
+    }
+
     /// Writes a token where only its reader finds it.
     ///
     /// # Errors
@@ -355,6 +382,10 @@ impl Builder {
         for (pointer, value) in self.configure {
             set(&mut config, &pointer, value)?;
         }
+        bind(&crate::programs()?, &folder.join("programs"))?;
+        if let Ok(venv) = crate::venv() {
+            bind(&venv, &folder.join("venv"))?;
+        }
         let mut agent = Agent::new(&folder, &cgroup, &host)?;
         fs::write(agent.config_file(), serde_json::to_string_pretty(&config)?)?;
         agent.set_prefix(&self.prefix.iter().map(String::as_str).collect::<Vec<_>>());
@@ -364,6 +395,13 @@ impl Builder {
         let tokens = AtomicU32::new(0);
         Ok(World { agent, db, issuer, authority, host, far, canary, cgroup, folder, password, tokens, owned })
     }
+}
+
+/// Shows a folder to the jobs: they are nobody, and the workspace may be where nobody gets to.
+fn bind(from: &Path, to: &Path) -> Result<()> {
+    fs::create_dir_all(to)?;
+    rustix::mount::mount_bind(from, to)
+        .with_context(|| format!("binding {} to {}", from.display(), to.display()))
 }
 
 /// Makes the three namespaces and connects them.
