@@ -11,6 +11,7 @@ use std::{
 };
 
 use arc_swap::ArcSwap;
+use prometheus::IntCounter;
 use policy::{ApprovalTerms, Permit, UnixTime};
 use protocol::postgres::{
     Decision, Origin, Origins, Refusal,
@@ -21,7 +22,7 @@ use protocol::postgres::{
 use tokio::sync::watch;
 
 use super::{analysis::Scope, observer::Approval};
-use crate::upstream::Place;
+use crate::{audit::Facts, telemetry::Metrics, upstream::Place};
 
 /// Text and overhead kept per scope before the cache starts anew.
 const CACHE_BYTES: usize = 16 << 20;
@@ -61,7 +62,7 @@ pub enum Decided {
     Approve(ApprovalTerms),
 }
 
-/// What audit says about a decided text.
+/// What recording, audit and metrics say about a decided text; made once, used at every run.
 #[derive(Debug)]
 pub struct About {
     pub rules: Vec<Arc<str>>,
@@ -69,6 +70,9 @@ pub struct About {
     pub changes_catalogue: bool,
     /// Who agreed, when a human had to.
     pub approval: Option<Approval>,
+    pub facts: Facts,
+    /// Counters of the verdict, by rule.
+    pub decided: Vec<IntCounter>,
 }
 
 /// Names behind column origins; follows the catalogue.
@@ -144,9 +148,16 @@ impl Decisions {
     }
 
     /// Keeps a ruling made under `epoch`, if it may be kept.
-    pub fn keep(&self, sql: &str, ruling: Ruling, epoch: u64, approval: Option<Approval>) -> Rc<Answer> {
+    pub fn keep(
+        &self,
+        sql: &str,
+        ruling: Ruling,
+        epoch: u64,
+        approval: Option<Approval>,
+        metrics: &Metrics,
+    ) -> Rc<Answer> {
         let cacheable = ruling.cacheable && approval.is_none() && epoch == self.epoch.get();
-        let answer = Rc::new(Answer::new(ruling, epoch, approval));
+        let answer = Rc::new(Answer::new(sql, ruling, epoch, approval, metrics));
         if cacheable {
             let size = sql.len() + ENTRY_OVERHEAD;
             if self.bytes.get() + size > CACHE_BYTES {
@@ -165,8 +176,17 @@ impl Decisions {
 }
 
 impl Answer {
-    fn new(ruling: Ruling, epoch: u64, approval: Option<Approval>) -> Self {
+    fn new(sql: &str, ruling: Ruling, epoch: u64, approval: Option<Approval>, metrics: &Metrics) -> Self {
+        let (word, reason) = match (&ruling.outcome, &approval) {
+            (Outcome::Allow(_), None) => ("allow", None),
+            (Outcome::Allow(_), Some(_)) => ("approved", None),
+            (Outcome::Approve(_), _) => ("approve", None),
+            (Outcome::Deny(denial), _) => ("deny", Some(denial.reason.as_str())),
+        };
+        let facts = Facts::statement(word, &ruling.rules, &ruling.kinds.join(","), sql, false, &[], reason);
         let about = Arc::new(About {
+            facts,
+            decided: metrics.decision_counters(word, &ruling.rules),
             rules: ruling.rules,
             kinds: ruling.kinds,
             changes_catalogue: ruling.changes_catalogue,

@@ -148,7 +148,7 @@ impl Driver {
             }
         }
         let Some(pending) = self.session.pending() else { return };
-        let answer = decisions.keep(pending.sql, ruling, epoch, approval);
+        let answer = decisions.keep(pending.sql, ruling, epoch, approval, &self.worker.shared.metrics);
         self.answer(&answer);
     }
 

@@ -47,7 +47,7 @@ impl Driver {
             verdict = self.decide(&policy.policy, &action, Some(&grant))?;
             approval = Some(by);
         }
-        let recording = self.observer.connect(startup, &verdict, approval.as_ref(), asked.elapsed());
+        let recording = self.observer.connect(startup, &verdict, approval.as_ref(), asked.elapsed()).await;
         let allow = match verdict.effect {
             Effect::Allow(allow) => allow,
             Effect::Deny(denial) => return Err(refused(&verdict.rules, &denial.reason, Some(denial.hint))),

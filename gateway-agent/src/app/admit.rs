@@ -1,0 +1,144 @@
+//! From an accepted connection to a session on a worker, or to a refusal that says why.
+
+use std::{
+    net::TcpStream,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+};
+
+use policy::Resource;
+
+use super::Agent;
+use crate::{
+    audit::{AuditEvent, Context, Facts, Kind, Scope, unix_ns},
+    identity::Job,
+    intercept::{Flow, Refused},
+    session::{
+        registry::{AtomicState, Live, Registration, State},
+        worker::Admitted,
+    },
+};
+
+/// Why a flow does not become a session.
+#[derive(Debug, thiserror::Error)]
+enum NotAdmitted {
+    #[error("the job is not enrolled")]
+    NoJob,
+    #[error("the job's identity has ended; enrol again")]
+    Ended,
+    #[error("no resource at {0}")]
+    NoResource(std::net::SocketAddr),
+    #[error(transparent)]
+    Full(#[from] crate::session::registry::Full),
+    #[error("no session worker is running")]
+    NoWorker,
+}
+
+impl NotAdmitted {
+    fn result(&self) -> &'static str {
+        match self {
+            Self::NoJob => "no_job",
+            Self::Ended => "identity_ended",
+            Self::NoResource(_) => "no_resource",
+            Self::Full(_) => "full",
+            Self::NoWorker => "no_worker",
+        }
+    }
+}
+
+impl Agent {
+    /// Takes one intercepted connection on.
+    pub(super) fn admit(self: &Arc<Self>, tcp: TcpStream, flow: Flow) {
+        let admitted = self.enter(&flow).and_then(|(resource, registration)| {
+            static NEXT: AtomicU64 = AtomicU64::new(0);
+            let turn = NEXT.fetch_add(1, Ordering::Relaxed);
+            let worker = usize::try_from(turn).unwrap_or_default() % self.workers.len().max(1);
+            let worker = self.workers.get(worker).ok_or(NotAdmitted::NoWorker)?;
+            let destination = flow.original;
+            match worker.serve(Admitted { flow: flow.clone(), resource, registration, tcp }) {
+                true => Ok(destination),
+                false => Err(NotAdmitted::NoWorker),
+            }
+        });
+        match admitted {
+            Ok(_) => self.shared.metrics.flow("admitted"),
+            Err(why) => {
+                self.shared.metrics.flow(why.result());
+                self.log_refused(&flow, &why.to_string());
+            }
+        }
+    }
+
+    /// A connection that reached the listener without being a job's redirected one.
+    pub(super) fn refuse(&self, refused: &Refused) {
+        self.shared.metrics.flow(refused.result());
+        tracing::warn!(%refused, "connection refused before it became a flow");
+        let facts = Facts::verdict("deny", &["builtin:flow".into()], Some(&refused.to_string()));
+        self.log(&AuditEvent { facts: Some(&facts), ..AuditEvent::new(unix_ns(), Kind::FlowRefused) });
+    }
+
+    fn enter(&self, flow: &Flow) -> Result<(Arc<Resource>, Registration), NotAdmitted> {
+        let now = crate::clock::now();
+        let job = self.enrolments.job(flow.job).ok_or(NotAdmitted::NoJob)?;
+        if !job.active(now) {
+            return Err(NotAdmitted::Ended);
+        }
+        let in_force = self.shared.policy.load();
+        let resource = in_force.addresses.find(flow.original).ok_or(NotAdmitted::NoResource(flow.original))?;
+        let limits = &self.shared.config.sessions;
+        let registration = self.shared.registry.register(
+            live(flow, &job, resource),
+            limits.max_total,
+            limits.max_per_job,
+        )?;
+        Ok((Arc::clone(resource), registration))
+    }
+
+    fn log_refused(&self, flow: &Flow, why: &str) {
+        tracing::warn!(job = flow.job, destination = %flow.original, pid = flow.pid, why, "connection refused");
+        let context = Context::new(&Scope {
+            job: Some(&flow.job.to_string()),
+            process: Some(&record::Process { pid: flow.pid, uid: flow.uid, command: flow.command.clone() }),
+            destination: Some(&flow.original.to_string()),
+            ..Scope::default()
+        });
+        let facts = Facts::verdict("deny", &["builtin:admission".into()], Some(why));
+        self.log(&AuditEvent {
+            context: Some(&context),
+            facts: Some(&facts),
+            ..AuditEvent::new(unix_ns(), Kind::FlowRefused)
+        });
+    }
+}
+
+fn live(flow: &Flow, job: &Job, resource: &Resource) -> Live {
+    Live {
+        id: session_id(),
+        job: job.cgroup_id,
+        cgroup: job.cgroup.display().to_string(),
+        subject: Arc::clone(&job.subject),
+        resource: Arc::clone(&resource.name),
+        client: flow.peer,
+        upstream: flow.original,
+        job_uid: job.uid,
+        pid: flow.pid,
+        uid: flow.uid,
+        command: flow.command.clone(),
+        started: crate::clock::now(),
+        login: std::sync::OnceLock::new(),
+        state: AtomicState::new(State::Login),
+        statements: AtomicU64::new(0),
+        bytes_in: AtomicU64::new(0),
+        bytes_out: AtomicU64::new(0),
+    }
+}
+
+/// Sorts by time, and nobody guesses it: 48 bits of milliseconds, 80 of randomness.
+fn session_id() -> Arc<str> {
+    let mut random = [0; 10];
+    // Without randomness the id is merely guessable; it opens nothing.
+    let _ = aws_lc_rs::rand::fill(&mut random);
+    format!("{:012x}{}", unix_ns() / 1_000_000, hex::encode(random)).into()
+}
