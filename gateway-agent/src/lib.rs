@@ -1,1 +1,4 @@
-//! agent
+//! The agent.
+
+pub mod intercept;
+pub mod kernel;
