@@ -1,20 +1,21 @@
 //! From an accepted connection to a session on a worker, or to a refusal that says why.
 
 use std::{
-    net::TcpStream,
     sync::{
         Arc,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicU64, AtomicUsize, Ordering},
     },
 };
 
 use policy::Resource;
+use tokio::net::TcpStream;
 
 use super::Agent;
 use crate::{
-    audit::{AuditEvent, Context, Facts, Kind, Scope, unix_ns},
+    audit::{AuditEvent, Context, Facts, Kind, Scope, Value, unix_ns},
     identity::Job,
     intercept::{Flow, Refused},
+    kernel,
     session::{
         registry::{AtomicState, Live, Registration, State},
         worker::Admitted,
@@ -32,6 +33,8 @@ enum NotAdmitted {
     NoResource(std::net::SocketAddr),
     #[error(transparent)]
     Full(#[from] crate::session::registry::Full),
+    #[error("the accepted socket cannot be used: {0}")]
+    Socket(std::io::Error),
     #[error("no session worker is running")]
     NoWorker,
 }
@@ -43,6 +46,7 @@ impl NotAdmitted {
             Self::Ended => "identity_ended",
             Self::NoResource(_) => "no_resource",
             Self::Full(_) => "full",
+            Self::Socket(_) => "socket",
             Self::NoWorker => "no_worker",
         }
     }
@@ -50,30 +54,32 @@ impl NotAdmitted {
 
 impl Agent {
     /// Takes one intercepted connection on.
-    pub(super) fn admit(self: &Arc<Self>, tcp: TcpStream, flow: Flow) {
-        let admitted = self.enter(&flow).and_then(|(resource, registration)| {
-            static NEXT: AtomicU64 = AtomicU64::new(0);
-            let turn = NEXT.fetch_add(1, Ordering::Relaxed);
-            let worker = usize::try_from(turn).unwrap_or_default() % self.workers.len().max(1);
-            let worker = self.workers.get(worker).ok_or(NotAdmitted::NoWorker)?;
-            let destination = flow.original;
-            match worker.serve(Admitted { flow: flow.clone(), resource, registration, tcp }) {
-                true => Ok(destination),
-                false => Err(NotAdmitted::NoWorker),
-            }
-        });
-        match admitted {
-            Ok(_) => self.shared.metrics.flow("admitted"),
+    pub(super) fn admit(self: &Arc<Self>, tcp: TcpStream, flow: &Flow) {
+        match self.hand_over(tcp, flow) {
+            Ok(()) => self.shared.metrics.flow("admitted"),
             Err(why) => {
                 self.shared.metrics.flow(why.result());
-                self.log_refused(&flow, &why.to_string());
+                self.log_refused(flow, &why.to_string());
             }
+        }
+    }
+
+    fn hand_over(&self, tcp: TcpStream, flow: &Flow) -> Result<(), NotAdmitted> {
+        static NEXT: AtomicUsize = AtomicUsize::new(0);
+        let (resource, registration) = self.enter(flow)?;
+        let turn = NEXT.fetch_add(1, Ordering::Relaxed);
+        let worker = self.workers.get(turn % self.workers.len().max(1)).ok_or(NotAdmitted::NoWorker)?;
+        // Sockets belong to a runtime; this one moves to the worker's.
+        let tcp = tcp.into_std().map_err(NotAdmitted::Socket)?;
+        match worker.serve(Admitted { flow: flow.clone(), resource, registration, tcp }) {
+            true => Ok(()),
+            false => Err(NotAdmitted::NoWorker),
         }
     }
 
     /// A connection that reached the listener without being a job's redirected one.
     pub(super) fn refuse(&self, refused: &Refused) {
-        self.shared.metrics.flow(refused.result());
+        self.shared.metrics.flow("not_redirected");
         tracing::warn!(%refused, "connection refused before it became a flow");
         let facts = Facts::verdict("deny", &["builtin:flow".into()], Some(&refused.to_string()));
         self.log(&AuditEvent { facts: Some(&facts), ..AuditEvent::new(unix_ns(), Kind::FlowRefused) });
@@ -96,11 +102,32 @@ impl Agent {
         Ok((Arc::clone(resource), registration))
     }
 
+    /// The kernel refused something; whoever debugs a job wants to know.
+    pub(super) fn kernel_refused(&self, refusal: &kernel::Refusal) {
+        let process = refusal.process.as_ref().map(|p| record::Process {
+            pid: p.pid,
+            uid: p.uid,
+            command: p.comm.clone(),
+        });
+        let context = Context::new(&Scope {
+            job: refusal.job.map(|job| job.to_string()).as_deref(),
+            process: process.as_ref(),
+            destination: refusal.peer.map(|peer| peer.to_string()).as_deref(),
+            ..Scope::default()
+        });
+        let extra = [("reason", Value::Text(refusal.reason.name())), ("hook", Value::Text(refusal.hook.name()))];
+        self.log(&AuditEvent {
+            context: Some(&context),
+            extra: &extra,
+            ..AuditEvent::new(unix_ns(), Kind::KernelDenied)
+        });
+    }
+
     fn log_refused(&self, flow: &Flow, why: &str) {
-        tracing::warn!(job = flow.job, destination = %flow.original, pid = flow.pid, why, "connection refused");
+        tracing::warn!(job = flow.job, destination = %flow.original, pid = flow.process.pid, why, "connection refused");
         let context = Context::new(&Scope {
             job: Some(&flow.job.to_string()),
-            process: Some(&record::Process { pid: flow.pid, uid: flow.uid, command: flow.command.clone() }),
+            process: Some(&record::Process { pid: flow.process.pid, uid: flow.process.uid, command: flow.process.comm.clone() }),
             destination: Some(&flow.original.to_string()),
             ..Scope::default()
         });
@@ -123,9 +150,9 @@ fn live(flow: &Flow, job: &Job, resource: &Resource) -> Live {
         client: flow.peer,
         upstream: flow.original,
         job_uid: job.uid,
-        pid: flow.pid,
-        uid: flow.uid,
-        command: flow.command.clone(),
+        pid: flow.process.pid,
+        uid: flow.process.uid,
+        command: flow.process.comm.clone(),
         started: crate::clock::now(),
         login: std::sync::OnceLock::new(),
         state: AtomicState::new(State::Login),

@@ -12,7 +12,7 @@ use crate::{
     admin::{Backend, MetricsSource, Observation, api},
     audit::{AuditEvent, Context, Kind, Scope, Value, unix_ns},
     identity::{Host, Job, JobEnd},
-    kernel::Kernel,
+    kernel::{HookStatus, Kernel, Reason},
     session::Shared,
 };
 
@@ -66,21 +66,16 @@ impl Backend for Agent {
             policy_files: shared.config.policy.files.iter().map(|f| f.display().to_string()).collect(),
             cgroup_root: self.enrolments.cgroups().root().display().to_string(),
             virtual_port: shared.config.kernel.virtual_port,
-            hooks: kernel
-                .hooks
-                .iter()
-                .map(|hook| api::Hook {
-                    name: hook.name.to_owned(),
-                    on: hook.on,
-                    mandatory: hook.mandatory,
-                    detail: hook.detail.clone(),
-                })
-                .collect(),
-            heartbeat_ms: kernel.heartbeat_age.map(|age| u64::try_from(age.as_millis()).unwrap_or(u64::MAX)),
+            hooks: kernel.iter().flat_map(|k| &k.hooks).map(hook).collect(),
+            heartbeat_ms: kernel
+                .as_ref()
+                .ok()
+                .and_then(|k| k.heartbeat_age)
+                .map(|age| u64::try_from(age.as_millis()).unwrap_or(u64::MAX)),
             jobs: self.enrolments.all().len(),
             sessions: shared.registry.len(),
             approvals_waiting: shared.approvals.waiting(),
-            events_dropped: kernel.events_lost,
+            events_dropped: self.counter(Reason::EventLost),
         }
     }
 
@@ -170,8 +165,9 @@ impl MetricsSource for Agent {
     fn metrics(&self) -> String {
         let shared = &self.shared;
         let metrics = &shared.metrics;
-        let status = self.kernel.status();
-        metrics.heartbeat(status.heartbeat_age);
+        if let Ok(status) = self.kernel.status() {
+            metrics.heartbeat(status.heartbeat_age);
+        }
         metrics.approvals_waiting.set(i64::try_from(shared.approvals.waiting()).unwrap_or(i64::MAX));
         metrics.jobs.set(i64::try_from(self.enrolments.all().len()).unwrap_or(i64::MAX));
         for (reason, count) in self.kernel.counters().unwrap_or_default() {
@@ -191,12 +187,18 @@ impl Agent {
         if self.draining.load(Ordering::Relaxed) {
             return Err("shutting down".to_owned());
         }
+        let status = self.kernel.status().map_err(|error| error.to_string())?;
         let off: Vec<_> =
-            self.kernel.status().hooks.into_iter().filter(|h| h.mandatory && !h.on).map(|h| h.name).collect();
+            status.hooks.iter().filter(|h| !h.optional && h.program.is_err()).map(|h| h.hook.name()).collect();
         if !off.is_empty() {
             return Err(format!("kernel hooks are off: {}", off.join(", ")));
         }
         Ok(())
+    }
+
+    fn counter(&self, reason: Reason) -> u64 {
+        let counters = self.kernel.counters().unwrap_or_default();
+        counters.into_iter().find(|(r, _)| *r == reason).map_or(0, |(_, count)| count)
     }
 
     /// Writes an audit line about no session. Losing it stops nothing by itself: every session's own lines fail
@@ -205,6 +207,18 @@ impl Agent {
         if let Err(error) = self.shared.audit.log(event) {
             tracing::error!(%error, event = event.kind.as_str(), "audit event lost");
         }
+    }
+}
+
+fn hook(hook: &HookStatus) -> api::Hook {
+    api::Hook {
+        name: hook.hook.name().to_owned(),
+        on: hook.program.is_ok(),
+        mandatory: !hook.optional,
+        detail: match &hook.program {
+            Ok(id) => format!("program {id}"),
+            Err(why) => why.clone(),
+        },
     }
 }
 

@@ -35,8 +35,8 @@ use crate::{
     audit::{self, Audit, AuditConfig, AuditEvent, Kind, Recorder, RecorderConfig, unix_ns},
     config::{Config, Durability, Transport},
     identity::{Cgroups, Clock, Enrolments, SystemClock, Verifier, boot_id},
-    intercept::Interceptor,
-    kernel::{self, Destination, Kernel, Treatment},
+    intercept::Intercept,
+    kernel::{self, Destination, Disposition, Kernel, Protocol},
     session::{InForce, Shared, registry::Registry, worker},
     state::{Lazy, SqliteStore, Store},
     telemetry::Metrics,
@@ -75,7 +75,7 @@ pub fn run(config: Config) -> Result<()> {
 /// Everything `serve` needs besides the agent.
 struct Started {
     agent: Arc<Agent>,
-    interceptor: Interceptor,
+    intercept: Intercept,
     control: Arc<Control>,
     control_socket: tokio::net::UnixListener,
     metrics_socket: Option<tokio::net::TcpListener>,
@@ -130,6 +130,7 @@ async fn start(config: Config) -> Result<Started> {
             Box::new(move |record| metrics.approval(record.state.word()))
         },
     )?);
+    let mask_key = mask_key(&config.state_dir)?;
     let authority = Authority::open(&config.state_dir)?;
     authority.publish(&config.ca_file(), &config.ca_bundle())?;
 
@@ -139,11 +140,12 @@ async fn start(config: Config) -> Result<Started> {
             cgroup_root: cgroups.root().to_owned(),
             pin_dir: config.kernel.pin_dir.clone(),
             virtual_port: config.kernel.virtual_port,
-            gateway_cgroup: cgroups.own_id()?,
+            flows_per_job: config.sessions.max_per_job.saturating_mul(2),
         })
         .context("kernel enforcement cannot start")?,
     );
-    let interceptor = Interceptor::bind(Arc::clone(&kernel))?;
+    kernel.set_gateway_cgroup(kernel::cgroup_id(cgroups.own())?)?;
+    let intercept = Intercept::bind(&kernel)?;
     kernel.replace_destinations(&kernel_destinations(&config, &addresses))?;
 
     let shared = Arc::new(Shared {
@@ -152,6 +154,7 @@ async fn start(config: Config) -> Result<Started> {
         registry: Arc::new(Registry::default()),
         catalogues: Catalogues::default(),
         tls: Arc::new(Tls::new(authority)),
+        mask_key: Arc::new(mask_key),
         recorder,
         audit,
         metrics,
@@ -186,12 +189,12 @@ async fn start(config: Config) -> Result<Started> {
         directory,
         group: agent.shared.config.control.group.clone(),
     });
-    Ok(Started { agent, interceptor, control, control_socket, metrics_socket })
+    Ok(Started { agent, intercept, control, control_socket, metrics_socket })
 }
 
 impl Started {
     async fn serve(self) -> Result<()> {
-        let Self { agent, interceptor, control, control_socket, metrics_socket } = self;
+        let Self { agent, intercept, control, control_socket, metrics_socket } = self;
         let beat = Heartbeat::start(Arc::clone(&agent))?;
         watch_kernel_events(Arc::clone(&agent))?;
         let mut tasks = tokio::task::JoinSet::new();
@@ -202,7 +205,7 @@ impl Started {
         tasks.spawn(follow(Arc::clone(&agent).watch_policy()));
         tasks.spawn(follow(Arc::clone(&agent).watch_names()));
         tasks.spawn(follow(sweep(Arc::clone(&agent))));
-        tasks.spawn(follow(accept(Arc::clone(&agent), interceptor)));
+        tasks.spawn(follow(accept(Arc::clone(&agent), intercept)));
 
         agent.log(&AuditEvent::new(unix_ns(), Kind::AgentStarted));
         tracing::info!(policy = %agent.shared.policy.load().policy.version(), "gateway is ready");
@@ -295,13 +298,15 @@ impl Heartbeat {
     }
 }
 
-async fn accept(agent: Arc<Agent>, interceptor: Interceptor) {
+async fn accept(agent: Arc<Agent>, intercept: Intercept) {
     loop {
-        match interceptor.accept().await {
-            Ok(Ok((tcp, flow))) => agent.admit(tcp, flow),
-            Ok(Err(refused)) => agent.refuse(&refused),
+        match intercept.accept().await {
+            Ok((tcp, _)) => match intercept.identify(&agent.kernel, &tcp) {
+                Ok(flow) => agent.admit(tcp, &flow),
+                Err(refused) => agent.refuse(&refused),
+            },
             Err(error) => {
-                // Out of descriptors, say: what is refused meanwhile times out or is refused by the kernel.
+                // Out of descriptors, say: what waits meanwhile is accepted later or gives up.
                 tracing::error!(%error, "accept");
                 tokio::time::sleep(Duration::from_millis(50)).await;
             }
@@ -322,11 +327,12 @@ async fn sweep(agent: Arc<Agent>) {
 }
 
 fn watch_kernel_events(agent: Arc<Agent>) -> Result<()> {
-    let mut events = agent.kernel.events()?;
+    let mut events = agent.kernel.events()?.context("kernel events are read already")?;
     thread::Builder::new().name("kernel-events".into()).spawn(move || {
         loop {
-            match events.next() {
-                Ok(event) => agent.kernel_denied(&event),
+            match events.next(Duration::from_secs(1)) {
+                Ok(Some(refusal)) => agent.kernel_refused(&refusal),
+                Ok(None) => {}
                 Err(error) => {
                     tracing::error!(%error, "kernel events are no longer read; decisions do not depend on them");
                     return;
@@ -348,16 +354,27 @@ fn kernel_destinations(config: &Config, addresses: &Addresses) -> Vec<Destinatio
     let redirected = addresses.redirected().map(|(net, port)| Destination {
         net,
         port,
-        protocol: Transport::Tcp,
-        treatment: Treatment::Redirect,
+        protocol: Protocol::Tcp,
+        disposition: Disposition::Redirect,
     });
     let allowed = config.kernel.allow.iter().map(|d| Destination {
         net: d.net,
         port: d.port,
-        protocol: d.protocol,
-        treatment: Treatment::Allow,
+        protocol: match d.protocol {
+            Transport::Tcp => Protocol::Tcp,
+            Transport::Udp => Protocol::Udp,
+        },
+        disposition: Disposition::Allow,
     });
     redirected.chain(allowed).collect()
+}
+
+/// The key of masks that hash, made once per host.
+fn mask_key(state_dir: &Path) -> Result<mask::Key> {
+    let file = state_dir.join("mask.key");
+    let seed = audit::load_or_create(&file)?.seed().context("mask key")?;
+    let secret: secrecy::SecretSlice<u8> = seed.to_vec().into();
+    Ok(mask::Key::new(&secret)?.derive("masks"))
 }
 
 fn make_dir(dir: &Path, mode: u32) -> Result<()> {

@@ -52,6 +52,11 @@ impl Cgroups {
         Ok(Self { mount, root, own })
     }
 
+    /// The gateway's own cgroup.
+    pub fn own(&self) -> &Path {
+        &self.own
+    }
+
     /// Where programs attach and below which jobs live.
     pub fn root(&self) -> &Path {
         &self.root

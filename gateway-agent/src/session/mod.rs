@@ -34,6 +34,8 @@ pub struct Shared {
     pub registry: Arc<registry::Registry>,
     pub catalogues: Catalogues,
     pub tls: Arc<Tls>,
+    /// For masks that hash: the same value gives the same mask as long as this key lives.
+    pub mask_key: Arc<mask::Key>,
     pub recorder: Recorder,
     pub audit: Audit,
     pub metrics: Arc<Metrics>,

@@ -10,13 +10,11 @@ use std::{
     sync::Arc,
 };
 
-use arc_swap::ArcSwap;
 use prometheus::IntCounter;
 use policy::{ApprovalTerms, Permit, UnixTime};
 use protocol::postgres::{
-    Decision, Origin, Origins, Refusal,
+    Decision, Refusal,
     gate::{Outcome, Ruling},
-    sql::Catalogue,
 };
 
 use tokio::sync::watch;
@@ -46,7 +44,6 @@ pub struct Decisions {
     epoch: Cell<u64>,
     answers: RefCell<HashMap<Box<str>, Rc<Answer>>>,
     bytes: Cell<usize>,
-    pub origins: Arc<Names>,
 }
 
 /// A decided text.
@@ -75,22 +72,12 @@ pub struct About {
     pub decided: Vec<IntCounter>,
 }
 
-/// Names behind column origins; follows the catalogue.
-pub struct Names(ArcSwap<Catalogue>);
-
-impl Origins for Names {
-    fn origin(&self, table_oid: u32, attnum: i16, with: &mut dyn FnMut(Origin<'_>)) {
-        self.0.load().origin(table_oid, attnum, with);
-    }
-}
-
 impl Decisions {
     pub fn new(key: Key, permit: Permit, scope: Scope, epoch: u64) -> Self {
         Self {
             key,
             permit,
             reading: RefCell::default(),
-            origins: Arc::new(Names(ArcSwap::new(Arc::clone(&scope.catalogue)))),
             scope: RefCell::new(Arc::new(scope)),
             epoch: Cell::new(epoch),
             answers: RefCell::default(),
@@ -129,7 +116,6 @@ impl Decisions {
 
     /// Puts another policy or catalogue in force.
     pub fn replace(&self, scope: Scope, epoch: u64) {
-        self.origins.0.store(Arc::clone(&scope.catalogue));
         *self.scope.borrow_mut() = Arc::new(scope);
         self.epoch.set(epoch);
         self.forget();

@@ -12,7 +12,7 @@ use policy::{Permit, Resource};
 use protocol::{
     Leg, Step,
     postgres::{
-        Allowed, BackendKey, Decision, Event, Login, NoOrigins, Outcome, Session, Settings,
+        Allowed, BackendKey, Decision, Event, Login, Origin, Origins, Outcome, Session, Settings,
         sql::{CATALOGUE_SQL, Catalogue},
     },
 };
@@ -21,7 +21,7 @@ use tokio::sync::Mutex as AsyncMutex;
 use super::{Tls, UpstreamError, connect, start_tls};
 use crate::{
     credential::{self, CredentialError},
-    session::legs::{Moved, Pipe, poll_upstream},
+    session::legs::{self, Moved, Pipe, poll_upstream},
 };
 
 /// A catalogue older than this is read again for the next session.
@@ -160,12 +160,13 @@ async fn read(
                     tls: wants_tls,
                     settings: vec![("search_path".to_owned(), "pg_catalog".to_owned())],
                     epoch: 0,
-                    origins: Arc::new(NoOrigins),
+                    origins: Arc::new(Nameless),
+                    mask_key: Arc::new(mask::Key::generate()),
                 });
                 continue;
             }
             Step::StartTls(Leg::Upstream) => {
-                super::super::session::legs::flush(&mut upstream, session.up_out())
+                legs::flush(&mut upstream, session.up_out())
                     .await
                     .map_err(|e| CatalogueError::Read(e.to_string()))?;
                 let Some(stream) = upstream.take_stream() else {
@@ -177,11 +178,13 @@ async fn read(
                 continue;
             }
             Step::Ask => {
-                session.allow(Arc::new(Decision {
+                let Some(ask) = session.pending().map(|p| p.ask) else { continue };
+                session.allow(ask, Arc::new(Decision {
                     statements: vec![Allowed {
                         allow: permit.own_catalogue_query(),
                         rules: Vec::new(),
                         defines: None,
+                        refers: None,
                         copy: None,
                     }],
                     epoch: 0,
@@ -211,6 +214,15 @@ async fn read(
         }
     }
     Catalogue::build(&results, &resource.search_path).map_err(|e| CatalogueError::Read(e.to_string()))
+}
+
+/// The catalogue itself is never masked by origin.
+struct Nameless;
+
+impl Origins for Nameless {
+    fn origin(&self, _: u32, _: i16) -> Option<Origin<'_>> {
+        None
+    }
 }
 
 /// StartupMessage 3.0 of the session's stand-in job.

@@ -34,6 +34,7 @@ pub(super) enum Waiting {
 }
 
 pub(super) struct Analysing {
+    ask: u64,
     receiver: oneshot::Receiver<Ruling>,
     epoch: u64,
     since: Instant,
@@ -43,6 +44,7 @@ pub(super) struct Analysing {
 }
 
 pub(super) struct Asked {
+    ask: u64,
     outcome: Pin<Box<dyn Future<Output = approval::Outcome>>>,
     id: Arc<str>,
     since: Instant,
@@ -57,6 +59,15 @@ pub(super) enum Answered {
 }
 
 impl Waiting {
+    /// The number of the statement that this is about.
+    fn ask(&self) -> Option<u64> {
+        match self {
+            Self::Nothing | Self::Catalogue(_) => None,
+            Self::Analysis(a) => Some(a.ask),
+            Self::Human(h) => Some(h.ask),
+        }
+    }
+
     pub(super) fn is_human(&self) -> bool {
         matches!(self, Self::Human(_))
     }
@@ -72,11 +83,27 @@ impl Waiting {
 }
 
 impl Driver {
+    /// Stops waiting for an answer about a statement that an error before it has overtaken.
+    pub(super) fn drop_overtaken(&mut self) {
+        if let Some(ask) = self.waiting.ask()
+            && self.session.pending().is_none_or(|p| p.ask != ask)
+        {
+            self.waiting = Waiting::Nothing;
+        }
+    }
+
+    /// Refuses the statement that waits.
+    pub(super) fn deny_waiting(&mut self, refusal: &Refusal) {
+        if let Some(ask) = self.session.pending().map(|p| p.ask) {
+            self.session.deny(ask, refusal);
+        }
+    }
+
     /// A statement waits for a decision.
     pub(super) fn ask(&mut self) {
         let Some(decisions) = &self.decisions else {
             // No statement is read before login, and login sets this.
-            return self.session.deny(&internal("no decisions without a login"));
+            return self.deny_waiting(&internal("no decisions without a login"));
         };
         if let Some(reading) = decisions.reading() {
             self.waiting = Waiting::Catalogue(Box::pin(reading));
@@ -107,6 +134,7 @@ impl Driver {
         match asked {
             Ok(receiver) => {
                 self.waiting = Waiting::Analysis(Analysing {
+                    ask: pending.ask,
                     receiver,
                     epoch: decisions.epoch(),
                     since: Instant::now(),
@@ -115,7 +143,7 @@ impl Driver {
                     grant,
                 });
             }
-            Err(error) => self.session.deny(&internal(&error.to_string())),
+            Err(error) => self.deny_waiting(&internal(&error.to_string())),
         }
     }
 
@@ -128,12 +156,12 @@ impl Driver {
             }
             (Waiting::Analysis(asked), Answered::Ruling(Some(ruling))) => self.ruled(asked, ruling),
             (Waiting::Human(asked), Answered::Human(outcome)) => self.human_answered(asked, outcome),
-            _ => self.session.deny(&internal("statement analysis failed")),
+            _ => self.deny_waiting(&internal("statement analysis failed")),
         }
     }
 
     fn ruled(&mut self, asked: Analysing, ruling: Ruling) {
-        let Analysing { epoch, since, rounds, approval, grant, .. } = asked;
+        let Analysing { ask, epoch, since, rounds, approval, grant, .. } = asked;
         self.observer.analysed(since.elapsed());
         let Some(decisions) = self.decisions.clone() else { return };
         if decisions.epoch() != epoch {
@@ -141,6 +169,10 @@ impl Driver {
             return self.ask();
         }
         if !ruling.unresolved.is_empty() && rounds < NAME_ROUNDS {
+            // A name means what it means once everything before has run.
+            if self.session.pending().is_some_and(|p| p.ask == ask) && self.session.settle(ask) {
+                return;
+            }
             let names: Vec<_> =
                 ruling.unresolved.iter().filter_map(|name| Some((name.clone(), self.text_behind(name)?))).collect();
             if !names.is_empty() {
@@ -164,23 +196,23 @@ impl Driver {
     fn answer(&mut self, answer: &std::rc::Rc<Answer>) {
         let Some(pending) = self.session.pending() else { return };
         match &answer.outcome {
-            Decided::Allow(decision) => self.session.allow(Arc::clone(decision)),
+            Decided::Allow(decision) => self.session.allow(pending.ask, Arc::clone(decision)),
             Decided::Deny(refusal) => {
-                let kept = self.observer.denied(pending.sql, &answer.about, refusal);
-                self.session.deny(refusal);
+                let (ask, kept) = (pending.ask, self.observer.denied(pending.sql, &answer.about, refusal));
+                self.session.deny(ask, refusal);
                 if let Err(lost) = kept {
                     self.end_unrecorded(&lost);
                 }
             }
             // Preparing does nothing yet; the human sees the parameters when it is run.
-            Decided::Approve(_) if matches!(pending.kind, AskKind::Parse | AskKind::Bind) => self.session.defer(),
+            Decided::Approve(_) if matches!(pending.kind, AskKind::Parse | AskKind::Bind) => self.session.defer(pending.ask),
             Decided::Approve(terms) => self.ask_human(answer, terms),
         }
     }
 
     fn ask_human(&mut self, answer: &std::rc::Rc<Answer>, terms: &ApprovalTerms) {
         let Some(pending) = self.session.pending() else { return };
-        let sql = pending.sql.to_owned();
+        let (ask, sql) = (pending.ask, pending.sql.to_owned());
         if !pending.params.complete() {
             return self.refuse_approval(answer, &sql, "its parameters are too long to be shown to anyone");
         }
@@ -204,6 +236,7 @@ impl Driver {
                 let id = Arc::clone(ticket.id());
                 self.observer.approval(&id, "asked", &[]);
                 self.waiting = Waiting::Human(Asked {
+                    ask,
                     outcome: Box::pin(async move { ticket.wait().await }),
                     id,
                     since: Instant::now(),
@@ -275,7 +308,7 @@ impl Driver {
             Some("This rule asks for a human's approval. Ask an approver, then run the statement again.".to_owned()),
         );
         let kept = self.observer.denied(sql, &answer.about, &refusal);
-        self.session.deny(&refusal);
+        self.deny_waiting(&refusal);
         if let Err(lost) = kept {
             self.end_unrecorded(&lost);
         }

@@ -108,7 +108,8 @@ impl Driver {
             tls,
             settings: vec![("search_path".to_owned(), search_path(&self.resource.search_path))],
             epoch: self.epoch,
-            origins: decisions.origins.clone(),
+            origins: decisions.scope().catalogue.clone(),
+            mask_key: Arc::clone(&shared.mask_key),
         };
         self.decisions = Some(decisions);
         // Whatever a human or the catalogue took is not the server's time.

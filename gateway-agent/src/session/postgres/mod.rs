@@ -186,6 +186,7 @@ impl Driver {
                 }
             }
             self.note_login();
+            self.drop_overtaken();
             if self.session.take_cancel() {
                 self.cancel_upstream(true);
             }
@@ -303,6 +304,7 @@ impl Driver {
         {
             self.epoch = decisions.epoch();
             self.session.set_epoch(self.epoch);
+            self.session.set_origins(decisions.scope().catalogue.clone());
         }
     }
 
@@ -422,7 +424,7 @@ impl Driver {
     fn cancel(&mut self) {
         if self.waiting.is_human() {
             self.waiting = Waiting::Nothing;
-            self.session.deny(&Refusal {
+            self.deny_waiting(&Refusal {
                 sqlstate: "57014",
                 message: "canceling statement due to user request".to_owned(),
                 detail: None,
