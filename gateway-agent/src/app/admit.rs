@@ -20,6 +20,7 @@ use crate::{
         registry::{AtomicState, Live, Registration, State},
         worker::Admitted,
     },
+    telemetry::FlowResult,
 };
 
 /// Why a flow does not become a session.
@@ -40,14 +41,13 @@ enum NotAdmitted {
 }
 
 impl NotAdmitted {
-    fn result(&self) -> &'static str {
+    fn result(&self) -> FlowResult {
         match self {
-            Self::NoJob => "no_job",
-            Self::Ended => "identity_ended",
-            Self::NoResource(_) => "no_resource",
-            Self::Full(_) => "full",
-            Self::Socket(_) => "socket",
-            Self::NoWorker => "no_worker",
+            Self::NoJob => FlowResult::Unidentified,
+            Self::Ended => FlowResult::NoSubject,
+            Self::NoResource(_) => FlowResult::NoResource,
+            Self::Full(_) => FlowResult::Limit,
+            Self::Socket(_) | Self::NoWorker => FlowResult::Abandoned,
         }
     }
 }
@@ -56,9 +56,9 @@ impl Agent {
     /// Takes one intercepted connection on.
     pub(super) fn admit(self: &Arc<Self>, tcp: TcpStream, flow: &Flow) {
         match self.hand_over(tcp, flow) {
-            Ok(()) => self.shared.metrics.flow("admitted"),
+            Ok(()) => self.shared.metrics.flow(FlowResult::Opened).inc(),
             Err(why) => {
-                self.shared.metrics.flow(why.result());
+                self.shared.metrics.flow(why.result()).inc();
                 self.log_refused(flow, &why.to_string());
             }
         }
@@ -79,7 +79,7 @@ impl Agent {
 
     /// A connection that reached the listener without being a job's redirected one.
     pub(super) fn refuse(&self, refused: &Refused) {
-        self.shared.metrics.flow("not_redirected");
+        self.shared.metrics.flow(FlowResult::Unidentified).inc();
         tracing::warn!(%refused, "connection refused before it became a flow");
         let facts = Facts::verdict("deny", &["builtin:flow".into()], Some(&refused.to_string()));
         self.log(&AuditEvent { facts: Some(&facts), ..AuditEvent::new(unix_ns(), Kind::FlowRefused) });

@@ -165,15 +165,8 @@ impl MetricsSource for Agent {
     fn metrics(&self) -> String {
         let shared = &self.shared;
         let metrics = &shared.metrics;
-        if let Ok(status) = self.kernel.status() {
-            metrics.heartbeat(status.heartbeat_age);
-        }
         metrics.approvals_waiting.set(i64::try_from(shared.approvals.waiting()).unwrap_or(i64::MAX));
         metrics.jobs.set(i64::try_from(self.enrolments.all().len()).unwrap_or(i64::MAX));
-        for (reason, count) in self.kernel.counters().unwrap_or_default() {
-            metrics.kernel(reason.name(), reason.is_denial(), count);
-        }
-        metrics.storage(&shared.recorder.stats(), shared.audit.lost(), shared.audit.bytes());
         metrics.render()
     }
 

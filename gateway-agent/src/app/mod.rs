@@ -31,15 +31,15 @@ pub use policies::load as load_policy;
 
 use crate::{
     admin::{self, Backend, Control},
-    approval::{Approvals, Directory, HostDirectory},
+    approval::{Approvals, Directory, HostDirectory, State},
     audit::{self, Audit, AuditConfig, AuditEvent, Kind, Recorder, RecorderConfig, unix_ns},
     config::{Config, Durability, Transport},
     identity::{Cgroups, Clock, Enrolments, SystemClock, Verifier, boot_id},
     intercept::Intercept,
-    kernel::{self, Destination, Disposition, Kernel, Protocol},
+    kernel::{self, Destination, Disposition, Kernel, Protocol, Reason},
     session::{InForce, Shared, registry::Registry, worker},
     state::{Lazy, SqliteStore, Store},
-    telemetry::Metrics,
+    telemetry::{ApprovalOutcome, Metrics},
     tls::Authority,
     upstream::{Addresses, Catalogues, Tls},
 };
@@ -102,7 +102,7 @@ async fn start(config: Config) -> Result<Started> {
     let addresses = Addresses::resolve(&policy, &Addresses::default()).await;
 
     let metrics = Arc::new(Metrics::new().context("metrics")?);
-    metrics.policy_loaded(policy.version());
+    metrics.policy_loaded(policy.version(), std::time::SystemTime::now());
     let audit = Audit::start(AuditConfig { file: config.audit.file.clone() })
         .with_context(|| format!("audit.file {}", config.audit.file.display()))?;
     let recorder = Recorder::start(RecorderConfig {
@@ -127,7 +127,7 @@ async fn start(config: Config) -> Result<Started> {
         config.approvals.approvers.clone(),
         {
             let metrics = Arc::clone(&metrics);
-            Box::new(move |record| metrics.approval(record.state.word()))
+            Box::new(move |record| count_approval(&metrics, record.state))
         },
     )?);
     let mask_key = mask_key(&config.state_dir)?;
@@ -144,6 +144,7 @@ async fn start(config: Config) -> Result<Started> {
         })
         .context("kernel enforcement cannot start")?,
     );
+    watch_numbers(&metrics, &kernel, &recorder, &audit)?;
     kernel.set_gateway_cgroup(kernel::cgroup_id(cgroups.own())?)?;
     let intercept = Intercept::bind(&kernel)?;
     kernel.replace_destinations(&kernel_destinations(&config, &addresses))?;
@@ -341,6 +342,43 @@ fn watch_kernel_events(agent: Arc<Agent>) -> Result<()> {
         }
     })?;
     Ok(())
+}
+
+/// Numbers that others count are read when metrics are.
+fn watch_numbers(metrics: &Metrics, kernel: &Arc<Kernel>, recorder: &Recorder, audit: &Audit) -> Result<()> {
+    metrics.recorder(recorder)?;
+    metrics.audit(audit)?;
+    let counted = Arc::clone(kernel);
+    metrics.kernel_denials(move || {
+        let counters = counted.counters().unwrap_or_default();
+        counters
+            .into_iter()
+            .filter(|(reason, _)| reason.is_denial())
+            .map(|(reason, count)| (reason.name().to_owned(), count))
+            .collect()
+    })?;
+    let counted = Arc::clone(kernel);
+    metrics.kernel_events_dropped(move || {
+        let counters = counted.counters().unwrap_or_default();
+        counters.into_iter().find(|(reason, _)| *reason == Reason::EventLost).map_or(0, |(_, count)| count)
+    })?;
+    let beating = Arc::clone(kernel);
+    // A heart that cannot be asked has not beaten for as long as anyone can tell.
+    metrics.heartbeat_age(move || {
+        beating.status().ok().and_then(|status| status.heartbeat_age).unwrap_or(Duration::MAX)
+    })?;
+    Ok(())
+}
+
+fn count_approval(metrics: &Metrics, state: State) {
+    let outcome = match state {
+        State::Waiting | State::Used => return,
+        State::Approved => ApprovalOutcome::Approved,
+        State::Denied => ApprovalOutcome::Denied,
+        State::Expired => ApprovalOutcome::Expired,
+        State::Withdrawn => ApprovalOutcome::Abandoned,
+    };
+    metrics.approval(outcome).inc();
 }
 
 /// A task that has no end of its own.

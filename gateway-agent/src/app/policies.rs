@@ -67,7 +67,7 @@ impl Agent {
         match &loaded {
             Ok(version) => {
                 tracing::info!(version, "policy in force");
-                self.shared.metrics.policy_loaded(version);
+                self.shared.metrics.policy_loaded(version, SystemTime::now());
                 let extra = [("version", Value::Text(version))];
                 self.log(&AuditEvent { extra: &extra, ..AuditEvent::new(unix_ns(), Kind::PolicyLoaded) });
             }

@@ -226,6 +226,11 @@ impl SessionRecorder {
     /// Records, and returns once it is on disk.
     pub async fn append_durable(&mut self, now_ns: u64, event: &Event<'_>) -> Result<(), RecordingLost> {
         self.append(now_ns, event)?;
+        self.sync().await
+    }
+
+    /// Returns once everything recorded so far is on disk.
+    pub async fn sync(&mut self) -> Result<(), RecordingLost> {
         self.hand_over(true)?;
         let target = self.sent;
         self.until(|session| session.written.load(Acquire) >= target).await

@@ -11,6 +11,7 @@ use protocol::postgres::{Event, Outcome, Refusal, Startup};
 use record::{Event as Recorded, Header, List, Params as RecordedParams};
 
 use super::{Shared, registry::Live, scope::About};
+use crate::telemetry::{Phase, Verdict as VerdictLabel};
 use crate::audit::{AuditEvent, AuditLost, Context, Durability, Facts, Kind, RecordingLost, Scope, SessionRecorder, Value, unix_ns};
 
 /// Rows are handed to the recording in runs of about this many bytes.
@@ -67,7 +68,7 @@ impl Observer {
 
     pub fn new(shared: &Arc<Shared>, live: Arc<Live>, resource: &Resource) -> Self {
         let protocol = resource.kind.name();
-        shared.metrics.sessions_active.inc();
+        shared.metrics.sessions.inc();
         Self {
             context: context(&live, None),
             shared: Arc::clone(shared),
@@ -98,7 +99,7 @@ impl Observer {
             Effect::Approve(_) => ("approve", None, Recording::None),
             Effect::Deny(denial) => ("deny", Some(denial.reason.as_str()), Recording::None),
         };
-        self.shared.metrics.decided(word, &verdict.rules);
+        self.shared.metrics.decided(verdict_label(word), &verdict.rules);
         let facts = Facts::verdict(word, &verdict.rules, reason);
         let kind = if word == "allow" { Kind::SessionOpened } else { Kind::Decision };
         let approved = approval.map(|a| ("approval", Value::Text(&a.id)));
@@ -122,19 +123,19 @@ impl Observer {
     }
 
     pub fn logged_in(&self) {
-        self.shared.metrics.login_seconds.observe(self.began.elapsed().as_secs_f64());
+        self.shared.metrics.observe(Phase::Login, self.began.elapsed());
     }
 
     pub fn connected(&self, took: Duration) {
-        self.shared.metrics.connect_seconds.observe(took.as_secs_f64());
+        self.shared.metrics.observe(Phase::Connect, took);
     }
 
     pub fn analysed(&self, took: Duration) {
-        self.shared.metrics.analyse_seconds.observe(took.as_secs_f64());
+        self.shared.metrics.observe(Phase::Analyse, took);
     }
 
     pub fn approval_took(&self, took: Duration) {
-        self.shared.metrics.approval_seconds.observe(took.as_secs_f64());
+        self.shared.metrics.observe(Phase::Approval, took);
     }
 
     /// The server side failed; the operator reads why.
@@ -147,7 +148,7 @@ impl Observer {
     /// # Errors
     /// Fails when the refusal cannot be written down.
     pub fn denied(&mut self, sql: &str, about: &About, refusal: &Refusal) -> Result<(), Lost> {
-        self.shared.metrics.decided("deny", &about.rules);
+        self.shared.metrics.decided(VerdictLabel::Deny, &about.rules);
         let n = self.live.statements.fetch_add(1, Ordering::Relaxed);
         let now = self.now();
         if let Some(recorder) = &mut self.recorder {
@@ -244,7 +245,7 @@ impl Observer {
             }
             Event::Refused { sqlstate, message } => {
                 let facts = Facts::verdict("deny", &["builtin:protocol".into()], Some(message));
-                self.shared.metrics.decided("deny", &["builtin:protocol".into()]);
+                self.shared.metrics.decided(VerdictLabel::Deny, &["builtin:protocol".into()]);
                 self.shared.audit.log(&AuditEvent {
                     facts: Some(&facts),
                     sqlstate: Some(sqlstate),
@@ -298,7 +299,7 @@ impl Observer {
         let metrics = &self.shared.metrics;
         about.decided.iter().for_each(|counter| counter.inc());
         metrics.masked_cells.inc_by(masked);
-        metrics.statement_seconds.observe(took.as_secs_f64());
+        metrics.observe(Phase::Statement, took);
         let approval = about.approval.as_ref();
         let extra = [
             ("rows", Value::Number(rows)),
@@ -366,7 +367,6 @@ impl Observer {
     pub fn give_up(&mut self) {
         self.given_up = true;
         self.recorder = None;
-        self.shared.metrics.recordings_lost.inc();
         let _ = self.shared.audit.log(&self.line(Kind::RecordingLost));
     }
 
@@ -451,12 +451,20 @@ impl Observer {
 
 impl Drop for Observer {
     fn drop(&mut self) {
-        self.shared.metrics.sessions_active.dec();
+        self.shared.metrics.sessions.dec();
     }
 }
 
 /// Numbers of refused statements in recordings; runs count from 1 on the other side.
 const DENIED: u64 = 1 << 63;
+
+fn verdict_label(word: &str) -> VerdictLabel {
+    match word {
+        "allow" => VerdictLabel::Allow,
+        "approve" => VerdictLabel::Approve,
+        _ => VerdictLabel::Deny,
+    }
+}
 
 fn context(live: &Live, startup: Option<&Startup>) -> Context {
     Context::new(&Scope {

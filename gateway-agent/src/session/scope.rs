@@ -20,7 +20,7 @@ use protocol::postgres::{
 use tokio::sync::watch;
 
 use super::{analysis::Scope, observer::Approval};
-use crate::{audit::Facts, telemetry::Metrics, upstream::Place};
+use crate::{audit::Facts, telemetry::{Metrics, Verdict}, upstream::Place};
 
 /// Text and overhead kept per scope before the cache starts anew.
 const CACHE_BYTES: usize = 16 << 20;
@@ -163,16 +163,15 @@ impl Decisions {
 
 impl Answer {
     fn new(sql: &str, ruling: Ruling, epoch: u64, approval: Option<Approval>, metrics: &Metrics) -> Self {
-        let (word, reason) = match (&ruling.outcome, &approval) {
-            (Outcome::Allow(_), None) => ("allow", None),
-            (Outcome::Allow(_), Some(_)) => ("approved", None),
-            (Outcome::Approve(_), _) => ("approve", None),
-            (Outcome::Deny(denial), _) => ("deny", Some(denial.reason.as_str())),
+        let (verdict, reason) = match &ruling.outcome {
+            Outcome::Allow(_) => (Verdict::Allow, None),
+            Outcome::Approve(_) => (Verdict::Approve, None),
+            Outcome::Deny(denial) => (Verdict::Deny, Some(denial.reason.as_str())),
         };
-        let facts = Facts::statement(word, &ruling.rules, &ruling.kinds.join(","), sql, false, &[], reason);
+        let facts = Facts::statement(verdict.as_str(), &ruling.rules, &ruling.kinds.join(","), sql, false, &[], reason);
         let about = Arc::new(About {
             facts,
-            decided: metrics.decision_counters(word, &ruling.rules),
+            decided: ruling.rules.iter().map(|rule| metrics.decision(verdict, rule)).collect(),
             rules: ruling.rules,
             kinds: ruling.kinds,
             changes_catalogue: ruling.changes_catalogue,
