@@ -35,6 +35,10 @@ impl Driver {
         let shared = Arc::clone(&self.worker.shared);
         let asked = Instant::now();
         let policy = shared.policy.load_full();
+        if let Some(resource) = policy.addresses.find_database(self.flow.original, &startup.database) {
+            self.resource = Arc::clone(resource);
+            self.registration.live.set_resource(&resource.name);
+        }
         let action = Action::Connect(Connect {
             database: startup.database.clone(),
             user: startup.user.clone(),
@@ -144,7 +148,7 @@ impl Driver {
             statement: format!("connect to database {} as {}", startup.database, startup.user),
             params: Vec::new(),
             job: live.job,
-            resource: Arc::clone(&live.resource),
+            resource: live.resource(),
             policy_version: Arc::clone(policy.version()),
         };
         let deny = |why: &str| refused(&verdict.rules, why, Some("Connecting here needs a human's approval.".to_owned()));

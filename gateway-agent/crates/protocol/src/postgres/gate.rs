@@ -162,7 +162,13 @@ impl Ruling {
     fn need_approval(&mut self, terms: ApprovalTerms) {
         match &mut self.outcome {
             Outcome::Allow(_) => self.outcome = Outcome::Approve(terms),
-            Outcome::Approve(earlier) => *earlier = earlier.stricter(&terms),
+            Outcome::Approve(earlier) => match stricter(earlier, terms) {
+                Some(both) => *earlier = both,
+                None => self.refuse(Denial {
+                    reason: "the statements need approval by different people".to_owned(),
+                    hint: "Send them one by one.".to_owned(),
+                }),
+            },
             Outcome::Deny(_) => {}
         }
     }
@@ -175,6 +181,27 @@ fn ask(cx: &Context<'_>, action: &Action) -> policy::Verdict {
         action,
         now: cx.now,
         grant: cx.grant,
+    })
+}
+
+/// Terms that satisfy both: the larger quorum, the shorter wait, and people whom both name; `None` when there are
+/// none, since an empty list would mean anyone.
+fn stricter(a: &ApprovalTerms, b: ApprovalTerms) -> Option<ApprovalTerms> {
+    let approvers = match (a.approvers.is_empty(), b.approvers.is_empty()) {
+        (true, _) => b.approvers,
+        (_, true) => a.approvers.clone(),
+        _ => {
+            let both: Vec<_> = a.approvers.iter().filter(|who| b.approvers.contains(who)).cloned().collect();
+            if both.is_empty() {
+                return None;
+            }
+            both
+        }
+    };
+    Some(ApprovalTerms {
+        quorum: a.quorum.max(b.quorum),
+        approvers,
+        expires_after: a.expires_after.min(b.expires_after),
     })
 }
 
