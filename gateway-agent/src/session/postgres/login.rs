@@ -110,7 +110,7 @@ impl Driver {
             password: secret.password,
             database: startup.database.clone(),
             tls,
-            settings: vec![("search_path".to_owned(), search_path(&self.resource.search_path))],
+            settings: vec![("search_path".to_owned(), upstream::search_path(&self.resource.search_path))],
             epoch: self.epoch,
             origins: decisions.scope().catalogue.clone(),
             mask_key: Arc::clone(&shared.mask_key),
@@ -217,10 +217,4 @@ impl Driver {
 
 fn refused(rules: &[Arc<str>], reason: &str, hint: Option<String>) -> Refusal {
     Refusal::policy(rules.first().map_or("builtin:default-deny", |r| &**r), reason, hint)
-}
-
-/// As the server parses it: identifiers quoted, comma separated.
-fn search_path(schemas: &[String]) -> String {
-    let quoted: Vec<_> = schemas.iter().map(|s| format!("\"{}\"", s.replace('"', "\"\""))).collect();
-    quoted.join(", ")
 }
