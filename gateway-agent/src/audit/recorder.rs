@@ -91,8 +91,11 @@ struct Inner {
     shared: Arc<Shared>,
     durability: Durability,
     next: AtomicU64,
-    thread: Mutex<Option<JoinHandle<()>>>,
+    thread: Thread,
+    recovery: Thread,
 }
+
+type Thread = Mutex<Option<JoinHandle<()>>>;
 
 #[derive(Default)]
 struct Shared {
@@ -130,7 +133,7 @@ impl Recorder {
         let seed = zeroize::Zeroizing::new(config.key.seed()?);
         let recovery = Scribe::new(SigningKey::from_seed(&seed)?)?;
         let (dir, stats) = (config.dir.clone(), shared.stats.clone());
-        std::thread::Builder::new().name("recovery".into()).spawn(move || {
+        let recovery = std::thread::Builder::new().name("recovery".into()).spawn(move || {
             let found = super::recover_dir(&dir, &recovery);
             stats.recovered.fetch_add(found.recovered.len() as u64, Relaxed);
             found.log();
@@ -145,6 +148,7 @@ impl Recorder {
             durability: config.durability,
             next: AtomicU64::new(0),
             thread: Mutex::new(Some(thread)),
+            recovery: Mutex::new(Some(recovery)),
         };
         Ok(Self { inner: Arc::new(inner) })
     }
@@ -182,9 +186,21 @@ impl Recorder {
     pub fn shutdown(&self) {
         // An error means that the thread is gone already.
         let _ = self.inner.queue.send(Job::Stop);
-        let thread = self.inner.thread.lock().unwrap_or_else(PoisonError::into_inner).take();
-        if thread.is_some_and(|thread| thread.join().is_err()) {
-            tracing::error!("the recorder thread panicked");
+        join(&self.inner.thread);
+    }
+
+    /// Returns once what a dead agent left open is closed. Blocks.
+    pub fn wait_for_recovery(&self) {
+        join(&self.inner.recovery);
+    }
+}
+
+fn join(thread: &Thread) {
+    let thread = thread.lock().unwrap_or_else(PoisonError::into_inner).take();
+    if let Some(thread) = thread {
+        let name = thread.thread().name().unwrap_or_default().to_owned();
+        if thread.join().is_err() {
+            tracing::error!(name, "a thread panicked");
         }
     }
 }
