@@ -29,7 +29,9 @@ impl Args {
         if std::os::unix::net::UnixStream::connect(&config.control.socket).is_ok() {
             bail!("the daemon is running; stop it first");
         }
-        let removed = crate::app::uninstall(&config)?;
+        let found = crate::kernel::uninstall(&config.kernel.pin_dir)?;
+        let links = found.links.iter().map(|name| format!("link {name}"));
+        let removed: Vec<String> = links.chain(found.maps.iter().map(|name| format!("map {name}"))).collect();
         match global.json {
             true => print::json(&serde_json::json!({ "removed": removed }))?,
             false if removed.is_empty() => print::line("nothing was installed")?,

@@ -58,6 +58,11 @@ impl Cgroups {
         Self { mount: root.to_owned(), root: root.to_owned(), own: "/elsewhere".into() }
     }
 
+    /// The gateway's own cgroup.
+    pub fn own(&self) -> &Path {
+        &self.own
+    }
+
     /// Where programs attach and below which jobs live.
     pub fn root(&self) -> &Path {
         &self.root
