@@ -102,6 +102,8 @@ pub struct EnrollComplete {
     /// From `begin`; absent for issuers that cannot carry one.
     pub nonce: Option<String>,
     pub cgroup: Option<std::path::PathBuf>,
+    /// With `cgroup`: the user that its processes will have.
+    pub uid: Option<u32>,
 }
 
 /// `POST /v1/release`: one of them.

@@ -239,7 +239,7 @@ async fn enroll_begin(
         Ok(body) => body,
         Err(e) => return malformed(&e),
     };
-    let result = target(&control, &caller, begin.cgroup.as_ref())
+    let result = target(&control, &caller, begin.cgroup.as_ref(), None)
         .and_then(|target| control.enrolments.begin(&target).map_err(Refused::Enrol));
     match result {
         Ok(begun) => Json(api::EnrollBegun {
@@ -273,7 +273,7 @@ async fn enroll_complete(
             );
         }
     };
-    let result = match target(&control, &caller, complete.cgroup.as_ref()) {
+    let result = match target(&control, &caller, complete.cgroup.as_ref(), complete.uid) {
         Ok(target) => control
             .enrolments
             .complete(&target, &complete.token, complete.nonce.as_deref())
@@ -300,10 +300,11 @@ fn target<'a>(
     control: &Control,
     caller: &'a Caller,
     cgroup: Option<&'a PathBuf>,
+    uid: Option<u32>,
 ) -> Result<Target<'a>, Refused> {
     let Some(dir) = cgroup else { return Ok(Target::Caller(&caller.0)) };
     match control.enrolments.inside(&caller.0) {
-        Ok(None) if caller.0.uid == 0 => Ok(Target::Directory(dir)),
+        Ok(None) if caller.0.uid == 0 => Ok(Target::Directory { dir, uid }),
         Ok(None) => Err(Refused::Forbidden("enrolling another cgroup needs root".into())),
         Ok(Some(_)) => Err(Refused::Forbidden("a job may enrol only itself".into())),
         Err(e) => Err(Refused::Enrol(e.into())),

@@ -48,13 +48,26 @@ pub enum JobEnd {
     NoSubject,
 }
 
+impl JobEnd {
+    /// For people and the audit.
+    pub fn words(self) -> &'static str {
+        match self {
+            Self::CgroupGone => "cgroup gone",
+            Self::TokenExpired => "token expired",
+            Self::Released => "released",
+            Self::NoSubject => "no subject in policy",
+        }
+    }
+}
+
 /// Which cgroup is meant.
 #[derive(Debug)]
 pub enum Target<'a> {
     /// The caller's own.
     Caller(&'a Peer),
-    /// Another one, on its behalf. Whoever passes this has checked that the caller may.
-    Directory(&'a Path),
+    /// Another one, on its behalf; `uid`: the user its processes will have, by default the directory's owner.
+    /// Whoever passes this has checked that the caller may.
+    Directory { dir: &'a Path, uid: Option<u32> },
 }
 
 /// A begun enrolment.
@@ -84,6 +97,8 @@ pub struct Enrolments {
 struct Nonce {
     cgroup: u64,
     until: UnixTime,
+    /// Grows with every nonce.
+    number: u64,
 }
 
 impl Enrolments {
@@ -128,7 +143,7 @@ impl Enrolments {
         let mut nonces = self.nonces();
         nonces.retain(|_, n| n.until > now);
         while nonces.values().filter(|n| n.cgroup == place.id).count() >= MAX_NONCES_PER_CGROUP {
-            let oldest = nonces.iter().filter(|(_, n)| n.cgroup == place.id).min_by_key(|(_, n)| n.until.0);
+            let oldest = nonces.iter().filter(|(_, n)| n.cgroup == place.id).min_by_key(|(_, n)| n.number);
             let Some(oldest) = oldest.map(|(k, _)| k.clone()) else { break };
             nonces.remove(&oldest);
         }
@@ -136,7 +151,8 @@ impl Enrolments {
             return Err(EnrolError::Busy);
         }
         let until = UnixTime(now.0.saturating_add(NONCE_SECONDS));
-        nonces.insert(nonce.clone(), Nonce { cgroup: place.id, until });
+        let number = nonces.values().map(|n| n.number).max().unwrap_or(0).saturating_add(1);
+        nonces.insert(nonce.clone(), Nonce { cgroup: place.id, until, number });
         Ok(Begun {
             audiences: self.verifier.audiences(&nonce),
             nonce,
@@ -181,7 +197,7 @@ impl Enrolments {
             ended: None,
             uid: match target {
                 Target::Caller(peer) => peer.uid,
-                Target::Directory(_) => place.uid,
+                Target::Directory { uid, .. } => uid.unwrap_or(place.uid),
             },
             boot: self.boot.clone(),
         };
@@ -303,7 +319,7 @@ impl Enrolments {
     fn place(&self, target: &Target<'_>) -> Result<Place, PlaceError> {
         let place = match target {
             Target::Caller(peer) => self.cgroups.locate(peer)?,
-            Target::Directory(dir) => self.cgroups.place(dir)?,
+            Target::Directory { dir, .. } => self.cgroups.place(dir)?,
         };
         self.cgroups.check(&place)?;
         Ok(place)
@@ -385,3 +401,7 @@ impl From<StateError> for EnrolError {
         Self::State(e.to_string())
     }
 }
+
+#[cfg(test)]
+#[path = "enrolment_tests.rs"]
+mod tests;

@@ -7,8 +7,9 @@ use std::{
 };
 
 use jsonwebtoken::DecodingKey;
+use policy::UnixTime;
 use serde::Deserialize;
-use tokio::{sync::Mutex, time::Instant};
+use tokio::sync::Mutex;
 
 use super::TokenError;
 use crate::config::{Algorithm, KeySource};
@@ -17,12 +18,12 @@ use crate::config::{Algorithm, KeySource};
 const MAX_BODY: usize = 512 * 1024;
 /// Keys kept of one set.
 const MAX_KEYS: usize = 100;
-/// A set is fetched again after this, known keys or not.
-const FRESH: Duration = Duration::from_secs(15 * 60);
-/// Without the issuer, known keys are good this long.
-const STALE: Duration = Duration::from_secs(24 * 3600);
-/// Unknown key ids cause at most one fetch in this time.
-const PAUSE: Duration = Duration::from_secs(10);
+/// A set is fetched again after this many seconds, known keys or not.
+const FRESH: u64 = 15 * 60;
+/// Without the issuer, known keys are good this many seconds.
+const STALE: u64 = 24 * 3600;
+/// Unknown key ids cause at most one fetch in this many seconds.
+const PAUSE: u64 = 10;
 const TIMEOUT: Duration = Duration::from_secs(10);
 
 /// One issuer's keys.
@@ -40,8 +41,8 @@ enum Source {
 #[derive(Default)]
 struct Cache {
     keys: Arc<[Key]>,
-    loaded: Option<Instant>,
-    tried: Option<Instant>,
+    loaded: Option<UnixTime>,
+    tried: Option<UnixTime>,
     /// Of the pinned file when it was read.
     stamp: Option<Stamp>,
 }
@@ -68,12 +69,17 @@ impl Keys {
 
     /// The keys that may have signed: the named one, or, for a token that names none, the only one of its
     /// algorithm.
-    pub(super) async fn find(&self, id: Option<&str>, algorithm: Algorithm) -> Result<Vec<Key>, TokenError> {
+    pub(super) async fn find(
+        &self,
+        id: Option<&str>,
+        algorithm: Algorithm,
+        now: UnixTime,
+    ) -> Result<Vec<Key>, TokenError> {
         let mut cache = self.cache.lock().await;
-        self.freshen(&mut cache, false).await?;
+        self.freshen(&mut cache, false, now).await?;
         let mut found = pick(&cache.keys, id, algorithm);
         if found.is_empty() {
-            self.freshen(&mut cache, true).await?;
+            self.freshen(&mut cache, true, now).await?;
             found = pick(&cache.keys, id, algorithm);
         }
         if found.is_empty() {
@@ -83,14 +89,15 @@ impl Keys {
     }
 
     /// `wanted`: a key was asked for that the cache does not have.
-    async fn freshen(&self, cache: &mut Cache, wanted: bool) -> Result<(), TokenError> {
+    async fn freshen(&self, cache: &mut Cache, wanted: bool, now: UnixTime) -> Result<(), TokenError> {
         match &self.source {
             Source::File(path) => from_file(path, cache),
             Source::Https(client) => {
-                let now = Instant::now();
-                let age = cache.loaded.map(|t| now - t);
+                // A clock that was set back makes everything due.
+                let since = |t: UnixTime| now.0.checked_sub(t.0).unwrap_or(STALE);
+                let age = cache.loaded.map(since);
                 let due = wanted || age.is_none_or(|a| a >= FRESH);
-                let allowed = cache.tried.is_none_or(|t| now - t >= PAUSE);
+                let allowed = cache.tried.is_none_or(|t| since(t) >= PAUSE);
                 if due && allowed {
                     cache.tried = Some(now);
                     match fetch(client, &self.issuer).await {
@@ -109,7 +116,7 @@ impl Keys {
                     }
                 }
                 match cache.loaded {
-                    Some(t) if now - t < STALE => Ok(()),
+                    Some(t) if since(t) < STALE => Ok(()),
                     _ => Err(TokenError::Keys("the last attempt failed a moment ago; try again".into())),
                 }
             }

@@ -10,6 +10,8 @@ mod enrolment;
 mod error;
 mod jwks;
 mod peer;
+#[cfg(test)]
+pub(crate) mod testing;
 mod verifier;
 
 pub use cgroup::{Cgroups, Place};

@@ -103,13 +103,16 @@ impl Verifier {
         if issuer.config.nonce && nonce.is_none() {
             return Err(TokenError::Nonce);
         }
-        let keys = issuer.keys.find(header.kid.as_deref(), algorithm).await?;
-        let value = keys
-            .iter()
-            .find_map(|key| signed(token, &key.decoding, algorithm))
-            .ok_or(TokenError::Signature)?;
+        let keys = issuer.keys.find(header.kid.as_deref(), algorithm, now).await?;
+        let mut value = Err(TokenError::Signature);
+        for key in keys {
+            value = signed(token, &key.decoding, algorithm);
+            if value != Err(TokenError::Signature) {
+                break;
+            }
+        }
         let times = Times { now, skew: self.skew, max_lifetime: issuer.config.max_lifetime.as_secs() };
-        Claims::check(value, &issuer.config.issuer, &issuer.audience(nonce), &times)
+        Claims::check(value?, &issuer.config.issuer, &issuer.audience(nonce), &times)
     }
 }
 
@@ -146,7 +149,11 @@ fn read(token: &str) -> Result<(Header, Named), TokenError> {
 
 /// The claims, if `key` made the signature. Times and names are this crate's to check, not the library's,
 /// which accepts tokens that lack them.
-fn signed(token: &str, key: &jsonwebtoken::DecodingKey, algorithm: Algorithm) -> Option<serde_json::Value> {
+fn signed(
+    token: &str,
+    key: &jsonwebtoken::DecodingKey,
+    algorithm: Algorithm,
+) -> Result<serde_json::Value, TokenError> {
     let algorithm = match algorithm {
         Algorithm::RS256 => jsonwebtoken::Algorithm::RS256,
         Algorithm::ES256 => jsonwebtoken::Algorithm::ES256,
@@ -156,7 +163,13 @@ fn signed(token: &str, key: &jsonwebtoken::DecodingKey, algorithm: Algorithm) ->
     validation.required_spec_claims.clear();
     validation.validate_exp = false;
     validation.validate_aud = false;
-    jsonwebtoken::decode(token, key, &validation).ok().map(|t| t.claims)
+    match jsonwebtoken::decode(token, key, &validation) {
+        Ok(data) => Ok(data.claims),
+        Err(e) => Err(match e.kind() {
+            jsonwebtoken::errors::ErrorKind::Json(_) => TokenError::Malformed("a claim has the wrong type"),
+            _ => TokenError::Signature,
+        }),
+    }
 }
 
 #[cfg(test)]
