@@ -36,9 +36,6 @@ pub struct ReplayArgs {
     /// Print everything at once.
     #[arg(long)]
     no_wait: bool,
-    /// Print one JSON object an event, at once.
-    #[arg(long)]
-    json: bool,
     /// Check signatures against the agent's public key: its .pub file, or 64 hexadecimal digits.
     #[arg(long, value_name = "PUB")]
     key: Option<String>,
@@ -51,14 +48,14 @@ fn speed(text: &str) -> Result<f64, String> {
     }
 }
 
-pub fn run(args: ReplayArgs) -> anyhow::Result<ExitCode> {
+pub fn run(args: ReplayArgs, json: bool) -> anyhow::Result<ExitCode> {
     let key = args.key.as_deref().map(public_key).transpose().context("--key")?;
     let path = find(&args)?;
     let file = File::open(&path).with_context(|| path.display().to_string())?;
     let stdout = io::stdout();
-    let pace = (stdout.is_terminal() && !args.no_wait && !args.json)
+    let pace = (stdout.is_terminal() && !args.no_wait && !json)
         .then_some(Pace { speed: args.speed, longest: args.max_pause });
-    let result = replay(BufReader::new(file), key, pace, args.json, &mut BufWriter::new(stdout.lock()));
+    let result = replay(BufReader::new(file), key, pace, json, &mut BufWriter::new(stdout.lock()));
     match result {
         Ok(_) => Ok(ExitCode::SUCCESS),
         // Whoever reads has seen enough.

@@ -26,9 +26,6 @@ pub struct VerifyArgs {
     /// Public key of the agent: its .pub file, or 64 hexadecimal digits.
     #[arg(long, value_name = "PUB")]
     key: String,
-    /// Print one JSON object a file.
-    #[arg(long)]
-    json: bool,
     /// Accept recordings that a running agent still writes, if whole so far.
     #[arg(long)]
     live: bool,
@@ -68,7 +65,7 @@ struct Line<'a> {
     outcome: &'a Outcome,
 }
 
-pub fn run(args: VerifyArgs) -> anyhow::Result<ExitCode> {
+pub fn run(args: VerifyArgs, json: bool) -> anyhow::Result<ExitCode> {
     let key = public_key(&args.key).context("--key")?;
     let mut files = Vec::new();
     for path in &args.paths {
@@ -87,14 +84,14 @@ pub fn run(args: VerifyArgs) -> anyhow::Result<ExitCode> {
             _ => false,
         };
         bad += usize::from(!ok);
-        if args.json {
+        if json {
             serde_json::to_writer(&mut out, &Line { path, ok, outcome: &outcome })?;
             writeln!(out)?;
         } else {
             writeln!(out, "{}", describe(path, &outcome))?;
         }
     }
-    if !args.json && files.len() > 1 {
+    if !json && files.len() > 1 {
         writeln!(out, "{} recordings, {bad} not accepted", files.len())?;
     }
     Ok(if bad == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
@@ -219,6 +216,8 @@ mod tests {
     struct Cli {
         #[command(flatten)]
         verify: VerifyArgs,
+        #[arg(long)]
+        json: bool,
     }
 
     fn key() -> SigningKey {
@@ -236,7 +235,8 @@ mod tests {
     fn accepts(args: &[&str]) -> bool {
         let key = key().public().to_string();
         let args = ["verify", "--key", &key].iter().chain(args).copied().collect::<Vec<_>>();
-        let code = run(Cli::try_parse_from(args).unwrap().verify).unwrap();
+        let cli = Cli::try_parse_from(args).unwrap();
+        let code = run(cli.verify, cli.json).unwrap();
         format!("{code:?}") == format!("{:?}", ExitCode::SUCCESS)
     }
 

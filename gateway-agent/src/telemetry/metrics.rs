@@ -99,8 +99,8 @@ labels! {
         Analyse = "analyse",
         /// Policy's answer.
         Decide = "decide",
-        /// From forwarding a statement to the first byte of the answer.
-        FirstByte = "upstream_first_byte",
+        /// From forwarding a statement to its end.
+        Statement = "statement",
         /// A human's answer.
         Approval = "approval_wait",
     }
@@ -123,6 +123,9 @@ pub struct Metrics {
     phases: Vec<Histogram>,
     transferred: Vec<IntCounter>,
     pub masked_cells: IntCounter,
+    pub jobs: IntGauge,
+    enrolments: IntCounterVec,
+    pub control_refused: IntCounter,
     policy: IntGaugeVec,
     policy_loaded: Gauge,
     policy_reloads: [IntCounter; 2],
@@ -200,6 +203,21 @@ impl Metrics {
                 &registry,
                 IntCounter::new("gateway_masked_cells_total", "Result cells replaced by a mask.")?,
             )?,
+            jobs: register(&registry, IntGauge::new("gateway_jobs", "Jobs that are enrolled now.")?)?,
+            enrolments: register(
+                &registry,
+                IntCounterVec::new(
+                    Opts::new("gateway_enrolments_total", "Enrolments, by result: enrolled, or why not."),
+                    &["result"],
+                )?,
+            )?,
+            control_refused: register(
+                &registry,
+                IntCounter::new(
+                    "gateway_control_refused_total",
+                    "Calls of the control API by someone who may not make them.",
+                )?,
+            )?,
             policy: register(
                 &registry,
                 IntGaugeVec::new(
@@ -230,6 +248,16 @@ impl Metrics {
         let known = rules.contains(rule) || (rules.len() < RULES && rules.insert(rule.to_owned()));
         drop(rules);
         self.decisions.with_label_values(&[verdict.as_str(), if known { rule } else { "other" }])
+    }
+
+    /// A decision by these rules, counted once each.
+    pub fn decided(&self, verdict: Verdict, rules: &[Arc<str>]) {
+        rules.iter().for_each(|rule| self.decision(verdict, rule).inc());
+    }
+
+    /// `result` is one of a fixed set of words.
+    pub fn enrolment(&self, result: &'static str) {
+        self.enrolments.with_label_values(&[result]).inc();
     }
 
     pub fn approval(&self, outcome: ApprovalOutcome) -> &IntCounter {

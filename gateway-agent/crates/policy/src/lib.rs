@@ -4,6 +4,7 @@
 //! upstream.
 
 mod action;
+pub mod functions;
 mod verdict;
 
 pub use action::{
