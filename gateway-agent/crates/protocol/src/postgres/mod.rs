@@ -9,10 +9,14 @@ pub mod sql;
 
 mod cancel;
 mod decision;
+
+mod mask;
+mod reply;
+mod scram;
 mod session;
 
 pub use cancel::{BackendKey, CancelKey};
-pub use decision::{Allowed, CopyOptions, CopyText, Decision, Origin, Origins, Refusal};
+pub use decision::{Allowed, CopyOptions, CopyText, Decision, NoOrigins, Origin, Origins, Refusal};
 pub use session::{
     AskKind, Columns, Event, Events, Login, Outcome, Output, Param, Params, Pending, Row, Session, Settings,
     Startup,
