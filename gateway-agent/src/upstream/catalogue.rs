@@ -12,7 +12,7 @@ use policy::{Permit, Resource};
 use protocol::{
     Leg, Step,
     postgres::{
-        Allowed, BackendKey, Decision, Event, Login, Origin, Origins, Outcome, Session, Settings,
+        Allowed, BackendKey, Decision, Event, Login, NoOrigins, Outcome, Session, Settings,
         sql::{CATALOGUE_SQL, Catalogue, Row},
     },
 };
@@ -158,7 +158,7 @@ async fn read(
                     tls: wants_tls,
                     settings: vec![("search_path".to_owned(), search_path(&resource.search_path))],
                     epoch: 0,
-                    origins: Arc::new(Nameless),
+                    origins: Arc::new(NoOrigins),
                     mask_key: Arc::new(mask::Key::generate()),
                 });
                 continue;
@@ -212,15 +212,6 @@ async fn read(
         }
     }
     Catalogue::build(&results).map_err(|e| CatalogueError::Read(e.to_string()))
-}
-
-/// The catalogue itself is never masked by origin.
-struct Nameless;
-
-impl Origins for Nameless {
-    fn origin(&self, _: u32, _: i16) -> Option<Origin<'_>> {
-        None
-    }
 }
 
 /// StartupMessage 3.0 of the session's stand-in job.

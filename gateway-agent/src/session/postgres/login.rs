@@ -112,7 +112,7 @@ impl Driver {
             tls,
             settings: vec![("search_path".to_owned(), upstream::search_path(&self.resource.search_path))],
             epoch: self.epoch,
-            origins: decisions.scope().catalogue.clone(),
+            origins: decisions.origins.clone(),
             mask_key: Arc::clone(&shared.mask_key),
         };
         self.decisions = Some(decisions);

@@ -10,7 +10,7 @@ use policy::{
 };
 
 use super::{
-    session::Allowed,
+    Allowed,
     sql::{self, Catalogue},
 };
 
@@ -89,7 +89,7 @@ pub fn decide(cx: &Context<'_>, sql: &str, names: &dyn Fn(&Named) -> Option<Stri
                 Some(text) => ruling.take_definition(cx, &text),
             }
         }
-        ruling.take(cx, statement.clone());
+        ruling.take(cx, sql, index, statement.clone());
     }
     ruling
 }
@@ -125,14 +125,21 @@ impl Ruling {
         }
     }
 
-    fn take(&mut self, cx: &Context<'_>, statement: Statement) {
+    fn take(&mut self, cx: &Context<'_>, sql: &str, index: usize, statement: Statement) {
         let action = Action::Statement(statement);
         let verdict = ask(cx, &action);
         self.note(&verdict.rules, verdict.valid_until);
         match verdict.effect {
             Effect::Allow(allow) => {
                 if let (Outcome::Allow(allowed), Action::Statement(statement)) = (&mut self.outcome, action) {
-                    allowed.push(Allowed { statement, allow });
+                    let copy = (statement.kind == "copy_to_stdout").then(|| sql::copy_options(sql, index)).flatten();
+                    allowed.push(Allowed {
+                        allow,
+                        rules: verdict.rules,
+                        defines: statement.defines,
+                        refers: statement.refers,
+                        copy,
+                    });
                 }
             }
             Effect::Approve(terms) => self.need_approval(terms),

@@ -45,7 +45,10 @@ impl CopyOut {
         let columns = reader.i16_list().ok()?.len();
         let masks = match &obligations.outputs {
             OutputMasks::None => vec![None; columns],
-            OutputMasks::Columns(masks) if masks.len() == columns => masks.clone(),
+            // COPY names no origins.
+            OutputMasks::Columns(masks) if masks.len() == columns => {
+                masks.iter().map(|mask| mask.map(|mask| mask.transform(false))).collect()
+            }
             OutputMasks::Columns(_) | OutputMasks::Unknown => vec![Some(Transform::Redact); columns],
         };
         let looked_at = obligations.detectors.is_some() || masks.iter().any(Option::is_some);

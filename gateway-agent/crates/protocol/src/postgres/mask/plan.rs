@@ -125,7 +125,10 @@ impl Plan {
             }
             let by_position = match outputs {
                 Some(OutputMasks::None) => None,
-                Some(OutputMasks::Columns(masks)) => masks.get(at).copied().flatten(),
+                Some(OutputMasks::Columns(masks)) => {
+                    let mask = masks.get(at).copied().flatten();
+                    mask.map(|mask| mask.transform(column.table != 0 && column.attnum > 0))
+                }
                 Some(OutputMasks::Unknown) if base => None,
                 Some(OutputMasks::Unknown) | None => Some(Transform::Redact),
             };
