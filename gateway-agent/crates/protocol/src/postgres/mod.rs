@@ -3,7 +3,9 @@
 //! [`session::Session`] is the state machine; its module says how to drive it. [`message`] knows the bytes of
 //! single messages, [`mask`] rewrites rows, COPY data and error texts.
 
+pub mod gate;
 pub mod message;
+pub mod sql;
 
 mod cancel;
 mod decision;
