@@ -249,25 +249,25 @@ impl Session {
         }
     }
 
+    /// A name that SQL gave (PREPARE, DECLARE) may be described, too: that shows types, no values.
     fn describe(&mut self, message: &[u8]) -> Result<(), Malformed> {
-        match Target::read(body(message))? {
-            Target::Statement(name) => match self.names.statements.get(name) {
-                None => self.refuse_extended(&unknown("26000", "prepared statement", name)),
-                Some(statement) => {
+        let expect = match Target::read(body(message))? {
+            Target::Statement(name) => {
+                let statement = self.names.statements.get(name).cloned();
+                if let Some(statement) = &statement {
                     statement.text.described.store(true, Ordering::Relaxed);
-                    let expect = Expect::DescribeStatement(statement.clone());
-                    self.send(message, expect);
                 }
-            },
-            Target::Portal(name) => match self.names.portals.get(name) {
-                None => self.refuse_extended(&unknown("34000", "portal", name)),
-                Some(portal) => {
+                Expect::DescribeStatement(statement)
+            }
+            Target::Portal(name) => {
+                let portal = self.names.portals.get(name).map(Arc::clone);
+                if let Some(portal) = &portal {
                     lock(&portal.state).described = true;
-                    let expect = Expect::DescribePortal { portal: Arc::clone(portal), hidden: false };
-                    self.send(message, expect);
                 }
-            },
-        }
+                Expect::DescribePortal { portal, hidden: false }
+            }
+        };
+        self.send(message, expect);
         Ok(())
     }
 
@@ -468,7 +468,8 @@ impl Session {
         if blind {
             // The job does not want to know its columns, but masks have to.
             Target::Portal(name).describe(self.up_out.vec());
-            self.queue.push_back(Expect::DescribePortal { portal: Arc::clone(&portal), hidden: true });
+            let portal = Some(Arc::clone(&portal));
+            self.queue.push_back(Expect::DescribePortal { portal, hidden: true });
         }
         self.runs += 1;
         let params = Params::from_raw(&portal.params, portal.complete);
@@ -578,7 +579,11 @@ fn own(sqlstate: &'static str, message: String) -> Refusal {
 }
 
 fn unknown(sqlstate: &'static str, what: &str, name: &[u8]) -> Refusal {
-    own(sqlstate, format!("{what} \"{}\" does not exist", String::from_utf8_lossy(name)))
+    let hint = "What SQL made (PREPARE, DECLARE) runs by SQL only (EXECUTE, FETCH).";
+    Refusal {
+        hint: Some(hint.to_owned()),
+        ..own(sqlstate, format!("{what} \"{}\" does not exist", String::from_utf8_lossy(name)))
+    }
 }
 
 pub(super) fn error(refusal: &Refusal) -> Box<[u8]> {
