@@ -52,7 +52,7 @@ impl<'a> Analyser<'a> {
             return (None, derived_item(None, Derived::anything(Flow::unknown())));
         };
         let base = self.relation(range, Access::Write);
-        if base.schema == Some("pg_catalog") && base.name == "pg_settings" {
+        if base.name == "pg_settings" && matches!(base.schema, None | Some("pg_catalog")) {
             // Its rules change settings.
             self.facts.opaque();
         }

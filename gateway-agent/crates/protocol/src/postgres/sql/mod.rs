@@ -31,6 +31,7 @@ mod resolve;
 mod scope;
 mod statement;
 mod utility;
+mod with;
 
 #[cfg(test)]
 mod tests;
