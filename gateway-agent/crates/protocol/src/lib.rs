@@ -1,4 +1,8 @@
-//! Wire protocols as state machines over bytes, and what their commands mean.
+//! Wire protocols as state machines over bytes.
+//!
+//! Nothing here opens a socket, reads a clock or spawns a task: a session is fed bytes and answers with a
+//! [`Step`], and whoever drives it moves the bytes and takes the decisions. What cannot be parsed is refused,
+//! never relayed, and no length that a peer sends reserves memory.
 
 #![forbid(unsafe_code)]
 #![cfg_attr(
@@ -13,3 +17,7 @@
 )]
 
 pub mod postgres;
+pub mod sniff;
+mod step;
+
+pub use step::{CloseReason, Leg, Step};

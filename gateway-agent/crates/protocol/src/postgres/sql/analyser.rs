@@ -32,6 +32,8 @@ pub(super) struct Analyser<'a> {
     pub(super) facts: Facts,
     /// A SELECT had an INTO.
     pub(super) into: bool,
+    /// The outermost statement has begun.
+    pub(super) inside: bool,
     depth: usize,
     work: usize,
 }
@@ -45,7 +47,7 @@ pub(super) enum Rows<'a> {
 
 impl<'a> Analyser<'a> {
     pub(super) fn new(catalogue: &'a Catalogue, names: Names) -> Self {
-        Self { catalogue, names, facts: Facts::new(), into: false, depth: 0, work: 0 }
+        Self { catalogue, names, facts: Facts::new(), into: false, inside: false, depth: 0, work: 0 }
     }
 
     pub(super) fn run(mut self, raw: &'a RawStmt) -> Answer<Statement> {
@@ -58,9 +60,13 @@ impl<'a> Analyser<'a> {
         let settings = std::mem::take(&mut self.facts.settings);
         let refers = self.facts.refers.take();
         let defines = self.facts.defines.take();
+        let mut nested = std::mem::take(&mut self.facts.nested);
+        nested.sort_unstable();
+        nested.dedup();
         let (relations, columns, functions) = self.facts.into_lists();
         Ok(Statement {
             kind,
+            nested,
             class,
             relations,
             columns,

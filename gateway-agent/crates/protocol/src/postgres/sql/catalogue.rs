@@ -9,6 +9,8 @@ use std::{
     sync::Arc,
 };
 
+use crate::postgres::{Origin, Origins};
+
 /// Queries whose rows [`Catalogue::build`] takes, in this order. Every column is text.
 ///
 /// 1. relations: oid, schema, name, kind
@@ -351,6 +353,17 @@ impl<'a> Rows<'a> {
 
     const fn error(&self, what: &'static str) -> CatalogueError {
         CatalogueError::Row { query: self.query, row: self.row, what }
+    }
+}
+
+impl Origins for Catalogue {
+    fn origin(&self, table_oid: u32, attnum: i16, with: &mut dyn FnMut(Origin<'_>)) {
+        let Some((schema, relation, column)) = self.origin(table_oid, attnum) else { return };
+        let stored = |of: &Relation| matches!(of.kind, RelationKind::Table | RelationKind::ForeignTable);
+        let base = self
+            .by_oid(table_oid)
+            .is_some_and(|relation| stored(relation) && self.behind(relation, column).next().is_none());
+        with(Origin { schema, relation, column, base });
     }
 }
 

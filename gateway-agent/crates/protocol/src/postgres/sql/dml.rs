@@ -28,10 +28,22 @@ impl<'a> Analyser<'a> {
         scope: &Scope<'_, 'a>,
     ) -> Answer<Derived<'a>> {
         let rows = match node {
-            NodeEnum::InsertStmt(insert) => self.insert(insert, scope)?,
-            NodeEnum::UpdateStmt(update) => self.update(update, scope)?,
-            NodeEnum::DeleteStmt(delete) => self.delete(delete, scope)?,
-            NodeEnum::MergeStmt(merge) => self.merge_into(merge, scope)?,
+            NodeEnum::InsertStmt(insert) => {
+                self.facts.nested.push("insert");
+                self.insert(insert, scope)?
+            }
+            NodeEnum::UpdateStmt(update) => {
+                self.facts.nested.push("update");
+                self.update(update, scope)?
+            }
+            NodeEnum::DeleteStmt(delete) => {
+                self.facts.nested.push("delete");
+                self.delete(delete, scope)?
+            }
+            NodeEnum::MergeStmt(merge) => {
+                self.facts.nested.push("merge");
+                self.merge_into(merge, scope)?
+            }
             #[expect(unreachable_patterns, reason = "the group also has the statements above")]
             statement_nodes!() | expression_nodes!() | part_nodes!() | never_parsed!() => {
                 self.unknown_node();

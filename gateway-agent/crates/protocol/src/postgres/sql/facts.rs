@@ -21,6 +21,8 @@ pub(super) struct Facts {
     pub(super) settings: Vec<(String, Option<String>)>,
     pub(super) refers: Option<Named>,
     pub(super) defines: Option<Named>,
+    /// Kinds of the statements inside the outermost one.
+    pub(super) nested: Vec<&'static str>,
     relations: Vec<RelationUse>,
     relation_index: Index,
     columns: Vec<Entry>,
@@ -49,6 +51,7 @@ impl Facts {
             settings: Vec::new(),
             refers: None,
             defines: None,
+            nested: Vec::new(),
             relations: Vec::new(),
             relation_index: Index::default(),
             columns: Vec::new(),

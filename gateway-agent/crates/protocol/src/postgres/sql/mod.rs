@@ -13,6 +13,7 @@
 mod analyser;
 mod call;
 mod catalogue;
+mod copy;
 mod cross;
 mod ddl;
 mod dml;
@@ -43,6 +44,7 @@ use policy::Statement;
 pub use catalogue::{
     BaseColumn, CATALOGUE_SQL, Catalogue, CatalogueError, Relation, RelationColumn, RelationKind, Row,
 };
+pub(super) use copy::copy_options;
 pub use report::report;
 
 use analyser::{Analyser, Names};

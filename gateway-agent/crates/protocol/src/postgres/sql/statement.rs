@@ -19,7 +19,12 @@ type Kind<'a> = Answer<(&'static str, Rows<'a>)>;
 impl<'a> Analyser<'a> {
     /// Reads a statement: its kind and the rows it returns.
     pub(super) fn statement(&mut self, node: &'a NodeEnum, scope: &Scope<'_, 'a>) -> Kind<'a> {
-        self.deeper(|this| this.statement_kind(node, scope))
+        let outermost = !std::mem::replace(&mut self.inside, true);
+        let read = self.deeper(|this| this.statement_kind(node, scope))?;
+        if !outermost {
+            self.facts.nested.push(read.0);
+        }
+        Ok(read)
     }
 
     fn statement_kind(&mut self, node: &'a NodeEnum, scope: &Scope<'_, 'a>) -> Kind<'a> {

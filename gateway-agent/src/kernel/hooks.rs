@@ -1,0 +1,161 @@
+//! Loading the programs and putting them behind their links.
+
+use std::{
+    fs, io,
+    os::fd::{AsFd as _, BorrowedFd, OwnedFd},
+    path::Path,
+};
+
+use aya::{
+    Btf, Ebpf,
+    programs::{Program, ProgramError},
+};
+use gateway_common::Hook;
+
+use super::{
+    Error, bpffs,
+    sys::{self, AttachType},
+};
+
+/// Where programs are attached.
+pub(super) struct Targets<'a> {
+    pub(super) cgroup: BorrowedFd<'a>,
+    pub(super) cgroup_id: u64,
+    pub(super) netns: BorrowedFd<'a>,
+    pub(super) netns_ino: u64,
+}
+
+/// A hook and the link that holds it, if it is on.
+#[derive(Debug)]
+pub(super) struct Attached {
+    pub(super) hook: Hook,
+    pub(super) link: Result<OwnedFd, String>,
+}
+
+/// In the order in which a fresh start attaches them: what stamps sockets comes before what asks for stamps.
+const ORDER: &[(Hook, AttachType)] = &[
+    (Hook::SockCreate, AttachType::SockCreate),
+    (Hook::SockRelease, AttachType::SockRelease),
+    (Hook::SkLookup, AttachType::SkLookup),
+    (Hook::Getpeername4, AttachType::Getpeername4),
+    (Hook::Getpeername6, AttachType::Getpeername6),
+    (Hook::Recvmsg4, AttachType::Recvmsg4),
+    (Hook::Recvmsg6, AttachType::Recvmsg6),
+    (Hook::Bind4, AttachType::Bind4),
+    (Hook::Bind6, AttachType::Bind6),
+    (Hook::Setsockopt, AttachType::Setsockopt),
+    (Hook::Connect4, AttachType::Connect4),
+    (Hook::Connect6, AttachType::Connect6),
+    (Hook::Sendmsg4, AttachType::Sendmsg4),
+    (Hook::Sendmsg6, AttachType::Sendmsg6),
+    (Hook::Egress, AttachType::Egress),
+    (Hook::Ingress, AttachType::Ingress),
+    (Hook::SocketCreate, AttachType::LsmCgroup),
+];
+
+/// Whether the gateway starts without it.
+pub(super) fn is_optional(hook: Hook) -> bool {
+    matches!(hook, Hook::SocketCreate)
+}
+
+/// Loads every program first, then attaches: one that the kernel refuses leaves everything as it was.
+pub(super) fn install(ebpf: &mut Ebpf, targets: &Targets<'_>, pin_dir: &Path) -> Result<Vec<Attached>, Error> {
+    let mut loaded = Vec::new();
+    for (hook, attach_type) in ORDER {
+        match load(ebpf, *hook) {
+            Ok(()) => loaded.push((*hook, *attach_type, None)),
+            Err(error) if is_optional(*hook) => loaded.push((*hook, *attach_type, Some(reason(&error)))),
+            Err(source) => return Err(Error::Program { hook: *hook, source }),
+        }
+    }
+    let mut hooks = Vec::new();
+    for (hook, attach_type, off) in loaded {
+        let link = match off {
+            Some(why) => Err(why),
+            None => {
+                let program = program(ebpf, hook)
+                    .and_then(|program| program.fd())
+                    .map_err(|source| Error::Program { hook, source })?;
+                match attach(program.as_fd(), hook, attach_type, targets, pin_dir) {
+                    Ok(link) => Ok(link),
+                    Err((step, source)) if is_optional(hook) => Err(format!("{step}: {source}")),
+                    Err((step, source)) => return Err(Error::Attach { hook, step, source }),
+                }
+            }
+        };
+        hooks.push(Attached { hook, link });
+    }
+    Ok(hooks)
+}
+
+fn load(ebpf: &mut Ebpf, hook: Hook) -> Result<(), ProgramError> {
+    let program = ebpf.program_mut(name(hook)).ok_or(ProgramError::NotLoaded)?;
+    match program {
+        Program::CgroupSockAddr(program) => program.load(),
+        Program::CgroupSock(program) => program.load(),
+        Program::CgroupSockopt(program) => program.load(),
+        Program::CgroupSkb(program) => program.load(),
+        Program::SkLookup(program) => program.load(),
+        Program::LsmCgroup(program) => program.load("socket_create", &Btf::from_sys_fs()?),
+        _ => Err(ProgramError::UnexpectedProgramType),
+    }
+}
+
+fn program(ebpf: &Ebpf, hook: Hook) -> Result<&Program, ProgramError> {
+    ebpf.program(name(hook)).ok_or(ProgramError::NotLoaded)
+}
+
+/// The function's name in the object.
+fn name(hook: Hook) -> &'static str {
+    if hook == Hook::SkLookup { "listener" } else { hook.name() }
+}
+
+/// Replaces the program behind the pinned link, or makes and pins a new link when there is none or when it
+/// belongs to another cgroup or namespace, before the old one goes.
+fn attach(
+    program: BorrowedFd<'_>,
+    hook: Hook,
+    attach_type: AttachType,
+    targets: &Targets<'_>,
+    pin_dir: &Path,
+) -> Result<OwnedFd, (&'static str, io::Error)> {
+    let path = bpffs::link_path(pin_dir, hook.name());
+    let (target, target_id) = if attach_type == AttachType::SkLookup {
+        (targets.netns, targets.netns_ino)
+    } else {
+        (targets.cgroup, targets.cgroup_id)
+    };
+    match sys::object_get(&path) {
+        Ok(link) => {
+            let info = sys::link_info(link.as_fd()).map_err(|error| ("reading the pinned link", error))?;
+            if info.target == target_id {
+                sys::link_update(link.as_fd(), program).map_err(|error| ("replacing the program", error))?;
+                return Ok(link);
+            }
+        }
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+        Err(error) => return Err(("opening the pinned link", error)),
+    }
+    let link = sys::link_create(program, target, attach_type).map_err(|error| ("attaching", error))?;
+    // The file system reserves dots in names.
+    let fresh = bpffs::link_path(pin_dir, &format!("{}_new", hook.name()));
+    match fs::remove_file(&fresh) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(("removing a left-over pin", error)),
+        _ => {}
+    }
+    sys::object_pin(link.as_fd(), &fresh).map_err(|error| ("pinning the link", error))?;
+    fs::rename(&fresh, &path).map_err(|error| ("renaming the pin", error))?;
+    Ok(link)
+}
+
+/// The whole chain of an error in one line: aya keeps the cause apart, and the verifier's log is long.
+fn reason(error: &ProgramError) -> String {
+    let mut text = error.to_string();
+    let mut source = std::error::Error::source(error);
+    while let Some(cause) = source {
+        text = format!("{text}: {cause}");
+        source = cause.source();
+    }
+    let line = text.lines().next().unwrap_or_default();
+    line.to_owned()
+}

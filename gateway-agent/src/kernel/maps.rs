@@ -1,0 +1,235 @@
+//! The pinned maps, each under its type.
+
+use std::{
+    net::TcpListener,
+    os::fd::{AsFd as _, OwnedFd},
+    path::Path,
+};
+
+use aya::{
+    Ebpf, EbpfLoader,
+    maps::{
+        Array, HashMap, Map, MapData, MapError, PerCpuArray, RingBuf, SockMap, lpm_trie::LpmTrie,
+        of_maps::ArrayOfMaps,
+    },
+};
+use gateway_common::{Beat, Config as Settings, DestKey, Job, Origin, Reason, limits};
+
+use super::{Error, Events, MapStatus, sys};
+
+pub(super) const CONFIG: &str = "CONFIG";
+pub(super) const BEAT: &str = "BEAT";
+pub(super) const JOBS: &str = "JOBS";
+pub(super) const STAMPS: &str = "STAMPS";
+pub(super) const ORIGINS: &str = "ORIGINS";
+pub(super) const DESTINATIONS: &str = "DESTINATIONS";
+pub(super) const NETNS: &str = "NETNS";
+pub(super) const LISTENERS: &str = "LISTENERS";
+pub(super) const EVENTS: &str = "EVENTS";
+pub(super) const COUNTERS: &str = "COUNTERS";
+
+const ALL: [&str; 10] =
+    [CONFIG, BEAT, JOBS, STAMPS, ORIGINS, DESTINATIONS, NETNS, LISTENERS, EVENTS, COUNTERS];
+
+/// BPF_F_NO_PREALLOC, which tries demand.
+pub(super) const NO_PREALLOC: u32 = 1;
+/// BPF_NOEXIST.
+const NOEXIST: u64 = 1;
+
+pub(super) type BeatMap = Array<MapData, Beat>;
+type Trie = LpmTrie<MapData, DestKey, u32>;
+
+/// Parses the programs and makes or opens the pinned maps. Nothing is loaded yet.
+pub(super) fn load(pin_dir: &Path) -> Result<Ebpf, Error> {
+    let mut loader = EbpfLoader::new();
+    for name in ALL {
+        loader.map_pin_path(name, pin_dir.join(name));
+    }
+    Ok(loader.load(aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/gateway")))?)
+}
+
+pub(super) fn open(ebpf: &mut Ebpf, pin_dir: &Path) -> Result<(Maps, BeatMap, Origins), Error> {
+    let settings: Array<_, Settings> = typed(ebpf, CONFIG)?;
+    // Before any other map: when this one has another layout, theirs cannot be told.
+    check_layout(&settings, pin_dir)?;
+    let origins = Origins {
+        map: typed(ebpf, ORIGINS)?,
+        fd: sys::object_get(&pin_dir.join(ORIGINS))
+            .map_err(|source| Error::MapSyscall { name: ORIGINS, source })?,
+    };
+    let maps = Maps {
+        settings,
+        jobs: typed(ebpf, JOBS)?,
+        destinations: typed(ebpf, DESTINATIONS)?,
+        netns: typed(ebpf, NETNS)?,
+        listeners: typed(ebpf, LISTENERS)?,
+        counters: typed(ebpf, COUNTERS)?,
+        events: Some(typed(ebpf, EVENTS)?),
+    };
+    // The programs keep this one; the agent never looks into it.
+    ebpf.take_map(STAMPS).ok_or(Error::NoMap { name: STAMPS })?;
+    Ok((maps, typed(ebpf, BEAT)?, origins))
+}
+
+fn typed<T: TryFrom<Map, Error = MapError>>(ebpf: &mut Ebpf, name: &'static str) -> Result<T, Error> {
+    let map = ebpf.take_map(name).ok_or(Error::NoMap { name })?;
+    T::try_from(map).map_err(|source| Error::Map { name, source })
+}
+
+fn check_layout(settings: &Array<MapData, Settings>, pin_dir: &Path) -> Result<Option<Settings>, Error> {
+    let found = settings.get(&0, 0).map_err(|source| Error::Map { name: CONFIG, source })?;
+    match found.layout {
+        0 => Ok(None),
+        limits::LAYOUT => Ok(Some(found)),
+        other => {
+            Err(Error::Layout { path: pin_dir.to_owned(), found: other, expected: limits::LAYOUT })
+        }
+    }
+}
+
+/// Sends the programs' own log lines to tracing, on a thread that ends with the process.
+#[cfg(feature = "ebpf-log")]
+pub(super) fn forward_log(ebpf: &mut Ebpf) {
+    let logger = match aya_log::EbpfLogger::init(ebpf) {
+        Ok(logger) => logger,
+        Err(error) => {
+            tracing::warn!(%error, "the kernel programs' log is not available");
+            return;
+        }
+    };
+    std::thread::spawn(move || {
+        let mut logger = logger;
+        loop {
+            logger.flush();
+            std::thread::sleep(std::time::Duration::from_millis(200));
+        }
+    });
+}
+
+/// Records of redirected sockets.
+pub(super) struct Origins {
+    map: HashMap<MapData, u64, Origin>,
+    /// The same map: aya has no lookup-and-delete.
+    fd: OwnedFd,
+}
+
+impl Origins {
+    pub(super) fn take(&self, cookie: u64) -> Result<Option<Origin>, Error> {
+        // The typed map checked key and value sizes when it was opened.
+        sys::map_take(self.fd.as_fd(), &cookie)
+            .map_err(|source| Error::MapSyscall { name: ORIGINS, source })
+    }
+}
+
+/// Everything but the heartbeat and the origins, behind one lock.
+pub(super) struct Maps {
+    settings: Array<MapData, Settings>,
+    jobs: HashMap<MapData, u64, Job>,
+    destinations: ArrayOfMaps<MapData, Trie>,
+    netns: HashMap<MapData, u64, u32>,
+    listeners: SockMap<MapData>,
+    counters: PerCpuArray<MapData, u64>,
+    events: Option<RingBuf<MapData>>,
+}
+
+impl Maps {
+    /// `None` before the first start.
+    pub(super) fn settings(&self, pin_dir: &Path) -> Result<Option<Settings>, Error> {
+        check_layout(&self.settings, pin_dir)
+    }
+
+    pub(super) fn set_settings(&mut self, settings: Settings) -> Result<(), Error> {
+        self.settings.set(0, settings, 0).map_err(|source| Error::Map { name: CONFIG, source })
+    }
+
+    pub(super) fn add_job(&mut self, cgroup: u64, job: Job) -> Result<(), Error> {
+        match self.jobs.insert(cgroup, job, NOEXIST) {
+            Err(MapError::SyscallError(error)) if error.io_error.raw_os_error() == Some(libc::EEXIST) => Ok(()),
+            result => result.map_err(|source| Error::Map { name: JOBS, source }),
+        }
+    }
+
+    pub(super) fn remove_job(&mut self, cgroup: u64) -> Result<bool, Error> {
+        match self.jobs.remove(&cgroup) {
+            Ok(()) => Ok(true),
+            Err(error) if is_missing(&error) => Ok(false),
+            Err(source) => Err(Error::Map { name: JOBS, source }),
+        }
+    }
+
+    pub(super) fn jobs(&self) -> Result<Vec<u64>, Error> {
+        self.jobs.keys().collect::<Result<_, _>>().map_err(|source| Error::Map { name: JOBS, source })
+    }
+
+    pub(super) fn set_destinations(&mut self, trie: &Trie) -> Result<(), Error> {
+        self.destinations.set(0, trie, 0).map_err(|source| Error::Map { name: DESTINATIONS, source })
+    }
+
+    pub(super) fn set_listeners(
+        &mut self,
+        v4: &TcpListener,
+        v6: &TcpListener,
+        netns: u64,
+    ) -> Result<(), Error> {
+        for (index, listener) in [(0, v4), (1, v6)] {
+            self.listeners
+                .set(index, listener, 0)
+                .map_err(|source| Error::Map { name: LISTENERS, source })?;
+        }
+        let failed = |source| Error::Map { name: NETNS, source };
+        let known: Vec<u64> = self.netns.keys().collect::<Result<_, _>>().map_err(failed)?;
+        self.netns.insert(netns, 0, 0).map_err(failed)?;
+        for stale in known.iter().filter(|cookie| **cookie != netns) {
+            match self.netns.remove(stale) {
+                Err(error) if !is_missing(&error) => return Err(failed(error)),
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
+    pub(super) fn events(&mut self) -> Result<Option<Events>, Error> {
+        Ok(self.events.take().map(Events::new))
+    }
+
+    pub(super) fn counters(&self) -> Result<Vec<(Reason, u64)>, Error> {
+        Reason::ALL
+            .iter()
+            .map(|reason| {
+                let counts = self
+                    .counters
+                    .get(&u32::from(reason.code()), 0)
+                    .map_err(|source| Error::Map { name: COUNTERS, source })?;
+                Ok((*reason, counts.iter().sum()))
+            })
+            .collect()
+    }
+
+    pub(super) fn fill(&self, origins: &Origins) -> Result<Vec<MapStatus>, Error> {
+        Ok(vec![
+            MapStatus {
+                name: JOBS,
+                used: self.jobs.keys().filter(Result::is_ok).count(),
+                limit: limits::MAX_JOBS,
+            },
+            MapStatus {
+                name: ORIGINS,
+                used: origins.map.keys().filter(Result::is_ok).count(),
+                limit: limits::MAX_ORIGINS,
+            },
+            MapStatus {
+                name: NETNS,
+                used: self.netns.keys().filter(Result::is_ok).count(),
+                limit: limits::MAX_NETNS,
+            },
+        ])
+    }
+}
+
+fn is_missing(error: &MapError) -> bool {
+    match error {
+        MapError::KeyNotFound | MapError::ElementNotFound => true,
+        MapError::SyscallError(error) => error.io_error.raw_os_error() == Some(libc::ENOENT),
+        _ => false,
+    }
+}

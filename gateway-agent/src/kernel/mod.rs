@@ -1,0 +1,306 @@
+//! The agent's side of the kernel programs: load, attach, pin, feed and read them.
+//!
+//! Links and maps are pinned, so enforcement does not depend on this process: when it dies, jobs keep being
+//! refused; when it starts again, it takes over the maps with all jobs and replaces programs behind their
+//! links, without a moment in between. Only [`uninstall`] detaches.
+//!
+//! The only user of aya, and the only unsafe code of the agent (`sys`).
+
+mod bpffs;
+mod destinations;
+mod error;
+mod events;
+mod hooks;
+mod maps;
+mod status;
+mod sys;
+
+use std::{
+    fs::{self, File},
+    io,
+    net::{SocketAddr, TcpListener},
+    os::{
+        fd::{AsFd as _, BorrowedFd},
+        unix::fs::MetadataExt as _,
+    },
+    path::{Path, PathBuf},
+    sync::{Mutex, PoisonError},
+    time::Duration,
+};
+
+use aya::maps::lpm_trie::LpmTrie;
+use gateway_common::{Beat, Config as Settings, DestKey, Job, limits};
+
+pub use bpffs::{Removed, uninstall};
+pub use destinations::{Destination, Disposition, Protocol};
+pub use error::Error;
+pub use events::{Events, Process, Refusal};
+pub use gateway_common::{Hook, Reason};
+pub use status::{HookStatus, MapStatus, Status};
+
+/// Where and how to attach.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// A cgroup2 directory; everything below it is subject to the programs, it and its ancestors are not.
+    pub cgroup_root: PathBuf,
+    /// Directory for the pins, on a BPF file system or where one can be mounted at its parent.
+    pub pin_dir: PathBuf,
+    /// Loopback port that stands for the gateway. Nothing needs to listen on it; keep it out of the range of
+    /// ephemeral ports.
+    pub virtual_port: u16,
+    /// Redirected sockets that one job may hold open at once.
+    pub flows_per_job: u32,
+}
+
+/// What the kernel noted when it redirected a connect.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Origin {
+    /// Cgroup id of the job.
+    pub job: u64,
+    /// The cgroup in which the socket was created.
+    pub cgroup: u64,
+    /// Where the job wanted to go; canonical, so IPv4 is never in a mapped form.
+    pub destination: SocketAddr,
+    /// CLOCK_MONOTONIC.
+    pub at: Duration,
+    pub process: Process,
+    pub gid: u32,
+}
+
+/// The attached programs and their maps. Dropping it detaches nothing.
+pub struct Kernel {
+    config: Config,
+    maps: Mutex<maps::Maps>,
+    /// Apart from the rest: the heartbeat must not wait for anybody.
+    beat: Mutex<maps::BeatMap>,
+    origins: maps::Origins,
+    hooks: Vec<hooks::Attached>,
+}
+
+impl Kernel {
+    /// Loads the programs and attaches them, or takes over what an earlier agent left pinned. Until the first
+    /// [`Kernel::beat`], jobs are refused everything.
+    ///
+    /// Needs root. The `sk_lookup` hook attaches to the network namespace of the calling thread.
+    pub fn attach(config: Config) -> Result<Self, Error> {
+        let root = File::open(&config.cgroup_root)
+            .map_err(|source| Error::Root { path: config.cgroup_root.clone(), source })?;
+        let cgroup_id = cgroup_id(&config.cgroup_root)?;
+        let root_level = level(&config.cgroup_root)?;
+        let netns_path = Path::new("/proc/thread-self/ns/net");
+        let system = |what| move |source| Error::System { what, source };
+        let netns = File::open(netns_path).map_err(system("opening the network namespace"))?;
+        let netns_ino = netns.metadata().map_err(system("reading the network namespace"))?.ino();
+
+        bpffs::prepare(&config.pin_dir)?;
+        let mut ebpf = maps::load(&config.pin_dir)?;
+        let (mut maps, beat, origins) = maps::open(&mut ebpf, &config.pin_dir)?;
+        // Complete before anything is attached.
+        let gateway = maps.settings(&config.pin_dir)?.map_or(0, |settings| settings.gateway);
+        maps.set_settings(Settings {
+            layout: limits::LAYOUT,
+            root_level,
+            gateway,
+            flows_per_job: config.flows_per_job,
+            port: config.virtual_port.to_be(),
+            zero: 0,
+        })?;
+        let targets =
+            hooks::Targets { cgroup: root.as_fd(), cgroup_id, netns: netns.as_fd(), netns_ino };
+        let hooks = hooks::install(&mut ebpf, &targets, &config.pin_dir)?;
+        #[cfg(feature = "ebpf-log")]
+        maps::forward_log(&mut ebpf);
+        Ok(Self { config, maps: Mutex::new(maps), beat: Mutex::new(beat), origins, hooks })
+    }
+
+    pub fn config(&self) -> &Config {
+        &self.config
+    }
+
+    /// Makes these sockets the gateway of their network namespace. They must listen on loopback; their own
+    /// ports do not matter. When they are closed, redirected connections are refused.
+    pub fn set_listeners(&self, v4: &TcpListener, v6: &TcpListener) -> Result<(), Error> {
+        let cookie = sys::netns_cookie(v4.as_fd())
+            .map_err(|source| Error::System { what: "reading the listener's network namespace", source })?;
+        self.maps().set_listeners(v4, v6, cookie)
+    }
+
+    /// Proves that the agent is alive. Call it several times a second, from a thread that does nothing else:
+    /// after [`limits::STALE_NS`] without it, jobs are refused everything.
+    pub fn beat(&self) -> Result<(), Error> {
+        let at_ns =
+            sys::monotonic_ns().map_err(|source| Error::System { what: "reading the clock", source })?;
+        self.beat
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .set(0, Beat { at_ns }, 0)
+            .map_err(|source| Error::Map { name: maps::BEAT, source })
+    }
+
+    /// Processes in this cgroup and below may reach resources directly: the gateway's own.
+    pub fn set_gateway_cgroup(&self, id: u64) -> Result<(), Error> {
+        let mut maps = self.maps();
+        let settings = maps.settings(&self.config.pin_dir)?.unwrap_or_default();
+        maps.set_settings(Settings { gateway: id, ..settings })
+    }
+
+    /// Checks that a cgroup can be a job, and returns its id: it lies below the attach root, not too deep, and
+    /// neither inside nor around another job.
+    pub fn job_cgroup(&self, path: &Path) -> Result<u64, Error> {
+        let refused = |reason: String| Error::Job { path: path.to_owned(), reason };
+        let path_real = fs::canonicalize(path).map_err(|error| refused(error.to_string()))?;
+        let root = fs::canonicalize(&self.config.cgroup_root).map_err(|error| refused(error.to_string()))?;
+        let below = path_real
+            .strip_prefix(&root)
+            .ok()
+            .filter(|below| below.components().next().is_some())
+            .ok_or_else(|| refused(format!("it does not lie below {}", root.display())))?;
+        let depth = below.components().count();
+        if depth > limits::MAX_DEPTH as usize {
+            return Err(refused(format!("{depth} levels below the attach root; {} at most", limits::MAX_DEPTH)));
+        }
+        let id = cgroup_id(&path_real)?;
+        let jobs = self.jobs()?;
+        for ancestor in path_real.ancestors().skip(1).take_while(|ancestor| *ancestor != root) {
+            if jobs.contains(&cgroup_id(ancestor)?) {
+                return Err(refused(format!("it lies inside the job {}", ancestor.display())));
+            }
+        }
+        Ok(id)
+    }
+
+    /// Enrols a cgroup by its id, see [`cgroup_id`]. From now on everything in it and below is refused what
+    /// is not declared. Enrolling twice changes nothing.
+    pub fn add_job(&self, cgroup: u64) -> Result<(), Error> {
+        let since_ns =
+            sys::monotonic_ns().map_err(|source| Error::System { what: "reading the clock", source })?;
+        self.maps().add_job(cgroup, Job { live: 0, since_ns })
+    }
+
+    /// Releases a job: its processes are like any other's. `false` when it was none.
+    pub fn remove_job(&self, cgroup: u64) -> Result<bool, Error> {
+        self.maps().remove_job(cgroup)
+    }
+
+    /// Cgroup ids of all enrolled jobs.
+    pub fn jobs(&self) -> Result<Vec<u64>, Error> {
+        self.maps().jobs()
+    }
+
+    /// Replaces all declared destinations at once: every connect sees the old set or the new one. A resource
+    /// beats an exception that covers the same destination.
+    pub fn replace_destinations(&self, destinations: &[Destination]) -> Result<(), Error> {
+        let entries = destinations::entries(destinations);
+        let count = entries.len();
+        if count > limits::MAX_DESTINATIONS as usize {
+            return Err(Error::TooManyDestinations { count, limit: limits::MAX_DESTINATIONS });
+        }
+        let failed = |source| Error::Map { name: maps::DESTINATIONS, source };
+        let mut trie: LpmTrie<_, DestKey, u32> =
+            LpmTrie::create(limits::MAX_DESTINATIONS, maps::NO_PREALLOC).map_err(failed)?;
+        for entry in entries {
+            let key = aya::maps::lpm_trie::Key::new(entry.prefix, entry.key);
+            trie.insert(&key, entry.flags, 0).map_err(failed)?;
+        }
+        self.maps().set_destinations(&trie)
+    }
+
+    /// Takes the record of a redirected socket. Exactly one caller gets it; `None` when the kernel redirected
+    /// no such socket, or it is closed already.
+    pub fn take_origin(&self, cookie: u64) -> Result<Option<Origin>, Error> {
+        let raw = self.origins.take(cookie)?;
+        Ok(raw.map(|raw| Origin {
+            job: raw.job,
+            cgroup: raw.cgroup,
+            destination: SocketAddr::new(destinations::ip(raw.addr), u16::from_be(raw.port)),
+            at: Duration::from_nanos(raw.at_ns),
+            process: Process { pid: raw.pid, uid: raw.uid, comm: events::comm(&raw.comm) },
+            gid: raw.gid,
+        }))
+    }
+
+    /// The reader of refusals; `None` after the first call.
+    pub fn events(&self) -> Result<Option<Events>, Error> {
+        self.maps().events()
+    }
+
+    /// How often each reason was met since the maps were made, over all CPUs.
+    pub fn counters(&self) -> Result<Vec<(Reason, u64)>, Error> {
+        self.maps().counters()
+    }
+
+    /// What is on, and how full the maps are.
+    pub fn status(&self) -> Result<Status, Error> {
+        let beat = self
+            .beat
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .get(&0, 0)
+            .map_err(|source| Error::Map { name: maps::BEAT, source })?;
+        let now =
+            sys::monotonic_ns().map_err(|source| Error::System { what: "reading the clock", source })?;
+        Ok(Status {
+            hooks: self.hooks.iter().map(status::hook).collect(),
+            heartbeat_age: (beat.at_ns != 0).then(|| Duration::from_nanos(now.saturating_sub(beat.at_ns))),
+            maps: self.maps().fill(&self.origins)?,
+        })
+    }
+
+    /// The links, by hook, for a service manager's descriptor store.
+    pub fn links(&self) -> impl Iterator<Item = (Hook, BorrowedFd<'_>)> {
+        self.hooks.iter().filter_map(|hook| Some((hook.hook, hook.link.as_ref().ok()?.as_fd())))
+    }
+
+    fn maps(&self) -> std::sync::MutexGuard<'_, maps::Maps> {
+        // Every operation on the maps is one system call: a panic in between leaves nothing half done.
+        self.maps.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The id under which the kernel knows a cgroup2 directory.
+pub fn cgroup_id(path: &Path) -> Result<u64, Error> {
+    const CGROUP2_MAGIC: u64 = 0x6367_7270;
+    let failed = |source| Error::Root { path: path.to_owned(), source };
+    #[expect(clippy::unnecessary_cast, reason = "c_long on some targets, i64 on others")]
+    let magic = rustix::fs::statfs(path).map_err(|errno| failed(errno.into()))?.f_type as u64;
+    if magic != CGROUP2_MAGIC {
+        return Err(failed(io::Error::other("not on a cgroup2 file system")));
+    }
+    // kernfs numbers inodes by node id, which is what the BPF helpers return.
+    Ok(fs::metadata(path).map_err(failed)?.ino())
+}
+
+/// The mount point of the cgroup2 hierarchy.
+pub fn cgroup2_mount() -> Result<PathBuf, Error> {
+    let mounts = fs::read_to_string("/proc/self/mounts")
+        .map_err(|source| Error::System { what: "reading /proc/self/mounts", source })?;
+    mounts
+        .lines()
+        .find_map(|line| {
+            let mut fields = line.split(' ');
+            let (_, path, kind) = (fields.next()?, fields.next()?, fields.next()?);
+            (kind == "cgroup2").then(|| PathBuf::from(path.replace("\\040", " ")))
+        })
+        .ok_or(Error::NoCgroup2)
+}
+
+/// How many levels a cgroup lies below the root of the hierarchy.
+fn level(path: &Path) -> Result<u32, Error> {
+    let failed = |source| Error::Root { path: path.to_owned(), source };
+    let real = fs::canonicalize(path).map_err(failed)?;
+    // The hierarchy's root is the one directory of it without cgroup.type: the mount may show a part only, so
+    // counting path components would not do in a cgroup namespace.
+    let mut level = 0;
+    let mut at = real.as_path();
+    while at.join("cgroup.type").exists() {
+        level += 1;
+        at = at.parent().ok_or_else(|| failed(io::Error::other("it has no cgroup root above it")))?;
+    }
+    if at.join("cgroup.procs").exists() {
+        Ok(level)
+    } else {
+        Err(failed(io::Error::other(
+            "the mount does not show the hierarchy's root; run in the initial cgroup namespace",
+        )))
+    }
+}

@@ -1,0 +1,132 @@
+//! Map keys and values about jobs, sockets and destinations.
+
+use crate::Addr;
+
+/// Settings of the programs: the only element of the `config` map.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Config {
+    /// [`crate::limits::LAYOUT`] of whoever made the maps; anything else is not touched.
+    pub layout: u32,
+    /// Cgroup level of the attach root; levels above it are nobody's job.
+    pub root_level: u32,
+    /// Cgroup id of the gateway itself; 0 until it is known.
+    pub gateway: u64,
+    /// Live redirected sockets that one job may hold.
+    pub flows_per_job: u32,
+    /// Loopback port that stands for the gateway, network order.
+    pub port: u16,
+    pub zero: u16,
+}
+
+/// When the agent last proved to be alive: the only element of the `beat` map.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Beat {
+    /// CLOCK_MONOTONIC, nanoseconds. 0 = never.
+    pub at_ns: u64,
+}
+
+/// An enrolled job, by cgroup id.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Job {
+    /// Redirected sockets that are still open. Only the kernel programs change it.
+    pub live: u64,
+    /// CLOCK_MONOTONIC at enrolment, nanoseconds.
+    pub since_ns: u64,
+}
+
+/// What a socket carries from its birth to its release.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Stamp {
+    /// The job that created the socket.
+    pub job: u64,
+    /// The very cgroup it was created in, a descendant of the job's or the same.
+    pub cgroup: u64,
+    /// The destination as the client wrote it, for getpeername.
+    pub shown: Addr,
+    /// Network order.
+    pub port: u16,
+    /// 1 while the socket's latest connect was redirected.
+    pub redirected: u8,
+    /// 1 once the socket is part of its job's [`Job::live`].
+    pub counted: u8,
+    pub zero: u32,
+}
+
+/// Where a redirected socket wanted to go, by socket cookie.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Origin {
+    pub job: u64,
+    /// The cgroup that the socket was created in.
+    pub cgroup: u64,
+    /// CLOCK_MONOTONIC at connect, nanoseconds.
+    pub at_ns: u64,
+    /// Canonical.
+    pub addr: Addr,
+    /// Network order.
+    pub port: u16,
+    pub zero: u16,
+    /// Process (thread group) that called connect.
+    pub pid: u32,
+    pub uid: u32,
+    pub gid: u32,
+    /// Not an identity: any process can set its own.
+    pub comm: [u8; 16],
+}
+
+/// What the destination trie is keyed by, after the prefix length. Port and protocol come first, so that the
+/// longest prefix is the most specific network of exactly that port and protocol.
+#[repr(C)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct DestKey {
+    /// Network order; 0 = any, looked up on its own.
+    pub port: u16,
+    /// IPPROTO_TCP or IPPROTO_UDP.
+    pub protocol: u8,
+    pub zero: u8,
+    pub addr: Addr,
+}
+
+impl DestKey {
+    /// Bits before the address.
+    pub const HEAD_BITS: u32 = 32;
+    /// Bits of a full key.
+    pub const BITS: u32 = Self::HEAD_BITS + 128;
+
+    #[inline(always)]
+    pub const fn new(addr: Addr, port: u16, protocol: u8) -> Self {
+        Self { port, protocol, zero: 0, addr }
+    }
+}
+
+const _: () = {
+    assert!(size_of::<Config>() == 24);
+    assert!(size_of::<Beat>() == 8);
+    assert!(size_of::<Job>() == 16);
+    assert!(size_of::<Stamp>() == 40);
+    assert!(size_of::<Origin>() == 72);
+    assert!(size_of::<DestKey>() == 20 && align_of::<DestKey>() == 4);
+};
+
+#[cfg(feature = "user")]
+#[expect(unsafe_code, reason = "aya's marker for types that may cross into the kernel")]
+mod pod {
+    use super::{Beat, Config, DestKey, Job, Origin, Stamp};
+
+    // SAFETY: repr(C), Copy, made of integers only, and their sizes above leave no room for padding.
+    unsafe impl aya::Pod for Config {}
+    // SAFETY: as above.
+    unsafe impl aya::Pod for Beat {}
+    // SAFETY: as above.
+    unsafe impl aya::Pod for Job {}
+    // SAFETY: as above.
+    unsafe impl aya::Pod for Stamp {}
+    // SAFETY: as above.
+    unsafe impl aya::Pod for Origin {}
+    // SAFETY: as above.
+    unsafe impl aya::Pod for DestKey {}
+}

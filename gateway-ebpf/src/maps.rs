@@ -1,0 +1,172 @@
+//! Every map, and safe ways to read them.
+
+use core::ptr::{self, NonNull};
+
+use aya_ebpf::{
+    bindings::{BPF_SK_STORAGE_GET_F_CREATE, bpf_sock},
+    btf_maps::{
+        Array, ArrayOfMaps, HashMap, LpmTrie, PerCpuArray, RingBuf, SkStorage, SockMap, lpm_trie::Key,
+    },
+    helpers::{bpf_ktime_get_ns, generated::bpf_sk_storage_get},
+    macros::btf_map,
+};
+use gateway_common::{Addr, Beat, Config, DestKey, Event, Job, Origin, Reason, Stamp, decide, limits};
+
+#[btf_map]
+static CONFIG: Array<Config, 1> = Array::new();
+
+#[btf_map]
+static BEAT: Array<Beat, 1> = Array::new();
+
+/// Enrolled jobs by cgroup id.
+#[btf_map]
+static JOBS: HashMap<u64, Job, { limits::MAX_JOBS as usize }> = HashMap::new();
+
+/// What sockets of jobs carry.
+#[btf_map]
+static STAMPS: SkStorage<Stamp> = SkStorage::new();
+
+/// Original destinations by socket cookie. Never an LRU: a full map denies, it does not forget.
+#[btf_map]
+pub static ORIGINS: HashMap<u64, Origin, { limits::MAX_ORIGINS as usize }> = HashMap::new();
+
+type Trie = LpmTrie<DestKey, u32, { limits::MAX_DESTINATIONS as usize }>;
+
+/// The declared destinations: one trie, replaced whole.
+#[btf_map]
+static DESTINATIONS: ArrayOfMaps<Trie, 1> = ArrayOfMaps::new();
+
+/// Network namespaces with listeners: namespace cookie to slot.
+#[btf_map]
+static NETNS: HashMap<u64, u32, { limits::MAX_NETNS as usize }> = HashMap::new();
+
+/// Listeners: slot * 2 for IPv4, slot * 2 + 1 for IPv6.
+#[btf_map]
+pub static LISTENERS: SockMap<{ limits::MAX_LISTENERS as usize }> = SockMap::new();
+
+#[btf_map]
+pub static EVENTS: RingBuf<Event, { limits::EVENT_BYTES as usize }> = RingBuf::new();
+
+/// How often each [`Reason`] was met.
+#[btf_map]
+static COUNTERS: PerCpuArray<u64, { Reason::COUNT as usize }> = PerCpuArray::new();
+
+#[inline(always)]
+pub fn config() -> Option<&'static Config> {
+    CONFIG.get(0)
+}
+
+/// Whether the agent lives.
+#[inline(always)]
+pub fn alive() -> bool {
+    let Some(beat) = BEAT.get_ptr(0) else { return false };
+    // SAFETY: the pointer comes from a lookup that did not miss. Volatile, and read before the clock, so that
+    // a beat written in between is younger than the time it is compared with, not older.
+    let at_ns = unsafe { ptr::read_volatile(&raw const (*beat).at_ns) };
+    // SAFETY: no arguments, always available.
+    decide::alive(at_ns, unsafe { bpf_ktime_get_ns() })
+}
+
+#[inline(always)]
+pub fn is_job(cgroup: u64) -> bool {
+    JOBS.get_ptr(cgroup).is_some()
+}
+
+/// One redirected socket more for the job. `false` at its limit; sockets racing for the last places may exceed
+/// it by one for each CPU. `false` too when the job is gone.
+#[inline(always)]
+pub fn acquire(job: u64, limit: u32) -> bool {
+    let Some(job) = JOBS.get_ptr_mut(job) else { return false };
+    // SAFETY: the pointer comes from a lookup that did not miss.
+    if unsafe { ptr::read_volatile(&raw const (*job).live) } >= limit as u64 {
+        return false;
+    }
+    add(job, 1);
+    true
+}
+
+/// One redirected socket less.
+#[inline(always)]
+pub fn release(job: u64) {
+    if let Some(job) = JOBS.get_ptr_mut(job) {
+        add(job, 1_u64.wrapping_neg());
+    }
+}
+
+#[inline(always)]
+fn add(job: *mut Job, count: u64) {
+    // SAFETY: the pointer comes from a lookup that did not miss; the field is 8-aligned and only ever changed
+    // by this instruction. The target has no atomic read-modify-write in core.
+    unsafe {
+        core::arch::asm!(
+            "lock *(u64 *)({live} + 0) += {count}",
+            live = in(reg) &raw mut (*job).live,
+            count = in(reg) count,
+        );
+    }
+}
+
+/// Flags of every entry for this destination: exactly this port, and any port.
+#[inline(always)]
+pub fn destination(addr: Addr, port: u16, protocol: u8) -> u32 {
+    let Some(trie) = DESTINATIONS.get(0) else { return 0 };
+    let mut key = Key::new(DestKey::BITS, DestKey::new(addr, port, protocol));
+    let exact = trie.get(&key).copied().unwrap_or(0);
+    key.data.port = 0;
+    exact | trie.get(&key).copied().unwrap_or(0)
+}
+
+/// Whether jobs may exchange packets with this address directly.
+#[inline(always)]
+pub fn allowed(addr: Addr, port: u16, protocol: u8) -> bool {
+    match decide::lookup_form(addr) {
+        Some(addr) => {
+            decide::destination(destination(addr, port, protocol), protocol as u32, false) == decide::Outcome::Pass
+        }
+        None => false,
+    }
+}
+
+/// Whether the gateway listens in a network namespace.
+#[inline(always)]
+pub fn has_listener(netns: u64) -> bool {
+    NETNS.get_ptr(netns).is_some()
+}
+
+#[inline(always)]
+pub fn count(reason: Reason) {
+    if let Some(counter) = COUNTERS.get_ptr_mut(reason.code() as u32) {
+        // SAFETY: the pointer comes from a lookup that did not miss; the slot belongs to this CPU, and a
+        // count lost to an interrupting program is only a statistic.
+        unsafe { *counter += 1 };
+    }
+}
+
+/// The stamp of a socket that a job created.
+///
+/// # Safety
+/// `sk` is the socket of the program's context.
+#[inline(always)]
+pub unsafe fn stamp(sk: *mut bpf_sock) -> Option<NonNull<Stamp>> {
+    // SAFETY: the caller's promise; a null value without the create flag only looks up.
+    NonNull::new(unsafe { bpf_sk_storage_get(stamps(), sk.cast(), ptr::null_mut(), 0) }.cast())
+}
+
+/// Stamps a socket at its birth. `false` when there is no memory for it.
+///
+/// # Safety
+/// `sk` is the socket of the program's context.
+#[inline(always)]
+pub unsafe fn stamp_new(sk: *mut bpf_sock, job: u64, cgroup: u64) -> bool {
+    let mut stamp = Stamp { job, cgroup, ..Stamp::default() };
+    let value = (&raw mut stamp).cast();
+    // SAFETY: the caller's promise; the value lives on the stack during the call, which copies it.
+    let stored =
+        unsafe { bpf_sk_storage_get(stamps(), sk.cast(), value, BPF_SK_STORAGE_GET_F_CREATE.into()) };
+    !stored.is_null()
+}
+
+#[inline(always)]
+fn stamps() -> *mut core::ffi::c_void {
+    (&raw const STAMPS).cast_mut().cast()
+}

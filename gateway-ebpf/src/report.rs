@@ -1,0 +1,89 @@
+//! Counters and events.
+
+use aya_ebpf::helpers::{
+    bpf_get_current_pid_tgid, bpf_get_current_uid_gid, bpf_ktime_get_ns, generated::bpf_get_current_comm,
+};
+use gateway_common::{Addr, Event, Hook, Reason};
+
+use crate::{DENY, maps};
+
+/// What a hook knows when it refuses.
+#[derive(Clone, Copy)]
+pub struct Facts {
+    pub hook: Hook,
+    pub job: u64,
+    pub cookie: u64,
+    pub addr: Addr,
+    pub port: u16,
+    pub family: u8,
+    pub protocol: u8,
+    pub kind: u32,
+    pub detail: u32,
+}
+
+impl Facts {
+    #[inline(always)]
+    pub const fn new(hook: Hook) -> Self {
+        Self {
+            hook,
+            job: 0,
+            cookie: 0,
+            addr: Addr([0; 4]),
+            port: 0,
+            family: 0,
+            protocol: 0,
+            kind: 0,
+            detail: 0,
+        }
+    }
+}
+
+/// Refuses in a hook that runs as the calling process.
+#[inline(always)]
+pub fn deny(facts: &Facts, reason: Reason) -> i32 {
+    emit(facts, reason, true);
+    DENY
+}
+
+/// Drops in a hook that runs for a packet: no process is to blame.
+#[inline(always)]
+pub fn drop(facts: &Facts, reason: Reason) -> i32 {
+    emit(facts, reason, false);
+    DENY
+}
+
+#[inline(always)]
+fn emit(facts: &Facts, reason: Reason, process: bool) {
+    maps::count(reason);
+    let Some(mut entry) = maps::EVENTS.reserve(0) else {
+        return maps::count(Reason::EventLost);
+    };
+    let (pid, uid) = if process {
+        ((bpf_get_current_pid_tgid() >> 32) as u32, bpf_get_current_uid_gid() as u32)
+    } else {
+        (0, 0)
+    };
+    let event = entry.write(Event {
+        // SAFETY: no arguments, always available.
+        at_ns: unsafe { bpf_ktime_get_ns() },
+        job: facts.job,
+        cookie: facts.cookie,
+        addr: facts.addr,
+        port: facts.port,
+        reason: reason.code(),
+        hook: facts.hook.code(),
+        family: facts.family,
+        protocol: facts.protocol,
+        zero: 0,
+        kind: facts.kind,
+        detail: facts.detail,
+        pid,
+        uid,
+        comm: [0; 16],
+    });
+    if process {
+        // SAFETY: the buffer is the event's own and 16 bytes long. A failure leaves it zeroed.
+        unsafe { bpf_get_current_comm((&raw mut event.comm).cast(), 16) };
+    }
+    entry.submit(0);
+}
