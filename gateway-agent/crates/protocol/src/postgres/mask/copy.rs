@@ -45,7 +45,6 @@ impl CopyOut {
         let columns = reader.i16_list().ok()?.len();
         let masks = match &obligations.outputs {
             OutputMasks::None => vec![None; columns],
-            // COPY names no origins.
             OutputMasks::Columns(masks) if masks.len() == columns => {
                 masks.iter().map(|mask| mask.map(|mask| mask.transform(false))).collect()
             }
@@ -364,7 +363,8 @@ mod tests {
     }
 
     fn obligations(masks: &[Option<Transform>]) -> Obligations {
-        Obligations { outputs: OutputMasks::Columns(masks.to_vec()), ..Obligations::default() }
+        let masks = masks.iter().map(|mask| mask.map(policy::OutputMask::new)).collect();
+        Obligations { outputs: OutputMasks::Columns(masks), ..Obligations::default() }
     }
 
     /// A CopyOutResponse body for as many columns.

@@ -126,8 +126,8 @@ impl Plan {
             let by_position = match outputs {
                 Some(OutputMasks::None) => None,
                 Some(OutputMasks::Columns(masks)) => {
-                    let mask = masks.get(at).copied().flatten();
-                    mask.map(|mask| mask.transform(column.table != 0 && column.attnum > 0))
+                    let named = column.table != 0 && column.attnum > 0;
+                    masks.get(at).copied().flatten().map(|mask| mask.transform(named))
                 }
                 Some(OutputMasks::Unknown) if base => None,
                 Some(OutputMasks::Unknown) | None => Some(Transform::Redact),

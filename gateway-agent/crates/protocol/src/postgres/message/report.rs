@@ -97,7 +97,7 @@ mod tests {
             hint: Some("ask"),
         };
         report.write(&mut out);
-        assert_eq!(out, b"E\0\0\0\x24SERROR\0VERROR\0C42501\0Mno\0Hask\0\0");
+        assert_eq!(out, b"E\0\0\0\x23SERROR\0VERROR\0C42501\0Mno\0Hask\0\0");
         assert_eq!(field(&out[5..], b'C'), Some(&b"42501"[..]));
         assert_eq!(field(&out[5..], b'D'), None);
         report.severity = Severity::Notice;

@@ -138,8 +138,8 @@ mod tests {
     fn startup_reads_what_it_writes() {
         let mut out = Vec::new();
         startup(&mut out, [("user", "u"), ("database", "d")].into_iter());
-        assert_eq!(out, b"\0\0\0\x1c\0\x03\0\0user\0u\0database\0d\0\0");
-        let Ok(Some((Packet::Startup(parameters), 28))) = Packet::read(&out) else { panic!("not read") };
+        assert_eq!(out, b"\0\0\0\x1b\0\x03\0\0user\0u\0database\0d\0\0");
+        let Ok(Some((Packet::Startup(parameters), 27))) = Packet::read(&out) else { panic!("not read") };
         assert_eq!(parameters.minor, 0);
         assert_eq!(
             parameters.iter().collect::<Vec<_>>(),
