@@ -294,6 +294,6 @@ mod tests {
     fn a_folder_without_recordings_is_not_a_success() {
         let dir = tempfile::tempdir().unwrap();
         let args = ["verify", "--key", &key().public().to_string(), dir.path().to_str().unwrap()];
-        assert!(run(Cli::try_parse_from(args).unwrap().verify).is_err());
+        assert!(run(Cli::try_parse_from(args).unwrap().verify, false).is_err());
     }
 }
