@@ -2,7 +2,7 @@
 
 use std::{
     sync::{
-        Arc,
+        Arc, RwLock,
         atomic::{AtomicU64, AtomicUsize, Ordering},
     },
 };
@@ -146,7 +146,7 @@ fn live(flow: &Flow, job: &Job, resource: &Resource) -> Live {
         job: job.cgroup_id,
         cgroup: job.cgroup.display().to_string(),
         subject: Arc::clone(&job.subject),
-        resource: Arc::clone(&resource.name),
+        resource: RwLock::new(Arc::clone(&resource.name)),
         client: flow.peer,
         upstream: flow.original,
         job_uid: job.uid,

@@ -91,7 +91,7 @@ impl Backend for Agent {
                     subject: Arc::clone(&live.subject),
                     job: live.job,
                     cgroup: live.cgroup.clone(),
-                    resource: Arc::clone(&live.resource),
+                    resource: live.resource(),
                     database,
                     user,
                     client: live.client.to_string(),

@@ -13,7 +13,9 @@ mod recovery;
 pub use event::{AuditEvent, Context, Facts, Kind, Scope, Value};
 pub use key::{KeyFileError, load_or_create, public_key};
 pub use log::{Audit, AuditConfig, AuditLost};
-pub use recorder::{Durability, Recorder, RecorderConfig, RecorderStats, RecordingLost, SessionRecorder};
+pub use recorder::{
+    Durability, Recorder, RecorderConfig, RecorderStats, RecordingLost, SessionRecorder, StartError,
+};
 pub use recovery::{Recovered, recover_dir};
 
 /// Nanoseconds since 1970.

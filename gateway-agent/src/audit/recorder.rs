@@ -9,6 +9,7 @@
 //! death of the host.
 
 use std::{
+    io,
     path::{Path, PathBuf},
     pin::pin,
     sync::{
@@ -21,7 +22,7 @@ use std::{
     thread::JoinHandle,
 };
 
-use record::{Batch, Event, Header, PushError, Scribe, SigningKey};
+use record::{Batch, Event, Header, KeyError, PushError, Scribe, SigningKey};
 use tokio::sync::{Notify, oneshot};
 
 mod writer;
@@ -67,6 +68,17 @@ pub enum RecordingLost {
     TooLarge(usize),
 }
 
+/// Why nothing can be recorded.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    #[error("recordings in {}: {source}", dir.display())]
+    Dir { dir: PathBuf, source: io::Error },
+    #[error("the recorder cannot start: {0}")]
+    Thread(#[from] io::Error),
+    #[error("the key of the recordings: {0}")]
+    Key(#[from] KeyError),
+}
+
 /// Numbers for metrics.
 #[derive(Debug, Default)]
 pub struct RecorderStats {
@@ -91,8 +103,11 @@ struct Inner {
     shared: Arc<Shared>,
     durability: Durability,
     next: AtomicU64,
-    thread: Mutex<Option<JoinHandle<()>>>,
+    thread: Thread,
+    recovery: Thread,
 }
+
+type Thread = Mutex<Option<JoinHandle<()>>>;
 
 #[derive(Default)]
 struct Shared {
@@ -121,16 +136,15 @@ struct Session {
 
 impl Recorder {
     /// Starts the thread, and another that closes what a dead agent left open.
-    pub fn start(config: RecorderConfig) -> anyhow::Result<Self> {
-        use anyhow::Context as _;
-
-        writer::make_dir(&config.dir).with_context(|| format!("recordings: {}", config.dir.display()))?;
+    pub fn start(config: RecorderConfig) -> Result<Self, StartError> {
+        writer::make_dir(&config.dir)
+            .map_err(|source| StartError::Dir { dir: config.dir.clone(), source })?;
         let shared = Arc::new(Shared::default());
         // A second scribe, so that recovering much does not hold up new sessions.
         let seed = zeroize::Zeroizing::new(config.key.seed()?);
         let recovery = Scribe::new(SigningKey::from_seed(&seed)?)?;
         let (dir, stats) = (config.dir.clone(), shared.stats.clone());
-        std::thread::Builder::new().name("recovery".into()).spawn(move || {
+        let recovery = std::thread::Builder::new().name("recovery".into()).spawn(move || {
             let found = super::recover_dir(&dir, &recovery);
             stats.recovered.fetch_add(found.recovered.len() as u64, Relaxed);
             found.log();
@@ -145,6 +159,7 @@ impl Recorder {
             durability: config.durability,
             next: AtomicU64::new(0),
             thread: Mutex::new(Some(thread)),
+            recovery: Mutex::new(Some(recovery)),
         };
         Ok(Self { inner: Arc::new(inner) })
     }
@@ -165,6 +180,7 @@ impl Recorder {
             session,
             batch: Batch::default(),
             sent: 0,
+            synced: 0,
             now_ns: 0,
             closed: false,
         })
@@ -182,9 +198,21 @@ impl Recorder {
     pub fn shutdown(&self) {
         // An error means that the thread is gone already.
         let _ = self.inner.queue.send(Job::Stop);
-        let thread = self.inner.thread.lock().unwrap_or_else(PoisonError::into_inner).take();
-        if thread.is_some_and(|thread| thread.join().is_err()) {
-            tracing::error!("the recorder thread panicked");
+        join(&self.inner.thread);
+    }
+
+    /// Returns once what a dead agent left open is closed. Blocks.
+    pub fn wait_for_recovery(&self) {
+        join(&self.inner.recovery);
+    }
+}
+
+fn join(thread: &Thread) {
+    let thread = thread.lock().unwrap_or_else(PoisonError::into_inner).take();
+    if let Some(thread) = thread {
+        let name = thread.thread().name().unwrap_or_default().to_owned();
+        if thread.join().is_err() {
+            tracing::error!(name, "a thread panicked");
         }
     }
 }
@@ -194,7 +222,9 @@ pub struct SessionRecorder {
     recorder: Arc<Inner>,
     session: Arc<Session>,
     batch: Batch,
+    /// Batches handed over, and up to which one they are synced to disk.
     sent: u64,
+    synced: u64,
     now_ns: u64,
     closed: bool,
 }
@@ -284,12 +314,16 @@ impl SessionRecorder {
     }
 
     fn hand_over(&mut self, sync: bool) -> Result<(), RecordingLost> {
-        if self.batch.is_empty() {
+        let sync = sync || self.recorder.durability == Durability::Each;
+        // What was handed over before may have been written without reaching the disk.
+        if self.batch.is_empty() && (!sync || self.synced == self.sent) {
             return Ok(());
         }
         let batch = self.batch.take();
-        let sync = sync || self.recorder.durability == Durability::Each;
         self.sent += 1;
+        if sync {
+            self.synced = self.sent;
+        }
         let session = self.session.clone();
         self.send(batch.len(), Job::Write { session, batch, sync })
     }

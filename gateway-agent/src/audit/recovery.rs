@@ -7,7 +7,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use record::{Scribe, TAIL, is_ended, recover};
+use record::{RecoverError, Scribe, TAIL, is_ended, recover};
 
 use super::unix_ns;
 
@@ -22,6 +22,14 @@ pub struct Recovered {
     pub damaged: Vec<(PathBuf, String)>,
     /// Being written by a running agent.
     pub live: usize,
+}
+
+#[derive(Debug, thiserror::Error)]
+enum FileError {
+    #[error(transparent)]
+    Io(#[from] io::Error),
+    #[error(transparent)]
+    Recover(#[from] RecoverError),
 }
 
 enum Found {
@@ -64,7 +72,7 @@ impl Recovered {
     }
 }
 
-fn recover_file(path: &Path, scribe: &Scribe) -> anyhow::Result<Found> {
+fn recover_file(path: &Path, scribe: &Scribe) -> Result<Found, FileError> {
     if !fs::symlink_metadata(path)?.is_file() {
         return Ok(Found::Whole);
     }

@@ -3,6 +3,7 @@
 use std::process::ExitCode;
 
 use super::Global;
+use crate::telemetry::{self, LogFormat};
 
 /// Run the daemon
 ///
@@ -14,6 +15,12 @@ pub(super) struct Args {
     /// Check configuration and policy, then end without touching the kernel
     #[arg(long)]
     check: bool,
+    /// What to log, as in `info` or `warn,gateway_agent=debug`
+    #[arg(long, value_name = "FILTER", env = "GATEWAY_LOG", default_value = "info")]
+    log: String,
+    /// Form of the log on standard error
+    #[arg(long, value_enum, default_value_t)]
+    log_format: LogFormat,
 }
 
 impl Args {
@@ -24,6 +31,7 @@ impl Args {
             super::print::line(&format!("{}: good", config.source.display()))?;
             return Ok(ExitCode::SUCCESS);
         }
+        telemetry::init(self.log_format, &self.log)?;
         // Before the first secret is read.
         crate::credential::harden_process()?;
         crate::app::run(config)?;

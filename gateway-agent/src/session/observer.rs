@@ -6,7 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use policy::{Effect, Named, Recording, Resource, Verdict};
+use policy::{Effect, Named, Recording, Resource, ResourceKind, Verdict};
 use protocol::postgres::{Event, Outcome, Refusal, Startup};
 use record::{Event as Recorded, Header, List, Params as RecordedParams};
 
@@ -38,7 +38,7 @@ pub struct Observer {
     shared: Arc<Shared>,
     live: Arc<Live>,
     context: Context,
-    protocol: &'static str,
+    protocol: ResourceKind,
     recorder: Option<SessionRecorder>,
     began: Instant,
     /// Statements between their start and their end, oldest first.
@@ -67,7 +67,7 @@ impl Observer {
     pub const FLUSH_AFTER: Duration = Duration::from_millis(100);
 
     pub fn new(shared: &Arc<Shared>, live: Arc<Live>, resource: &Resource) -> Self {
-        let protocol = resource.kind.name();
+        let protocol = resource.kind;
         shared.metrics.sessions.inc();
         Self {
             context: context(&live, None),
@@ -140,7 +140,7 @@ impl Observer {
 
     /// The server side failed; the operator reads why.
     pub fn upstream_failed(&self, why: &str) {
-        tracing::warn!(session = %self.live.id, resource = %self.live.resource, why, "upstream cannot be used");
+        tracing::warn!(session = %self.live.id, resource = %self.live.resource(), why, "upstream cannot be used");
     }
 
     /// A statement was refused.
@@ -435,8 +435,8 @@ impl Observer {
             started_unix_ns: unix_ns(),
             subject: live.subject.to_string(),
             job: live.job.to_string(),
-            resource: live.resource.to_string(),
-            protocol: self.protocol.to_owned(),
+            resource: live.resource().to_string(),
+            protocol: self.protocol.to_string(),
             process: process(live),
             destination: live.upstream.to_string(),
             database: Some(startup.database.clone()),
@@ -472,7 +472,7 @@ fn context(live: &Live, startup: Option<&Startup>) -> Context {
         subject: Some(&live.subject),
         job: Some(&live.job.to_string()),
         process: Some(&process(live)),
-        resource: Some(&live.resource),
+        resource: Some(&live.resource()),
         destination: Some(&live.upstream.to_string()),
         database: startup.map(|s| s.database.as_str()),
         user: startup.map(|s| s.user.as_str()),

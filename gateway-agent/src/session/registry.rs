@@ -6,7 +6,7 @@ use std::{
     collections::HashMap,
     net::SocketAddr,
     sync::{
-        Arc, Mutex, MutexGuard, OnceLock, PoisonError,
+        Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock,
         atomic::{AtomicU8, AtomicU64, Ordering},
     },
 };
@@ -33,7 +33,7 @@ pub struct Live {
     pub job: u64,
     pub cgroup: String,
     pub subject: Arc<str>,
-    pub resource: Arc<str>,
+    pub(crate) resource: RwLock<Arc<str>>,
     pub client: SocketAddr,
     /// Where the job meant to connect to, which is where the gateway connects to.
     pub upstream: SocketAddr,
@@ -49,6 +49,17 @@ pub struct Live {
     pub statements: AtomicU64,
     pub bytes_in: AtomicU64,
     pub bytes_out: AtomicU64,
+}
+
+impl Live {
+    /// The resource at the destination; which of several is known once the client names its database.
+    pub fn resource(&self) -> Arc<str> {
+        Arc::clone(&self.resource.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    pub fn set_resource(&self, resource: &Arc<str>) {
+        *self.resource.write().unwrap_or_else(PoisonError::into_inner) = Arc::clone(resource);
+    }
 }
 
 /// What a session does now.

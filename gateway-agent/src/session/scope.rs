@@ -11,10 +11,12 @@ use std::{
 };
 
 use prometheus::IntCounter;
+use arc_swap::ArcSwap;
 use policy::{ApprovalTerms, Permit, UnixTime};
 use protocol::postgres::{
-    Decision, Refusal,
+    Decision, Origin, Origins, Refusal,
     gate::{Outcome, Ruling},
+    sql::Catalogue,
 };
 
 use tokio::sync::watch;
@@ -44,6 +46,7 @@ pub struct Decisions {
     epoch: Cell<u64>,
     answers: RefCell<HashMap<Box<str>, Rc<Answer>>>,
     bytes: Cell<usize>,
+    pub origins: Arc<Names>,
 }
 
 /// A decided text.
@@ -72,12 +75,22 @@ pub struct About {
     pub decided: Vec<IntCounter>,
 }
 
+/// Names behind column origins; follows the catalogue in force.
+pub struct Names(ArcSwap<Catalogue>);
+
+impl Origins for Names {
+    fn origin(&self, table_oid: u32, attnum: i16, with: &mut dyn FnMut(Origin<'_>)) {
+        Origins::origin(&**self.0.load(), table_oid, attnum, with);
+    }
+}
+
 impl Decisions {
     pub fn new(key: Key, permit: Permit, scope: Scope, epoch: u64) -> Self {
         Self {
             key,
             permit,
             reading: RefCell::default(),
+            origins: Arc::new(Names(ArcSwap::new(Arc::clone(&scope.catalogue)))),
             scope: RefCell::new(Arc::new(scope)),
             epoch: Cell::new(epoch),
             answers: RefCell::default(),
@@ -116,6 +129,7 @@ impl Decisions {
 
     /// Puts another policy or catalogue in force.
     pub fn replace(&self, scope: Scope, epoch: u64) {
+        self.origins.0.store(Arc::clone(&scope.catalogue));
         *self.scope.borrow_mut() = Arc::new(scope);
         self.epoch.set(epoch);
         self.forget();

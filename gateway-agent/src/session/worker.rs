@@ -172,7 +172,7 @@ impl Worker {
         let policy = self.shared.policy.load();
         Some(Scope {
             subject: policy.policy.subject_named(&key.subject)?,
-            resource: policy.policy.resource_named(&key.place.resource)?,
+            resource: Arc::clone(policy.policy.resource_named(&key.place.resource)?),
             policy: Arc::clone(&policy.policy),
             catalogue,
             max_bytes: self.shared.config.sessions.sql_max_bytes,

@@ -45,11 +45,22 @@ impl Addresses {
         next
     }
 
-    /// The resource at `address`.
+    /// The resource at `address`, or one of several that differ in their databases.
     pub fn find(&self, address: SocketAddr) -> Option<&Arc<Resource>> {
+        self.at(address).next()
+    }
+
+    /// The resource at `address` that has this database.
+    pub fn find_database(&self, address: SocketAddr, database: &str) -> Option<&Arc<Resource>> {
+        self.at(address).find(|resource| resource.has_database(database))
+    }
+
+    fn at(&self, address: SocketAddr) -> impl Iterator<Item = &Arc<Resource>> {
         self.entries
             .iter()
-            .find(|(net, resource)| net.contains(&address.ip()) && resource.ports.contains(&address.port()))
+            .filter(move |(net, resource)| {
+                net.contains(&address.ip()) && resource.ports.contains(&address.port())
+            })
             .map(|(_, resource)| resource)
     }
 

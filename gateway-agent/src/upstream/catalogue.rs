@@ -12,13 +12,13 @@ use policy::{Permit, Resource};
 use protocol::{
     Leg, Step,
     postgres::{
-        Allowed, BackendKey, Decision, Event, Login, Origin, Origins, Outcome, Session, Settings,
-        sql::{CATALOGUE_SQL, Catalogue},
+        Allowed, BackendKey, Decision, Event, Login, NoOrigins, Outcome, Session, Settings,
+        sql::{CATALOGUE_SQL, Catalogue, Row},
     },
 };
 use tokio::sync::Mutex as AsyncMutex;
 
-use super::{Tls, UpstreamError, connect, start_tls};
+use super::{Tls, UpstreamError, connect, search_path, start_tls};
 use crate::{
     credential::{self, CredentialError},
     session::legs::{self, Moved, Pipe, poll_upstream},
@@ -30,8 +30,6 @@ const FRESH: Duration = Duration::from_secs(60);
 const PATIENCE: Duration = Duration::from_secs(20);
 /// Cells read at most: a server cannot make the gateway hold more.
 const MAX_CELLS: usize = 8_000_000;
-
-type Rows = Vec<Vec<Option<String>>>;
 
 /// Catalogues by resource, address and database.
 #[derive(Default)]
@@ -114,8 +112,8 @@ async fn read(
     session.job_in().extend_from_slice(&startup_packet());
     let mut login = Some(login);
     let mut queries = CATALOGUE_SQL.iter();
-    let mut results: Vec<Rows> = Vec::with_capacity(CATALOGUE_SQL.len());
-    let mut rows = Rows::new();
+    let mut results: Vec<Vec<Row>> = Vec::with_capacity(CATALOGUE_SQL.len());
+    let mut rows = Vec::<Row>::new();
     let mut cells = 0;
     let mut asked = false;
     loop {
@@ -158,9 +156,9 @@ async fn read(
                     password: login.password,
                     database: place.database.clone(),
                     tls: wants_tls,
-                    settings: vec![("search_path".to_owned(), "pg_catalog".to_owned())],
+                    settings: vec![("search_path".to_owned(), search_path(&resource.search_path))],
                     epoch: 0,
-                    origins: Arc::new(Nameless),
+                    origins: Arc::new(NoOrigins),
                     mask_key: Arc::new(mask::Key::generate()),
                 });
                 continue;
@@ -213,16 +211,7 @@ async fn read(
             Moved::Failed(_, error) => return Err(CatalogueError::Read(error.to_string())),
         }
     }
-    Catalogue::build(&results, &resource.search_path).map_err(|e| CatalogueError::Read(e.to_string()))
-}
-
-/// The catalogue itself is never masked by origin.
-struct Nameless;
-
-impl Origins for Nameless {
-    fn origin(&self, _: u32, _: i16) -> Option<Origin<'_>> {
-        None
-    }
+    Catalogue::build(&results).map_err(|e| CatalogueError::Read(e.to_string()))
 }
 
 /// StartupMessage 3.0 of the session's stand-in job.

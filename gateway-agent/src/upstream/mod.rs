@@ -121,3 +121,9 @@ pub async fn cancel(tls: Arc<Tls>, resource: Arc<Resource>, address: SocketAddr,
         Err(_) => tracing::warn!(%address, "cancel request timed out"),
     }
 }
+
+/// The setting, as the server parses it: identifiers quoted, comma separated.
+pub fn search_path(schemas: &[String]) -> String {
+    let quoted: Vec<_> = schemas.iter().map(|s| format!("\"{}\"", s.replace('"', "\"\""))).collect();
+    quoted.join(", ")
+}

@@ -30,6 +30,9 @@ pub struct Connect {
 pub struct Statement {
     /// The command, in snake case: `select`, `insert`, `drop_table`, `copy_to_program`.
     pub kind: &'static str,
+    /// Kinds of every command inside: DML in a CTE, what EXPLAIN, PREPARE, DECLARE, COPY (…) or CREATE … AS
+    /// carries. A rule against `delete` finds the DELETE in `WITH … INSERT` only by this list.
+    pub nested: Vec<&'static str>,
     /// The most dangerous class of anything inside: a CTE with DML makes a SELECT a write.
     pub class: Class,
     /// Every relation named anywhere, with the strongest use made of it.

@@ -34,6 +34,16 @@ pub(super) struct Writers {
     days: HashSet<String>,
 }
 
+#[derive(Debug, thiserror::Error)]
+enum OpenError {
+    #[error("the session id {0:?} is no file name")]
+    Name(String),
+    #[error("{}: {source}", path.display())]
+    File { path: PathBuf, source: io::Error },
+    #[error(transparent)]
+    Write(#[from] WriteError),
+}
+
 struct Open {
     session: Arc<Session>,
     writer: Writer<File>,
@@ -80,9 +90,14 @@ impl Writers {
         }
     }
 
-    fn start(&mut self, id: u64, header: &Header) -> anyhow::Result<Arc<Session>> {
+    fn start(&mut self, id: u64, header: &Header) -> Result<Arc<Session>, OpenError> {
         let path = self.path(header)?;
-        let file = OpenOptions::new().append(true).create_new(true).mode(0o600).open(&path)?;
+        let file = OpenOptions::new()
+            .append(true)
+            .create_new(true)
+            .mode(0o600)
+            .open(&path)
+            .map_err(|source| OpenError::File { path: path.clone(), source })?;
         let opened = file.lock().map_err(WriteError::from).and_then(|()| {
             // The lock tells recovery, and `verify`, that somebody still writes.
             Writer::open(file, header, &mut self.scribe)
@@ -111,19 +126,18 @@ impl Writers {
         Ok(session)
     }
 
-    fn path(&mut self, header: &Header) -> anyhow::Result<PathBuf> {
+    fn path(&mut self, header: &Header) -> Result<PathBuf, OpenError> {
         let name = &header.session;
         let plain = |c: u8| c.is_ascii_alphanumeric() || matches!(c, b'-' | b'_');
-        anyhow::ensure!(
-            !name.is_empty() && name.len() <= SESSION_ID && name.bytes().all(plain),
-            "the session id {name:?} is no file name"
-        );
+        if name.is_empty() || name.len() > SESSION_ID || !name.bytes().all(plain) {
+            return Err(OpenError::Name(name.clone()));
+        }
         let started = std::time::UNIX_EPOCH + Duration::from_nanos(header.started_unix_ns);
         let mut day = humantime::format_rfc3339_seconds(started).to_string();
         day.truncate("YYYY-MM-DD".len());
         let dir = self.dir.join(&day);
         if !self.days.contains(&day) || !dir.exists() {
-            make_dir(&dir)?;
+            make_dir(&dir).map_err(|source| OpenError::File { path: dir.clone(), source })?;
             self.days.clear();
             self.days.insert(day);
         }

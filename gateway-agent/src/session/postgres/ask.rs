@@ -223,7 +223,7 @@ impl Driver {
             statement: sql.clone(),
             params: values(pending.params),
             job: live.job,
-            resource: Arc::clone(&live.resource),
+            resource: live.resource(),
             policy_version: Arc::clone(scope.policy.version()),
         };
         let request = self.approval_request(binding.clone(), &answer.about.rules, terms);

@@ -35,6 +35,10 @@ impl Driver {
         let shared = Arc::clone(&self.worker.shared);
         let asked = Instant::now();
         let policy = shared.policy.load_full();
+        if let Some(resource) = policy.addresses.find_database(self.flow.original, &startup.database) {
+            self.resource = Arc::clone(resource);
+            self.registration.live.set_resource(&resource.name);
+        }
         let action = Action::Connect(Connect {
             database: startup.database.clone(),
             user: startup.user.clone(),
@@ -106,9 +110,9 @@ impl Driver {
             password: secret.password,
             database: startup.database.clone(),
             tls,
-            settings: vec![("search_path".to_owned(), search_path(&self.resource.search_path))],
+            settings: vec![("search_path".to_owned(), upstream::search_path(&self.resource.search_path))],
             epoch: self.epoch,
-            origins: decisions.scope().catalogue.clone(),
+            origins: decisions.origins.clone(),
             mask_key: Arc::clone(&shared.mask_key),
         };
         self.decisions = Some(decisions);
@@ -144,7 +148,7 @@ impl Driver {
             statement: format!("connect to database {} as {}", startup.database, startup.user),
             params: Vec::new(),
             job: live.job,
-            resource: Arc::clone(&live.resource),
+            resource: live.resource(),
             policy_version: Arc::clone(policy.version()),
         };
         let deny = |why: &str| refused(&verdict.rules, why, Some("Connecting here needs a human's approval.".to_owned()));
@@ -213,10 +217,4 @@ impl Driver {
 
 fn refused(rules: &[Arc<str>], reason: &str, hint: Option<String>) -> Refusal {
     Refusal::policy(rules.first().map_or("builtin:default-deny", |r| &**r), reason, hint)
-}
-
-/// As the server parses it: identifiers quoted, comma separated.
-fn search_path(schemas: &[String]) -> String {
-    let quoted: Vec<_> = schemas.iter().map(|s| format!("\"{}\"", s.replace('"', "\"\""))).collect();
-    quoted.join(", ")
 }

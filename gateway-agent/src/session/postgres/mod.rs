@@ -304,7 +304,6 @@ impl Driver {
         {
             self.epoch = decisions.epoch();
             self.session.set_epoch(self.epoch);
-            self.session.set_origins(decisions.scope().catalogue.clone());
         }
     }
 

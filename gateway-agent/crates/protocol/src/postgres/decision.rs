@@ -1,6 +1,6 @@
 //! What the driver answers to an Ask, and what masking needs to know.
 
-use std::sync::Arc;
+use std::{any::Any, sync::Arc};
 
 use policy::{Allow, Named};
 
@@ -13,8 +13,8 @@ pub struct Decision {
     /// The [`Session::set_epoch`](super::Session::set_epoch) this was decided under. An answer of another epoch
     /// does not count: the statement is asked again.
     pub epoch: u64,
-    /// The driver's own number (a cache slot, say); comes back in events through the decision, never looked at.
-    pub context: u64,
+    /// The driver's own; comes back in events through the decision, never looked at.
+    pub context: Arc<dyn Any + Send + Sync>,
 }
 
 /// One allowed statement.
@@ -72,8 +72,16 @@ impl CopyOptions {
 
 /// Names behind the (table oid, attribute number) pairs in row descriptions.
 pub trait Origins {
-    /// The column, or `None` when the catalogue does not know the pair.
-    fn origin(&self, table_oid: u32, attnum: i16) -> Option<Origin<'_>>;
+    /// Calls `with` with the column; does not call it when the catalogue does not know the pair.
+    fn origin(&self, table_oid: u32, attnum: i16, with: &mut dyn FnMut(Origin<'_>));
+}
+
+/// Knows no column: everything that depends on a column's origin is masked.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct NoOrigins;
+
+impl Origins for NoOrigins {
+    fn origin(&self, _: u32, _: i16, _: &mut dyn FnMut(Origin<'_>)) {}
 }
 
 /// A column as the catalogue knows it.

@@ -10,7 +10,7 @@ use policy::{
 };
 
 use super::{
-    session::Allowed,
+    Allowed,
     sql::{self, Catalogue},
 };
 
@@ -89,7 +89,7 @@ pub fn decide(cx: &Context<'_>, sql: &str, names: &dyn Fn(&Named) -> Option<Stri
                 Some(text) => ruling.take_definition(cx, &text),
             }
         }
-        ruling.take(cx, statement.clone());
+        ruling.take(cx, sql, index, statement.clone());
     }
     ruling
 }
@@ -125,14 +125,21 @@ impl Ruling {
         }
     }
 
-    fn take(&mut self, cx: &Context<'_>, statement: Statement) {
+    fn take(&mut self, cx: &Context<'_>, sql: &str, index: usize, statement: Statement) {
         let action = Action::Statement(statement);
         let verdict = ask(cx, &action);
         self.note(&verdict.rules, verdict.valid_until);
         match verdict.effect {
             Effect::Allow(allow) => {
                 if let (Outcome::Allow(allowed), Action::Statement(statement)) = (&mut self.outcome, action) {
-                    allowed.push(Allowed { statement, allow });
+                    let copy = (statement.kind == "copy_to_stdout").then(|| sql::copy_options(sql, index)).flatten();
+                    allowed.push(Allowed {
+                        allow,
+                        rules: verdict.rules,
+                        defines: statement.defines,
+                        refers: statement.refers,
+                        copy,
+                    });
                 }
             }
             Effect::Approve(terms) => self.need_approval(terms),
@@ -162,7 +169,13 @@ impl Ruling {
     fn need_approval(&mut self, terms: ApprovalTerms) {
         match &mut self.outcome {
             Outcome::Allow(_) => self.outcome = Outcome::Approve(terms),
-            Outcome::Approve(earlier) => *earlier = earlier.stricter(&terms),
+            Outcome::Approve(earlier) => match stricter(earlier, terms) {
+                Some(both) => *earlier = both,
+                None => self.refuse(Denial {
+                    reason: "the statements need approval by different people".to_owned(),
+                    hint: "Send them one by one.".to_owned(),
+                }),
+            },
             Outcome::Deny(_) => {}
         }
     }
@@ -175,6 +188,27 @@ fn ask(cx: &Context<'_>, action: &Action) -> policy::Verdict {
         action,
         now: cx.now,
         grant: cx.grant,
+    })
+}
+
+/// Terms that satisfy both: the larger quorum, the shorter wait, and people whom both name; `None` when there are
+/// none, since an empty list would mean anyone.
+fn stricter(a: &ApprovalTerms, b: ApprovalTerms) -> Option<ApprovalTerms> {
+    let approvers = match (a.approvers.is_empty(), b.approvers.is_empty()) {
+        (true, _) => b.approvers,
+        (_, true) => a.approvers.clone(),
+        _ => {
+            let both: Vec<_> = a.approvers.iter().filter(|who| b.approvers.contains(who)).cloned().collect();
+            if both.is_empty() {
+                return None;
+            }
+            both
+        }
+    };
+    Some(ApprovalTerms {
+        quorum: a.quorum.max(b.quorum),
+        approvers,
+        expires_after: a.expires_after.min(b.expires_after),
     })
 }
 

@@ -45,7 +45,10 @@ impl CopyOut {
         let columns = reader.i16_list().ok()?.len();
         let masks = match &obligations.outputs {
             OutputMasks::None => vec![None; columns],
-            OutputMasks::Columns(masks) if masks.len() == columns => masks.clone(),
+            // COPY names no origins.
+            OutputMasks::Columns(masks) if masks.len() == columns => {
+                masks.iter().map(|mask| mask.map(|mask| mask.transform(false))).collect()
+            }
             OutputMasks::Columns(_) | OutputMasks::Unknown => vec![Some(Transform::Redact); columns],
         };
         let looked_at = obligations.detectors.is_some() || masks.iter().any(Option::is_some);
@@ -375,8 +378,7 @@ mod tests {
     fn masked(options: CopyOptions, masks: &[Option<Transform>], data: &[u8]) -> Result<Vec<u8>, Malformed> {
         let binary = options == CopyOptions::Binary;
         let columns = u8::try_from(masks.len()).unwrap();
-        let mut copy =
-            CopyOut::new(&obligations(masks), Some(&options), &response(binary, columns)).unwrap();
+        let mut copy = CopyOut::new(&obligations(masks), Some(&options), &response(binary, columns)).unwrap();
         let mut out = Vec::new();
         match copy.data(&mut Rewriter::default(), &key(), data, &mut out)? {
             Row::Same => Ok(data.to_vec()),
@@ -406,8 +408,7 @@ mod tests {
 
     #[test]
     fn text_delimiter_may_be_escaped() {
-        let options =
-            CopyOptions::Text(CopyText { delimiter: b'|', null: b"NULL".to_vec(), header: false });
+        let options = CopyOptions::Text(CopyText { delimiter: b'|', null: b"NULL".to_vec(), header: false });
         assert_eq!(masked(options.clone(), &[None, REDACT], b"a\\|b|c\n").unwrap(), b"a\\|b|[redacted]\n");
         assert_eq!(masked(options.clone(), &[None, NULL], b"a|c\n").unwrap(), b"a|NULL\n");
         assert_eq!(masked(options, &[NULL, REDACT], b"NULL|NULL\n").unwrap(), b"NULL|NULL\n");
@@ -470,15 +471,16 @@ mod tests {
     #[test]
     fn unknown_formats_show_nothing() {
         assert!(CopyOut::new(&obligations(&[REDACT]), None, &response(false, 1)).is_none());
-        assert!(CopyOut::new(&obligations(&[REDACT]), Some(&CopyOptions::Binary), &response(false, 1)).is_none());
+        assert!(
+            CopyOut::new(&obligations(&[REDACT]), Some(&CopyOptions::Binary), &response(false, 1)).is_none()
+        );
         assert!(CopyOut::new(&obligations(&[None]), None, &response(false, 1)).is_some());
     }
 
     #[test]
     fn lineage_that_does_not_fit_masks_everything() {
         let options = CopyOptions::text();
-        let mut copy =
-            CopyOut::new(&obligations(&[None]), Some(&options), &response(false, 2)).unwrap();
+        let mut copy = CopyOut::new(&obligations(&[None]), Some(&options), &response(false, 2)).unwrap();
         let mut out = Vec::new();
         copy.data(&mut Rewriter::default(), &key(), b"a\tb\n", &mut out).unwrap();
         assert_eq!(out, b"[redacted]\t[redacted]\n");

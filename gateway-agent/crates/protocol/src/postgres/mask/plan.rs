@@ -113,16 +113,23 @@ impl Plan {
         for (at, column) in columns.iter().enumerate() {
             let binary = formats.map_or(column.binary, |formats| formats.binary(at));
             let kind = Kind::of(column.type_oid, binary);
-            let origin =
-                if column.table == 0 { None } else { origins.origin(column.table, column.attnum) };
-            let by_origin = match (&obligations.columns, origin) {
-                (Some(masks), Some(origin)) => masks.find(origin.schema, origin.relation, origin.column),
-                _ => None,
-            };
+            let (mut by_origin, mut base) = (None, false);
+            if column.table != 0 {
+                origins.origin(column.table, column.attnum, &mut |origin| {
+                    base = origin.base;
+                    by_origin = obligations
+                        .columns
+                        .as_ref()
+                        .and_then(|masks| masks.find(origin.schema, origin.relation, origin.column));
+                });
+            }
             let by_position = match outputs {
                 Some(OutputMasks::None) => None,
-                Some(OutputMasks::Columns(masks)) => masks.get(at).copied().flatten(),
-                Some(OutputMasks::Unknown) if origin.is_some_and(|origin| origin.base) => None,
+                Some(OutputMasks::Columns(masks)) => {
+                    let mask = masks.get(at).copied().flatten();
+                    mask.map(|mask| mask.transform(column.table != 0 && column.attnum > 0))
+                }
+                Some(OutputMasks::Unknown) if base => None,
                 Some(OutputMasks::Unknown) | None => Some(Transform::Redact),
             };
             let transform = match (by_position, by_origin) {

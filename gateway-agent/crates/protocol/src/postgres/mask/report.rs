@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use mask::Detectors;
+use policy::{Obligations, OutputMasks};
 
 use super::row::Rewriter;
 use crate::postgres::message::{Malformed, Reader, cstr, frame, report};
@@ -19,6 +20,16 @@ pub(crate) struct Veil {
 const WITHHELD: &[u8] = b"the message is withheld, since it could quote masked values";
 
 impl Veil {
+    /// A statement with these obligations is about to run.
+    pub(crate) fn draw(&mut self, obligations: &Obligations) {
+        self.masks |= obligations.columns.is_some() || !matches!(obligations.outputs, OutputMasks::None);
+        if let Some(detectors) = &obligations.detectors
+            && !self.detectors.as_ref().is_some_and(|known| Arc::ptr_eq(known, detectors))
+        {
+            self.detectors = Some(Arc::clone(detectors));
+        }
+    }
+
     pub(crate) fn lifted(&self) -> bool {
         !self.masks && self.detectors.is_none()
     }
@@ -31,14 +42,17 @@ impl Veil {
         body: &[u8],
         out: &mut Vec<u8>,
     ) -> Result<(), Malformed> {
-        let mut quotes = tag == b'N';
+        // What says nothing of where it comes from may quote anything.
+        let (mut quotes, mut names) = (true, false);
         let mut raised = false;
         report::fields(body, |letter, text| match letter {
-            b'C' => quotes = !plain(text),
-            b'F' => raised = text == b"pl_exec.c",
+            b'C' => (quotes, names) = (!plain(text), text.starts_with(b"42")),
+            b'F' => raised |= text == b"pl_exec.c",
+            b'V' => raised |= text.starts_with(b"DEBUG") || text == b"LOG",
             _ => {}
         })?;
         let withhold = self.masks && (quotes || raised);
+        let drop = self.masks && (!names || raised);
         let mut result = Ok(());
         frame(out, tag, |out| {
             result = report::fields(body, |letter, text| {
@@ -46,8 +60,9 @@ impl Veil {
                     // Severity, code and the place in the server's source quote nothing.
                     b'S' | b'V' | b'C' | b'F' | b'L' | b'R' | b'P' => Some(text),
                     b'M' if withhold => Some(WITHHELD),
-                    // Detail, hint, context, internal query and its position.
-                    b'D' | b'H' | b'W' | b'q' | b'p' if self.masks => None,
+                    // Detail and hint, where they are not about syntax and names of objects.
+                    b'D' | b'H' if drop => None,
+                    b'W' | b'q' | b'p' if self.masks => None,
                     _ => match &self.detectors {
                         Some(detectors) => rewriter.text(detectors, text).or(Some(text)),
                         None => Some(text),
@@ -93,8 +108,8 @@ fn plain(sqlstate: &[u8]) -> bool {
     // authorization, 2B, 2D transaction termination, 34 cursor name, 3B savepoint, 3D, 3F names, 40 rollback, 42
     // syntax and access, 53 resources, 54 limits, 55 object state, 57 operator, 58 system.
     [
-        b"00", b"01", b"02", b"03", b"08", b"0A", b"23", b"24", b"25", b"26", b"28", b"2B", b"2D", b"34", b"3B",
-        b"3D", b"3F", b"40", b"42", b"53", b"54", b"55", b"57", b"58",
+        b"00", b"01", b"02", b"03", b"08", b"0A", b"23", b"24", b"25", b"26", b"28", b"2B", b"2D", b"34",
+        b"3B", b"3D", b"3F", b"40", b"42", b"53", b"54", b"55", b"57", b"58",
     ]
     .iter()
     .any(|known| known.as_slice() == class)

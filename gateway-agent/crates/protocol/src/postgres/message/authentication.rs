@@ -102,9 +102,6 @@ mod tests {
         password(&mut out, b"pw");
         sasl_initial(&mut out, "X", b"abc");
         sasl(&mut out, b"d");
-        assert_eq!(
-            out,
-            b"R\0\0\0\x08\0\0\0\0p\0\0\0\x07pw\0p\0\0\0\x0dX\0\0\0\0\x03abcp\0\0\0\x05d"
-        );
+        assert_eq!(out, b"R\0\0\0\x08\0\0\0\0p\0\0\0\x07pw\0p\0\0\0\x0dX\0\0\0\0\x03abcp\0\0\0\x05d");
     }
 }

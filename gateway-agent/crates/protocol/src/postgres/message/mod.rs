@@ -21,6 +21,7 @@ mod reader;
 mod writer;
 
 pub use reader::{I16List, Malformed, Reader};
+pub(crate) use writer::patch;
 pub use writer::{cstr, frame};
 
 /// Bytes of a message's type and length.

@@ -113,7 +113,10 @@ mod tests {
         assert_eq!(Packet::read(b"\0\0\0\x08\x04\xd2\x16\x30more"), Ok(Some((Packet::Gss, 8))));
         assert_eq!(Packet::read(b"\0\0\0\x09\x04\xd2\x16\x2fx"), Err(Malformed));
         assert_eq!(Packet::read(b"\0\0\0\x08\x04\xd2\x16"), Ok(None));
-        assert_eq!(Packet::read(b"\0\0\0\x08\0\x02\0\0"), Ok(Some((Packet::Version { major: 2, minor: 0 }, 8))));
+        assert_eq!(
+            Packet::read(b"\0\0\0\x08\0\x02\0\0"),
+            Ok(Some((Packet::Version { major: 2, minor: 0 }, 8)))
+        );
     }
 
     #[test]
@@ -122,7 +125,9 @@ mod tests {
         let key = CancelKey { pid: 7, secret: b"abcd".to_vec() };
         assert_eq!(Packet::read(short), Ok(Some((Packet::Cancel(key), 16))));
         let long = CancelKey { pid: 7, secret: vec![1; 256] }.request();
-        assert!(matches!(Packet::read(&long), Ok(Some((Packet::Cancel(key), 268))) if key.secret.len() == 256));
+        assert!(
+            matches!(Packet::read(&long), Ok(Some((Packet::Cancel(key), 268))) if key.secret.len() == 256)
+        );
         assert_eq!(Packet::read(b"\0\0\0\x0f\x04\xd2\x16\x2e\0\0\0\x07abc"), Err(Malformed));
         let mut longer = vec![0, 0, 1, 13, 4, 0xd2, 0x16, 0x2e, 0, 0, 0, 7];
         longer.extend_from_slice(&[1; 257]);

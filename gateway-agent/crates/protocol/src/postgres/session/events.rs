@@ -146,6 +146,14 @@ pub(crate) struct Counts {
     pub(crate) masked: u64,
 }
 
+impl Counts {
+    pub(crate) fn add(&mut self, other: Self) {
+        self.rows = self.rows.saturating_add(other.rows);
+        self.bytes = self.bytes.saturating_add(other.bytes);
+        self.masked = self.masked.saturating_add(other.masked);
+    }
+}
+
 /// `step` does nothing more while this many bytes or items wait to be drained.
 const FULL_BYTES: usize = 1024 * 1024;
 const FULL_ITEMS: usize = 16 * 1024;

@@ -1,0 +1,61 @@
+//! What the engine sees in SQL text, for people and for other programs.
+
+use std::collections::HashSet;
+
+use policy::Class;
+use serde_json::{Value, json};
+
+use super::{Catalogue, analyse_as, analyser::Names, call::join_name};
+
+/// Most text that a report reads.
+const MAX_BYTES: usize = 1 << 20;
+
+/// One object a statement, names as written, unquoted ones folded: `kind`, `class`, `relations`, `columns`,
+/// `functions`, `opaque`. What is refused becomes one object with `error` and `hint`.
+///
+/// To be called on a stack of [`super::STACK`] bytes.
+pub fn report(sql: &str) -> Vec<Value> {
+    let statements = match analyse_as(sql, &Catalogue::empty(), MAX_BYTES, Names::AsWritten) {
+        Ok(statements) => statements,
+        Err(refused) => return vec![json!({ "error": refused.reason, "hint": refused.hint })],
+    };
+    let objects = statements.into_iter().map(|statement| {
+        let relations: Vec<String> = statement
+            .relations
+            .iter()
+            .map(|relation| match &relation.schema {
+                Some(schema) => join_name(&[schema, &relation.name]),
+                None => join_name(&[&relation.name]),
+            })
+            .collect();
+        let mut seen = HashSet::new();
+        let columns: Vec<&str> = statement
+            .columns
+            .iter()
+            .map(|usage| usage.column.name.as_str())
+            .filter(|name| seen.insert(*name))
+            .collect();
+        json!({
+            "kind": statement.kind,
+            "class": class(statement.class),
+            "relations": relations,
+            "columns": columns,
+            "functions": statement.functions,
+            "opaque": statement.opaque,
+        })
+    });
+    objects.collect()
+}
+
+const fn class(class: Class) -> &'static str {
+    match class {
+        Class::Transaction => "transaction",
+        Class::Session => "session",
+        Class::Read => "read",
+        Class::Write => "write",
+        Class::Utility => "utility",
+        Class::Ddl => "ddl",
+        Class::Privilege => "privilege",
+        Class::Code => "code",
+    }
+}
