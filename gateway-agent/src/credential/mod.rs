@@ -12,7 +12,8 @@ use std::{
 
 use policy::{Permit, Resource, SecretRef};
 use rustix::fs::{Mode, OFlags};
-use secrecy::SecretString;
+use secrecy::{ExposeSecret, SecretString};
+use zeroize::Zeroizing;
 
 /// Longest secret read.
 const MAX: u64 = 64 * 1024;
@@ -22,6 +23,13 @@ const MAX: u64 = 64 * 1024;
 pub struct Login {
     pub user: String,
     pub password: SecretString,
+}
+
+impl Login {
+    /// The password as the wire takes it, in memory that is wiped too.
+    pub fn password_bytes(&self) -> Zeroizing<Vec<u8>> {
+        Zeroizing::new(self.password.expose_secret().as_bytes().to_vec())
+    }
 }
 
 /// Why a secret cannot be had.
@@ -113,7 +121,7 @@ fn file(path: &Path, systemd: bool) -> Result<SecretString, CredentialError> {
     }
     // Room for all of it at once: a buffer that grows leaves copies behind that nobody wipes.
     let room = usize::try_from(meta.len().min(MAX)).unwrap_or_default().saturating_add(2);
-    let mut text = zeroize::Zeroizing::new(String::with_capacity(room));
+    let mut text = Zeroizing::new(String::with_capacity(room));
     file.take(MAX + 1)
         .read_to_string(&mut text)
         .map_err(|_| CredentialError::Content(path.display().to_string()))?;
@@ -130,8 +138,6 @@ fn checked(value: String, from: impl Fn() -> String) -> Result<SecretString, Cre
 #[cfg(test)]
 mod tests {
     use std::os::unix::fs::PermissionsExt;
-
-    use secrecy::ExposeSecret;
 
     use super::*;
 
