@@ -54,7 +54,7 @@ pub struct Statement {
 }
 
 /// A session-local name.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize)]
 #[serde(tag = "type", content = "name", rename_all = "snake_case")]
 pub enum Named {
     Prepared(String),

@@ -78,7 +78,8 @@ impl Session {
             [answer] => *answer,
             // Unprotected bytes must not be taken for part of the protected stream.
             _ => {
-                return self.login_failed("08P01", "unprotected data after the answer to the request for TLS");
+                return self
+                    .login_failed("08P01", "unprotected data after the answer to the request for TLS");
             }
         };
         self.up_in.consume(1);
