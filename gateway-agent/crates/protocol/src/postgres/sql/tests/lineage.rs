@@ -347,6 +347,31 @@ fn known_relations() {
     );
 }
 
+/// Columns that definitions and grants name.
+#[test]
+fn named_columns() {
+    check(
+        catalogue,
+        &[
+            ("ALTER TABLE customers RENAME COLUMN ssn TO x", "none", "customers.ssn:w"),
+            ("ALTER TABLE customers DROP COLUMN ssn, ADD COLUMN z int", "none", "customers.ssn:w"),
+            (
+                "ALTER TABLE customers ALTER email TYPE text USING ssn",
+                "none",
+                "customers.email:w customers.ssn:s",
+            ),
+            ("GRANT SELECT (ssn) ON customers TO bob", "none", "customers.ssn:w"),
+            (
+                "CREATE INDEX ON customers (lower(ssn)) WHERE email > ''",
+                "none",
+                "customers.email:p customers.ssn:s",
+            ),
+            ("CREATE VIEW w AS SELECT ssn FROM customers", "none", "customers.ssn:s"),
+            ("CREATE POLICY p ON customers USING (ssn = current_user)", "none", "customers.ssn:p"),
+        ],
+    );
+}
+
 /// Without a catalogue.
 #[test]
 fn unknown_relations() {
