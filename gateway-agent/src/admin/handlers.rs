@@ -50,7 +50,10 @@ async fn operators_only(
     request: Request,
     next: Next,
 ) -> Response {
-    match refusal(&control, &caller) {
+    // Looking groups up may block on a slow directory, and this thread keeps the agent's heart beating.
+    let (asked, who) = (control.clone(), caller.clone());
+    let refused = tokio::task::spawn_blocking(move || refusal(&asked, &who)).await;
+    match refused.unwrap_or_else(|e| Some((e.to_string(), None))) {
         None => next.run(request).await,
         Some((message, inside_job)) => {
             control.backend.observe(&Observation::ControlRefused {

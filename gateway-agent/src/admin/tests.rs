@@ -51,6 +51,8 @@ impl Backend for TestBackend {
     }
 }
 
+const NOBODY: u32 = 65534;
+
 struct Bench {
     _dir: tempfile::TempDir,
     key: SigningKey,
@@ -62,6 +64,7 @@ struct Bench {
 impl Bench {
     fn new(cgroups: Cgroups) -> Self {
         let dir = tempfile::tempdir().unwrap();
+        std::fs::set_permissions(dir.path(), std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
         let key = SigningKey::new("k", Algorithm::EdDSA);
         write_jwks(&dir.path().join("jwks"), &[&key]);
         let store = Arc::new(SqliteStore::in_memory());
@@ -258,6 +261,42 @@ async fn bad_requests_are_refused_and_tokens_are_not_repeated() {
     assert_eq!(b.call("GET", "/v1/status", json!(null)).await.0, 200, "and it lives");
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_crowd_of_one_user_is_turned_away_and_room_comes_back() {
+    let Some(real) = RealTree::new() else { return };
+    let b = Bench::new(real.open());
+    let mut held = Vec::new();
+    for _ in 0..64 {
+        held.push(tokio::net::UnixStream::connect(&b.socket).await.unwrap());
+    }
+    let mut refused = tokio::net::UnixStream::connect(&b.socket).await.unwrap();
+    assert_eq!(refused.read(&mut [0]).await.unwrap(), 0, "closed at once");
+    // A job is counted by itself.
+    assert_eq!(
+        inside_as(&real.cgroup("c"), NOBODY, &b.socket, "POST", "/v1/enroll/begin", "{}").await.0,
+        200
+    );
+    drop(held);
+    let end = std::time::Instant::now() + Duration::from_secs(10);
+    while b.call("GET", "/v1/status", json!(null)).await.0 != 200 {
+        assert!(std::time::Instant::now() < end, "no room came back");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn users_outside_of_the_group_may_not_operate() {
+    let Some(real) = RealTree::new() else { return };
+    let b = Bench::new(real.open());
+    let dir = real.cgroup("plain");
+    for (method, path) in [("GET", "/v1/status"), ("GET", "/v1/approvals"), ("POST", "/v1/policy/reload")] {
+        let (status, problem) = inside_as(&dir, NOBODY, &b.socket, method, path, "{}").await;
+        assert_eq!((status, &problem["code"]), (403, &json!("forbidden")), "{path}");
+    }
+    let other = json!({ "cgroup": real.cgroup("other") }).to_string();
+    assert_eq!(inside_as(&dir, NOBODY, &b.socket, "POST", "/v1/enroll/begin", &other).await.0, 403);
+    assert_eq!(inside_as(&dir, NOBODY, &b.socket, "POST", "/v1/enroll/begin", "{}").await.0, 200);
+}
+
 #[tokio::test]
 async fn a_live_socket_is_not_taken_over_and_a_dead_one_is() {
     let dir = tempfile::tempdir().unwrap();
@@ -341,10 +380,22 @@ impl Drop for RealTree {
 
 /// One call by a process of its own inside a cgroup: this test program again, running only `helper`.
 async fn inside(cgroup: &FsPath, socket: &FsPath, method: &str, path: &str, body: &str) -> (u16, Value) {
+    inside_as(cgroup, 0, socket, method, path, body).await
+}
+
+async fn inside_as(
+    cgroup: &FsPath,
+    uid: u32,
+    socket: &FsPath,
+    method: &str,
+    path: &str,
+    body: &str,
+) -> (u16, Value) {
     let output = tokio::process::Command::new(std::env::current_exe().unwrap())
         .args(["--exact", "admin::handlers::tests::helper", "--ignored", "--nocapture"])
         .env("HELPER_CGROUP", cgroup)
         .env("HELPER_SOCKET", socket)
+        .env("HELPER_UID", uid.to_string())
         .env("HELPER_CALL", json!([method, path, body]).to_string())
         .output()
         .await
@@ -362,6 +413,9 @@ async fn helper() {
     let (method, path, body): (String, String, String) =
         serde_json::from_str(&std::env::var("HELPER_CALL").unwrap()).unwrap();
     let socket = PathBuf::from(std::env::var_os("HELPER_SOCKET").unwrap());
+    let uid = rustix::process::Uid::from_raw(std::env::var("HELPER_UID").unwrap().parse().unwrap());
+    // Of this thread, which is the one that will connect.
+    rustix::thread::set_thread_res_uid(uid, uid, uid).unwrap();
     let answer = call(&socket, &method, &path, &body).await;
     println!("ANSWER {}", serde_json::to_string(&answer).unwrap());
 }

@@ -1,10 +1,8 @@
 //! From an accepted connection to a session on a worker, or to a refusal that says why.
 
-use std::{
-    sync::{
-        Arc, RwLock,
-        atomic::{AtomicU64, AtomicUsize, Ordering},
-    },
+use std::sync::{
+    Arc, RwLock,
+    atomic::{AtomicU64, AtomicUsize, Ordering},
 };
 
 use policy::Resource;
@@ -92,7 +90,8 @@ impl Agent {
             return Err(NotAdmitted::Ended);
         }
         let in_force = self.shared.policy.load();
-        let resource = in_force.addresses.find(flow.original).ok_or(NotAdmitted::NoResource(flow.original))?;
+        let resource =
+            in_force.addresses.find(flow.original).ok_or(NotAdmitted::NoResource(flow.original))?;
         let limits = &self.shared.config.sessions;
         let registration = self.shared.registry.register(
             live(flow, &job, resource),
@@ -115,7 +114,8 @@ impl Agent {
             destination: refusal.peer.map(|peer| peer.to_string()).as_deref(),
             ..Scope::default()
         });
-        let extra = [("reason", Value::Text(refusal.reason.name())), ("hook", Value::Text(refusal.hook.name()))];
+        let extra =
+            [("reason", Value::Text(refusal.reason.name())), ("hook", Value::Text(refusal.hook.name()))];
         self.log(&AuditEvent {
             context: Some(&context),
             extra: &extra,
@@ -127,7 +127,11 @@ impl Agent {
         tracing::warn!(job = flow.job, destination = %flow.original, pid = flow.process.pid, why, "connection refused");
         let context = Context::new(&Scope {
             job: Some(&flow.job.to_string()),
-            process: Some(&record::Process { pid: flow.process.pid, uid: flow.process.uid, command: flow.process.comm.clone() }),
+            process: Some(&record::Process {
+                pid: flow.process.pid,
+                uid: flow.process.uid,
+                command: flow.process.comm.clone(),
+            }),
             destination: Some(&flow.original.to_string()),
             ..Scope::default()
         });

@@ -181,8 +181,12 @@ impl Agent {
             return Err("shutting down".to_owned());
         }
         let status = self.kernel.status().map_err(|error| error.to_string())?;
-        let off: Vec<_> =
-            status.hooks.iter().filter(|h| !h.optional && h.program.is_err()).map(|h| h.hook.name()).collect();
+        let off: Vec<_> = status
+            .hooks
+            .iter()
+            .filter(|h| !h.optional && h.program.is_err())
+            .map(|h| h.hook.name())
+            .collect();
         if !off.is_empty() {
             return Err(format!("kernel hooks are off: {}", off.join(", ")));
         }

@@ -67,8 +67,11 @@ pub struct Agent {
 /// Fails when anything that enforcement needs cannot be had; jobs then stay confined without service.
 pub fn run(config: Config) -> Result<()> {
     crate::tls::install_providers();
-    let runtime =
-        tokio::runtime::Builder::new_multi_thread().worker_threads(1).thread_name("control").enable_all().build()?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(1)
+        .thread_name("control")
+        .enable_all()
+        .build()?;
     runtime.block_on(async { start(config).await?.serve().await })
 }
 
@@ -136,7 +139,7 @@ async fn start(config: Config) -> Result<Started> {
 
     let cgroups = Cgroups::open(config.kernel.cgroup_root.as_deref()).context("kernel.cgroup_root")?;
     let kernel = Arc::new(
-        Kernel::attach(&kernel::Config {
+        Kernel::attach(kernel::Config {
             cgroup_root: cgroups.root().to_owned(),
             pin_dir: config.kernel.pin_dir.clone(),
             virtual_port: config.kernel.virtual_port,

@@ -47,8 +47,8 @@ Exit status:
   2   the command line is wrong
   3   the daemon does not answer on its control socket
   4   the caller may not do this
-  exec ends with the status of its command; 125 when the job could not be made, 126 when the command cannot be
-  run, 127 when it is not found, 128+N when signal N ended it.";
+  exec ends with the status of its command, 125 when the job could not be made, 126 when the
+  command cannot be run, 127 when it is not found, 128+N when signal N ended it.";
 
 /// The arguments of `gateway-agent`.
 #[derive(Debug, Parser)]
@@ -104,7 +104,7 @@ pub fn main() -> ExitCode {
         Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => {
             // Nowhere left to complain when this fails.
-            let _ = writeln!(std::io::stderr(), "gateway-agent: {error:#}");
+            let _ = writeln!(std::io::stderr(), "gateway-agent: {}", told(&error));
             error
                 .downcast_ref::<client::ClientError>()
                 .map_or(ExitCode::FAILURE, client::ClientError::exit_code)
@@ -136,6 +136,19 @@ fn dispatch(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Completions(args) => args.run(),
         Command::Man(args) => args.run(),
     }
+}
+
+/// An error and its causes, without saying again what an outer one has said.
+fn told(error: &anyhow::Error) -> String {
+    error.chain().map(ToString::to_string).fold(String::new(), |mut text, cause| {
+        if text.is_empty() {
+            text = cause;
+        } else if !text.contains(&cause) {
+            text.push_str(": ");
+            text.push_str(&cause);
+        }
+        text
+    })
 }
 
 fn is_broken_pipe(error: &anyhow::Error) -> bool {

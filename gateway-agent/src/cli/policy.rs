@@ -8,8 +8,7 @@ use std::{
 };
 
 use ::policy::{
-    Action, Connect, Effect, Explanation, Policy, Question, Resource, Source, Statement, Subject, UnixTime,
-    testing,
+    Action, Connect, Explanation, Policy, Question, Source, Statement, Subject, UnixTime, testing,
 };
 use anyhow::{Context, anyhow, bail};
 use protocol::postgres::sql::{self, Catalogue, Refused};
@@ -183,40 +182,31 @@ impl Explain {
         })?;
         let now = self.at.unwrap_or_else(now);
         let actions = self.actions()?;
-        let explanations: Vec<(String, Explanation)> = actions
+        let explanations: Vec<Explanation> = actions
             .iter()
-            .map(|action| {
-                let question = Question { subject: &subject, resource, action, now, grant: None };
-                let effect = match policy.decide(&question).effect {
-                    Effect::Allow(_) => "allow",
-                    Effect::Approve(_) => "approve",
-                    Effect::Deny(_) => "deny",
-                };
-                (effect.to_owned(), policy.explain(&question))
-            })
+            .map(|action| policy.explain(&Question { subject: &subject, resource, action, now, grant: None }))
             .collect();
         if global.json {
-            print::json(&explanations.iter().map(|(_, e)| e).collect::<Vec<_>>())?;
+            print::json(&explanations)?;
         } else {
-            for (_, explanation) in &explanations {
+            for explanation in &explanations {
                 print::line(&print::printable(&explanation.to_string()))?;
             }
         }
-        let all_allowed = explanations.iter().all(|(effect, _)| effect != "deny");
-        Ok(if all_allowed { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+        Ok(ExitCode::SUCCESS)
     }
 
     fn subject(&self, policy: &Policy) -> anyhow::Result<Arc<Subject>> {
         let Some(file) = &self.claims else {
             let name = self.subject.as_deref().unwrap_or_default();
-            return policy
-                .subject_named(name)
-                .with_context(|| format!("the policy has no subject `{name}`"));
+            return policy.subject_named(name).with_context(|| format!("the policy has no subject `{name}`"));
         };
         let text = std::fs::read_to_string(file).with_context(|| file.display().to_string())?;
         let claims: Value = serde_json::from_str(&text).with_context(|| file.display().to_string())?;
         let issuer = claims.get("iss").and_then(Value::as_str).context("the claims have no `iss`")?;
-        policy.subject(issuer, &claims).map_err(|denial| anyhow!("{}\n  hint: {}", denial.reason, denial.hint))
+        policy
+            .subject(issuer, &claims)
+            .map_err(|denial| anyhow!("{}\n  hint: {}", denial.reason, denial.hint))
     }
 
     fn actions(&self) -> anyhow::Result<Vec<Action>> {
@@ -231,8 +221,9 @@ impl Explain {
             Some("-") | None => stdin()?,
             Some(text) => text.to_owned(),
         };
-        let statements = on_large_stack(|| analyse(&text))?
-            .map_err(|refused| anyhow!("denied before any rule: {}\n  hint: {}", refused.reason, refused.hint))?;
+        let statements = on_large_stack(|| analyse(&text))?.map_err(|refused| {
+            anyhow!("denied before any rule: {}\n  hint: {}", refused.reason, refused.hint)
+        })?;
         if statements.is_empty() {
             bail!("there is no statement in it");
         }
@@ -249,9 +240,11 @@ fn parse(global: &Global) -> anyhow::Result<ExitCode> {
             continue;
         }
         let list = |name: &str| match statement.get(name) {
-            Some(Value::Array(items)) => {
-                items.iter().map(|i| i.as_str().map_or_else(|| i.to_string(), str::to_owned)).collect::<Vec<_>>().join(", ")
-            }
+            Some(Value::Array(items)) => items
+                .iter()
+                .map(|i| i.as_str().map_or_else(|| i.to_string(), str::to_owned))
+                .collect::<Vec<_>>()
+                .join(", "),
             Some(Value::String(text)) => text.clone(),
             Some(other) => other.to_string(),
             None => String::new(),

@@ -20,7 +20,7 @@ use crate::audit::public_key;
 /// The chain of hashes is checked on the way; signatures only with --key. On a terminal, statements appear when
 /// they happened; elsewhere at once.
 #[derive(Debug, clap::Args)]
-pub struct ReplayArgs {
+pub(super) struct ReplayArgs {
     /// A recording, or the id of a session in --dir.
     #[arg(value_name = "FILE|SESSION")]
     recording: PathBuf,
@@ -48,7 +48,7 @@ fn speed(text: &str) -> Result<f64, String> {
     }
 }
 
-pub fn run(args: ReplayArgs, json: bool) -> anyhow::Result<ExitCode> {
+pub(super) fn run(args: ReplayArgs, json: bool) -> anyhow::Result<ExitCode> {
     let key = args.key.as_deref().map(public_key).transpose().context("--key")?;
     let path = find(&args)?;
     let file = File::open(&path).with_context(|| path.display().to_string())?;

@@ -30,3 +30,11 @@ fn a_job_needs_exactly_one_token_source_and_a_command() {
     let cli = Cli::try_parse_from(good).unwrap();
     assert!(!cli.global.json, "options after -- are the command's");
 }
+
+#[test]
+fn a_cause_is_not_told_twice() {
+    let inner = std::io::Error::other("disk on fire");
+    let outer = crate::config::ConfigError::Read { path: "/x".into(), source: inner, hint: "water" };
+    let text = told(&anyhow::Error::new(outer).context("start"));
+    assert_eq!(text, "start: /x: disk on fire\n  hint: water");
+}

@@ -19,7 +19,7 @@ use crate::audit::public_key;
 /// Exits with 0 when every file is whole: sealed, or closed by a later agent after a crash (`recovered`). Exits with
 /// 1 when a file was altered, ends without a seal, or cannot be read.
 #[derive(Debug, clap::Args)]
-pub struct VerifyArgs {
+pub(super) struct VerifyArgs {
     /// Recordings, or folders that hold some.
     #[arg(required = true, value_name = "FILE|DIR")]
     paths: Vec<PathBuf>,
@@ -65,7 +65,7 @@ struct Line<'a> {
     outcome: &'a Outcome,
 }
 
-pub fn run(args: VerifyArgs, json: bool) -> anyhow::Result<ExitCode> {
+pub(super) fn run(args: VerifyArgs, json: bool) -> anyhow::Result<ExitCode> {
     let key = public_key(&args.key).context("--key")?;
     let mut files = Vec::new();
     for path in &args.paths {
@@ -294,6 +294,6 @@ mod tests {
     fn a_folder_without_recordings_is_not_a_success() {
         let dir = tempfile::tempdir().unwrap();
         let args = ["verify", "--key", &key().public().to_string(), dir.path().to_str().unwrap()];
-        assert!(run(Cli::try_parse_from(args).unwrap().verify).is_err());
+        assert!(run(Cli::try_parse_from(args).unwrap().verify, false).is_err());
     }
 }

@@ -10,9 +10,10 @@ use std::{
     sync::Arc,
 };
 
-use policy::Permit;
+use policy::{Permit, Resource, SecretRef};
 use rustix::fs::{Mode, OFlags};
-use secrecy::SecretString;
+use secrecy::{ExposeSecret, SecretString};
+use zeroize::Zeroizing;
 
 /// Longest secret read.
 const MAX: u64 = 64 * 1024;
@@ -24,15 +25,11 @@ pub struct Login {
     pub password: SecretString,
 }
 
-/// Where a secret is.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Source {
-    /// A file that only the gateway's user (and root) can read; one trailing newline is dropped.
-    File(PathBuf),
-    /// A variable of the daemon's environment.
-    Env(String),
-    /// A systemd credential (`LoadCredential=`), by name.
-    Credential(String),
+impl Login {
+    /// The password as the wire takes it, in memory that is wiped too.
+    pub fn password_bytes(&self) -> Zeroizing<Vec<u8>> {
+        Zeroizing::new(self.password.expose_secret().as_bytes().to_vec())
+    }
 }
 
 /// Why a secret cannot be had.
@@ -57,27 +54,23 @@ pub enum CredentialError {
     Content(String),
 }
 
-/// Reads the secret of `resource`. Only a permit for that resource opens it.
+/// Reads the login of a resource. Only a permit for that resource opens it.
 ///
-/// Blocks on a small local file.
-pub fn login(
-    permit: &Permit,
-    resource: &Arc<str>,
-    user: &str,
-    source: &Source,
-) -> Result<Login, CredentialError> {
-    if permit.resource() != &**resource {
+/// A file has to be private to the gateway's user (or root's), and loses one trailing newline. Blocks on a small
+/// local file.
+pub fn for_resource(permit: &Permit, resource: &Resource) -> Result<Login, CredentialError> {
+    if permit.resource() != &*resource.name {
         return Err(CredentialError::Permit {
             permit: permit.resource().to_owned(),
-            resource: resource.clone(),
+            resource: resource.name.clone(),
         });
     }
-    Ok(Login { user: user.to_owned(), password: read(source)? })
+    Ok(Login { user: resource.login.user.clone(), password: read(&resource.login.password)? })
 }
 
-/// Whether a secret is there and safe, for `policy check` and start-up; its value is dropped at once.
-pub fn probe(source: &Source) -> Result<(), CredentialError> {
-    read(source).map(drop)
+/// Whether a secret is there and safe, to say so at start; its value is dropped at once.
+pub fn probe(resource: &Resource) -> Result<(), CredentialError> {
+    read(&resource.login.password).map(drop)
 }
 
 /// Keeps secrets of this process out of core dumps and other processes' reach.
@@ -88,14 +81,14 @@ pub fn harden_process() -> std::io::Result<()> {
     Ok(())
 }
 
-fn read(source: &Source) -> Result<SecretString, CredentialError> {
+fn read(source: &SecretRef) -> Result<SecretString, CredentialError> {
     match source {
-        Source::File(path) => file(path, false),
-        Source::Env(name) => {
+        SecretRef::File(path) => file(path, false),
+        SecretRef::Env(name) => {
             let value = std::env::var(name).map_err(|_| CredentialError::Env(name.clone()))?;
             checked(value, || format!("variable {name}"))
         }
-        Source::Credential(name) => {
+        SecretRef::Credential(name) => {
             if name.is_empty() || name.contains('/') || name.starts_with('.') {
                 return Err(CredentialError::Name(name.clone()));
             }
@@ -126,7 +119,9 @@ fn file(path: &Path, systemd: bool) -> Result<SecretString, CredentialError> {
             owner: meta.uid(),
         });
     }
-    let mut text = zeroize::Zeroizing::new(String::new());
+    // Room for all of it at once: a buffer that grows leaves copies behind that nobody wipes.
+    let room = usize::try_from(meta.len().min(MAX)).unwrap_or_default().saturating_add(2);
+    let mut text = Zeroizing::new(String::with_capacity(room));
     file.take(MAX + 1)
         .read_to_string(&mut text)
         .map_err(|_| CredentialError::Content(path.display().to_string()))?;
@@ -144,8 +139,6 @@ fn checked(value: String, from: impl Fn() -> String) -> Result<SecretString, Cre
 mod tests {
     use std::os::unix::fs::PermissionsExt;
 
-    use secrecy::ExposeSecret;
-
     use super::*;
 
     fn secret(content: &[u8], mode: u32) -> (tempfile::TempDir, PathBuf) {
@@ -159,14 +152,14 @@ mod tests {
     #[test]
     fn a_private_file_is_read_without_its_newline() {
         let (_dir, path) = secret(b"s3cret word\n", 0o600);
-        assert_eq!(read(&Source::File(path)).unwrap().expose_secret(), "s3cret word");
+        assert_eq!(read(&SecretRef::File(path)).unwrap().expose_secret(), "s3cret word");
     }
 
     #[test]
     fn a_file_that_others_can_read_is_refused_and_its_content_not_shown() {
         for mode in [0o604, 0o640, 0o620, 0o602] {
             let (_dir, path) = secret(b"s3cret", mode);
-            let e = read(&Source::File(path)).unwrap_err();
+            let e = read(&SecretRef::File(path)).unwrap_err();
             assert!(matches!(e, CredentialError::Exposed { .. }), "{mode:o}");
             assert!(!format!("{e} {e:?}").contains("s3cret"));
         }
@@ -176,10 +169,10 @@ mod tests {
     fn empty_binary_huge_and_special_files_are_refused() {
         for content in [&b""[..], b"\n", b"a\0b", b"\xff\xfe", &vec![b'x'; 70_000]] {
             let (_dir, path) = secret(content, 0o600);
-            assert!(matches!(read(&Source::File(path)), Err(CredentialError::Content(_))));
+            assert!(matches!(read(&SecretRef::File(path)), Err(CredentialError::Content(_))));
         }
         let dir = tempfile::tempdir().unwrap();
-        let e = read(&Source::File(dir.path().to_owned())).unwrap_err();
+        let e = read(&SecretRef::File(dir.path().to_owned())).unwrap_err();
         assert!(matches!(e, CredentialError::File { .. }));
     }
 
@@ -191,8 +184,8 @@ mod tests {
 
     #[test]
     fn absent_sources_say_what_is_missing() {
-        let e = read(&Source::Env("GATEWAY_TEST_ABSENT".into())).unwrap_err();
+        let e = read(&SecretRef::Env("GATEWAY_TEST_ABSENT".into())).unwrap_err();
         assert!(e.to_string().contains("GATEWAY_TEST_ABSENT"));
-        assert!(matches!(read(&Source::Credential("../x".into())), Err(CredentialError::Name(_))));
+        assert!(matches!(read(&SecretRef::Credential("../x".into())), Err(CredentialError::Name(_))));
     }
 }

@@ -16,10 +16,9 @@ const BPF_FS_MAGIC: u64 = 0xcafe_4a11;
 /// outlive the agent: a service must not have a mount namespace of its own in which only it sees the mount.
 pub(super) fn prepare(pin_dir: &Path) -> Result<(), Error> {
     let failed = |step| move |source| Error::PinDir { path: pin_dir.to_owned(), step, source };
-    let parent = pin_dir
-        .parent()
-        .filter(|parent| parent.is_absolute())
-        .ok_or_else(|| failed("parsing the path")(io::Error::other("an absolute path with a parent is needed")))?;
+    let parent = pin_dir.parent().filter(|parent| parent.is_absolute()).ok_or_else(|| {
+        failed("parsing the path")(io::Error::other("an absolute path with a parent is needed"))
+    })?;
     fs::create_dir_all(parent).map_err(failed("creating its parent"))?;
     if !is_bpffs(parent).map_err(failed("looking at its parent"))? {
         let flags = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;
@@ -28,7 +27,9 @@ pub(super) fn prepare(pin_dir: &Path) -> Result<(), Error> {
         tracing::info!(path = %parent.display(), "mounted a BPF file system");
     }
     match fs::DirBuilder::new().mode(0o700).create(pin_dir) {
-        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(failed("creating it")(error)),
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
+            return Err(failed("creating it")(error));
+        }
         _ => {}
     }
     let meta = fs::symlink_metadata(pin_dir).map_err(failed("looking at it"))?;

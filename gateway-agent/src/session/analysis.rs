@@ -67,8 +67,9 @@ impl Analysis {
                     grant: grant.as_ref(),
                     max_bytes: scope.max_bytes,
                 };
-                let ruling =
-                    gate::decide(&cx, &sql, &|name| names.iter().find(|(n, _)| n == name).map(|(_, t)| t.clone()));
+                let ruling = gate::decide(&cx, &sql, &|name| {
+                    names.iter().find(|(n, _)| n == name).map(|(_, t)| t.clone())
+                });
                 // A session that ended meanwhile no longer waits.
                 let _ = reply.send(ruling);
             }

@@ -60,7 +60,9 @@ impl Pipe {
 
     /// Writes all it can. Ready(true): something was written and nothing is left.
     fn poll_write(&mut self, cx: &mut Context<'_>, output: &mut Output) -> Poll<io::Result<bool>> {
-        let Some(stream) = &mut self.stream else { return Poll::Ready(Err(io::ErrorKind::NotConnected.into())) };
+        let Some(stream) = &mut self.stream else {
+            return Poll::Ready(Err(io::ErrorKind::NotConnected.into()));
+        };
         let mut wrote = false;
         while !output.is_empty() {
             let n = ready!(Pin::new(&mut *stream).poll_write(cx, output.bytes()))?;
@@ -80,7 +82,9 @@ impl Pipe {
     }
 
     fn poll_read(&mut self, cx: &mut Context<'_>, input: &mut Vec<u8>) -> Poll<io::Result<usize>> {
-        let Some(stream) = &mut self.stream else { return Poll::Ready(Err(io::ErrorKind::NotConnected.into())) };
+        let Some(stream) = &mut self.stream else {
+            return Poll::Ready(Err(io::ErrorKind::NotConnected.into()));
+        };
         input.reserve(self.room);
         let offered = input.capacity() - input.len();
         let n = ready!(poll_read_buf(Pin::new(stream), cx, input))?;

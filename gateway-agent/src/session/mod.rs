@@ -21,7 +21,6 @@ use crate::{
     approval::Approvals,
     audit::{Audit, Recorder},
     config::Config,
-    identity::Enrolments,
     telemetry::Metrics,
     upstream::{Addresses, Catalogues, Tls},
 };

@@ -11,8 +11,11 @@ use protocol::postgres::{Event, Outcome, Refusal, Startup};
 use record::{Event as Recorded, Header, List, Params as RecordedParams};
 
 use super::{Shared, registry::Live, scope::About};
+use crate::audit::{
+    AuditEvent, AuditLost, Context, Durability, Facts, Kind, RecordingLost, Scope, SessionRecorder, Value,
+    unix_ns,
+};
 use crate::telemetry::{Phase, Verdict as VerdictLabel};
-use crate::audit::{AuditEvent, AuditLost, Context, Durability, Facts, Kind, RecordingLost, Scope, SessionRecorder, Value, unix_ns};
 
 /// Rows are handed to the recording in runs of about this many bytes.
 const ROWS: usize = 16 * 1024;
@@ -163,7 +166,15 @@ impl Observer {
             let kept = recorder.append(now, &statement);
             self.kept(kept)?;
         }
-        let facts = Facts::statement("deny", &about.rules, &about.kinds.join(","), sql, false, &[], Some(&refusal.message));
+        let facts = Facts::statement(
+            "deny",
+            &about.rules,
+            &about.kinds.join(","),
+            sql,
+            false,
+            &[],
+            Some(&refusal.message),
+        );
         self.shared.audit.log(&AuditEvent {
             facts: Some(&facts),
             sqlstate: Some(refusal.sqlstate),
@@ -177,13 +188,19 @@ impl Observer {
         let n = self.live.statements.load(Ordering::Relaxed);
         let now = self.now();
         if let Some(recorder) = &mut self.recorder {
-            let event = Recorded::Approval { n, id: (&**id).into(), outcome: outcome.into(), by: List::Owned(by.to_vec()) };
+            let event = Recorded::Approval {
+                n,
+                id: (&**id).into(),
+                outcome: outcome.into(),
+                by: List::Owned(by.to_vec()),
+            };
             // The statement itself is recorded before it runs; that is where a loss refuses it.
             let _ = recorder.append(now, &event);
         }
         let kind = if outcome == "asked" { Kind::ApprovalAsked } else { Kind::ApprovalAnswered };
         let by = by.join(", ");
-        let extra = [("approval", Value::Text(id)), ("outcome", Value::Text(outcome)), ("by", Value::Text(&by))];
+        let extra =
+            [("approval", Value::Text(id)), ("outcome", Value::Text(outcome)), ("by", Value::Text(&by))];
         let _ = self.shared.audit.log(&AuditEvent { extra: &extra, ..self.line(kind) });
     }
 
@@ -222,7 +239,13 @@ impl Observer {
                     self.unsettled = self.shared.recorder.durability() == Durability::Each;
                 }
                 let defines = decision.statements.iter().any(|s| s.defines.is_some()).then(|| sql.to_owned());
-                self.running.push_back(Running { run, about, began: Instant::now(), defines, decision: Arc::clone(decision) });
+                self.running.push_back(Running {
+                    run,
+                    about,
+                    began: Instant::now(),
+                    defines,
+                    decision: Arc::clone(decision),
+                });
                 Ok(false)
             }
             Event::Finished { run, index, outcome, rows, bytes, masked } => {

@@ -10,9 +10,9 @@ use std::{
     sync::Arc,
 };
 
-use prometheus::IntCounter;
 use arc_swap::ArcSwap;
 use policy::{ApprovalTerms, Permit, UnixTime};
+use prometheus::IntCounter;
 use protocol::postgres::{
     Decision, Origin, Origins, Refusal,
     gate::{Outcome, Ruling},
@@ -22,7 +22,11 @@ use protocol::postgres::{
 use tokio::sync::watch;
 
 use super::{analysis::Scope, observer::Approval};
-use crate::{audit::Facts, telemetry::{Metrics, Verdict}, upstream::Place};
+use crate::{
+    audit::Facts,
+    telemetry::{Metrics, Verdict},
+    upstream::Place,
+};
 
 /// Text and overhead kept per scope before the cache starts anew.
 const CACHE_BYTES: usize = 16 << 20;
@@ -40,6 +44,8 @@ pub struct Decisions {
     pub key: Key,
     /// By which the catalogue is read.
     pub permit: Permit,
+    /// False after the catalogue could not be read again: nothing can be decided until it can.
+    pub names_known: Cell<bool>,
     /// Dropped by whoever is reading the catalogue when it is done.
     reading: RefCell<Option<watch::Receiver<()>>>,
     scope: RefCell<Arc<Scope>>,
@@ -89,6 +95,7 @@ impl Decisions {
         Self {
             key,
             permit,
+            names_known: Cell::new(true),
             reading: RefCell::default(),
             origins: Arc::new(Names(ArcSwap::new(Arc::clone(&scope.catalogue)))),
             scope: RefCell::new(Arc::new(scope)),
@@ -182,7 +189,15 @@ impl Answer {
             Outcome::Approve(_) => (Verdict::Approve, None),
             Outcome::Deny(denial) => (Verdict::Deny, Some(denial.reason.as_str())),
         };
-        let facts = Facts::statement(verdict.as_str(), &ruling.rules, &ruling.kinds.join(","), sql, false, &[], reason);
+        let facts = Facts::statement(
+            verdict.as_str(),
+            &ruling.rules,
+            &ruling.kinds.join(","),
+            sql,
+            false,
+            &[],
+            reason,
+        );
         let about = Arc::new(About {
             facts,
             decided: ruling.rules.iter().map(|rule| metrics.decision(verdict, rule)).collect(),

@@ -139,14 +139,18 @@ impl Worker {
             let scope = decisions.scope();
             let place = &decisions.key.place;
             shared.catalogues.forget(place);
-            match shared.catalogues.get(&shared.tls, &decisions.permit, &scope.resource, place).await {
+            match shared
+                .catalogues
+                .get(&shared.tls, &decisions.permit, &scope.resource, place, &shared.mask_key)
+                .await
+            {
                 Ok(catalogue) => {
+                    decisions.names_known.set(true);
                     worker.put_in_force(&decisions, catalogue);
                 }
                 Err(error) => {
-                    // Names that nobody knows are masked and refused as unknown.
+                    decisions.names_known.set(false);
                     tracing::warn!(%error, resource = %place.resource, "catalogue cannot be read again");
-                    worker.put_in_force(&decisions, Arc::new(Catalogue::unreadable()));
                 }
             }
             drop(done);

@@ -72,6 +72,7 @@ impl Catalogues {
         permit: &Permit,
         resource: &Arc<Resource>,
         place: &Place,
+        mask_key: &Arc<mask::Key>,
     ) -> Result<Arc<Catalogue>, CatalogueError> {
         let slot = Arc::clone(
             self.known.lock().unwrap_or_else(PoisonError::into_inner).entry(place.clone()).or_default(),
@@ -82,7 +83,7 @@ impl Catalogues {
         {
             return Ok(Arc::clone(catalogue));
         }
-        let read = tokio::time::timeout(PATIENCE, read(tls, permit, resource, place))
+        let read = tokio::time::timeout(PATIENCE, read(tls, permit, resource, place, mask_key))
             .await
             .map_err(|_| CatalogueError::Timeout)??;
         let catalogue = Arc::new(read);
@@ -103,6 +104,7 @@ async fn read(
     permit: &Permit,
     resource: &Arc<Resource>,
     place: &Place,
+    mask_key: &Arc<mask::Key>,
 ) -> Result<Catalogue, CatalogueError> {
     let login = credential::for_resource(permit, resource)?;
     let stream = connect(permit, resource, place.address, PATIENCE).await?;
@@ -122,8 +124,10 @@ async fn read(
         while let Some(event) = events.next() {
             match event {
                 Event::Row { row, .. } => {
-                    let row: Vec<_> =
-                        row.cells().map(|cell| cell.map(|c| String::from_utf8_lossy(c).into_owned())).collect();
+                    let row: Vec<_> = row
+                        .cells()
+                        .map(|cell| cell.map(|c| String::from_utf8_lossy(c).into_owned()))
+                        .collect();
                     cells += row.len();
                     if cells > MAX_CELLS {
                         return Err(CatalogueError::Read("the database has too many columns".to_owned()));
@@ -152,14 +156,14 @@ async fn read(
                     return Err(CatalogueError::Read("asked to log in twice".to_owned()));
                 };
                 session.login(Login {
+                    password: Some(login.password_bytes()),
                     user: login.user,
-                    password: login.password,
                     database: place.database.clone(),
                     tls: wants_tls,
                     settings: vec![("search_path".to_owned(), search_path(&resource.search_path))],
                     epoch: 0,
                     origins: Arc::new(NoOrigins),
-                    mask_key: Arc::new(mask::Key::generate()),
+                    mask_key: Arc::clone(mask_key),
                 });
                 continue;
             }
@@ -176,8 +180,7 @@ async fn read(
                 continue;
             }
             Step::Ask => {
-                let Some(ask) = session.pending().map(|p| p.ask) else { continue };
-                session.allow(ask, Arc::new(Decision {
+                session.allow(Arc::new(Decision {
                     statements: vec![Allowed {
                         allow: permit.own_catalogue_query(),
                         rules: Vec::new(),

@@ -35,7 +35,11 @@ impl Tls {
     ///
     /// # Errors
     /// Fails when the leaf cannot be made.
-    pub fn job_config(&self, resource: &Resource, dialled: SocketAddr) -> Result<Arc<ServerConfig>, TlsError> {
+    pub fn job_config(
+        &self,
+        resource: &Resource,
+        dialled: SocketAddr,
+    ) -> Result<Arc<ServerConfig>, TlsError> {
         let mut names = Names { dns: Vec::new(), ips: vec![dialled.ip()] };
         names.dns.extend(resource.tls.server_name.clone());
         for host in &resource.hosts {

@@ -13,9 +13,15 @@ const DRIVERS: &[&str] = &["psycopg[binary]>=3.1,<4", "asyncpg>=0.29,<1"];
 /// A Python that can make environments. The system's own where there is apt to provide it: jobs
 /// run as nobody, and one that a person installed may be in a home that nobody may enter.
 pub(super) fn interpreter() -> Option<&'static str> {
-    let candidates: &[&str] =
-        if Path::new("/usr/bin/apt-get").exists() { &["/usr/bin/python3"] } else { &["/usr/bin/python3", "python3"] };
-    candidates.iter().copied().find(|python| succeeds(Command::new(python).args(["-c", "import ensurepip, venv"])))
+    let candidates: &[&str] = if Path::new("/usr/bin/apt-get").exists() {
+        &["/usr/bin/python3"]
+    } else {
+        &["/usr/bin/python3", "python3"]
+    };
+    candidates
+        .iter()
+        .copied()
+        .find(|python| succeeds(Command::new(python).args(["-c", "import ensurepip, venv"])))
 }
 
 pub(super) fn ensure(host: &Host) -> Vec<Lack> {

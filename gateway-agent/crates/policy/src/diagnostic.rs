@@ -1,6 +1,6 @@
 //! What is wrong with a policy, where, and what would be right.
 
-use std::fmt;
+use std::{collections::BTreeSet, fmt};
 
 use serde::{
     Deserializer,
@@ -178,6 +178,93 @@ impl<'de> de::Visitor<'de> for Probe<'_> {
             }
         }
         Ok(())
+    }
+}
+
+/// The second use of a key in one mapping, which readers of YAML are known to pass over.
+pub(crate) fn duplicate_key(file: &str, text: &str) -> Option<Diagnostic> {
+    let error = Unique.deserialize(serde_yaml::Deserializer::from_str(text)).err()?;
+    let diagnostic = from_yaml(file, &error);
+    // Whatever else is wrong is better said by the reader that knows what belongs here.
+    diagnostic.message.contains(DUPLICATE).then_some(diagnostic)
+}
+
+const DUPLICATE: &str = "duplicate key ";
+
+/// Any value whose mappings have each key once.
+#[derive(Clone, Copy)]
+struct Unique;
+
+impl<'de> DeserializeSeed<'de> for Unique {
+    type Value = ();
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
+        deserializer.deserialize_any(self)
+    }
+}
+
+macro_rules! accept {
+    ($($visit:ident: $type:ty),*) => {
+        $(fn $visit<E: de::Error>(self, _: $type) -> Result<(), E> { Ok(()) })*
+    };
+}
+
+impl<'de> de::Visitor<'de> for Unique {
+    type Value = ();
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("any value")
+    }
+
+    accept!(visit_bool: bool, visit_i64: i64, visit_u64: u64, visit_f64: f64, visit_str: &str);
+
+    fn visit_unit<E: de::Error>(self) -> Result<(), E> {
+        Ok(())
+    }
+
+    fn visit_none<E: de::Error>(self) -> Result<(), E> {
+        Ok(())
+    }
+
+    fn visit_seq<A: de::SeqAccess<'de>>(self, mut list: A) -> Result<(), A::Error> {
+        while list.next_element_seed(Self)?.is_some() {}
+        Ok(())
+    }
+
+    fn visit_map<A: de::MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
+        let mut seen = BTreeSet::new();
+        while map.next_key_seed(NewKey { seen: &mut seen })?.is_some() {
+            map.next_value_seed(Self)?;
+        }
+        Ok(())
+    }
+}
+
+/// A key that was not there yet.
+struct NewKey<'s> {
+    seen: &'s mut BTreeSet<String>,
+}
+
+impl<'de> DeserializeSeed<'de> for NewKey<'_> {
+    type Value = ();
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
+        deserializer.deserialize_str(self)
+    }
+}
+
+impl de::Visitor<'_> for NewKey<'_> {
+    type Value = ();
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a key")
+    }
+
+    fn visit_str<E: de::Error>(self, key: &str) -> Result<(), E> {
+        match self.seen.insert(key.to_owned()) {
+            true => Ok(()),
+            false => Err(E::custom(format!("{DUPLICATE}`{key}`"))),
+        }
     }
 }
 

@@ -82,7 +82,7 @@ pub(crate) enum Touch<'a> {
 impl<'a> Facts<'a> {
     pub(crate) fn new(statement: &'a Statement, search_path: &'a [String]) -> Self {
         let mut commands = Vec::new();
-        let top = kinds::class_of(statement.kind).unwrap_or(statement.class);
+        let top = kinds::class_of(statement.kind).map_or(statement.class, |class| class.min(statement.class));
         add(&mut commands, Command { kind: Some(statement.kind), class: top });
         for kind in &statement.nested {
             // A command that this crate does not know could be anything.

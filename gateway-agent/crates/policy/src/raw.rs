@@ -232,38 +232,14 @@ pub(crate) struct RawMask {
     pub(crate) transform: Transform,
 }
 
-/// Claims by name; a name given twice is an error.
-#[derive(Debug, Default)]
+/// Claims by name.
+#[derive(Debug, Default, Deserialize)]
+#[serde(transparent)]
 pub(crate) struct RawClaims(pub(crate) BTreeMap<String, ClaimValues>);
 
 /// One value or a list of them.
 #[derive(Debug)]
 pub(crate) struct ClaimValues(pub(crate) Vec<String>);
-
-impl<'de> Deserialize<'de> for RawClaims {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Visitor;
-        impl<'de> de::Visitor<'de> for Visitor {
-            type Value = RawClaims;
-
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("claims by name, for example `repository: acme/payments`")
-            }
-
-            fn visit_map<A: de::MapAccess<'de>>(self, mut map: A) -> Result<RawClaims, A::Error> {
-                let mut claims = BTreeMap::new();
-                while let Some(name) = map.next_key::<String>()? {
-                    if claims.contains_key(&name) {
-                        return Err(de::Error::custom(format!("duplicate claim `{name}`")));
-                    }
-                    claims.insert(name, map.next_value()?);
-                }
-                Ok(RawClaims(claims))
-            }
-        }
-        deserializer.deserialize_map(Visitor)
-    }
-}
 
 impl<'de> Deserialize<'de> for ClaimValues {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {

@@ -101,6 +101,9 @@ pub struct Cases {
 
 /// Reads a file of cases.
 pub fn cases(source: &Source) -> Result<Cases, Vec<Diagnostic>> {
+    if let Some(duplicate) = diagnostic::duplicate_key(&source.name, &source.text) {
+        return Err(vec![duplicate]);
+    }
     let cases: Vec<Case> = serde_yaml::from_str(&source.text)
         .map_err(|error| vec![diagnostic::from_yaml(&source.name, &error)])?;
     let mut wrong = Vec::new();

@@ -53,7 +53,7 @@ fn shape() {
     says(&format!("{RULE}    connect: maybe\n"), "6:14", &["invalid type"]);
     assert!(one("rules: [\n").contains(" | check indentation"), "{}", one("rules: [\n"));
     let twice = "rules: []\nrules: []\n";
-    assert!(one(twice).contains("duplicate field `rules`"), "{}", one(twice));
+    assert!(one(twice).contains("duplicate key `rules`"), "{}", one(twice));
 }
 
 #[test]
@@ -294,7 +294,7 @@ subjects:
         ("{}", "names no claims"),
         ("{ a: [] }", "has no values"),
         ("{ a: x**y }", "`**` means nothing"),
-        ("{ a: x, a: y }", "duplicate claim `a`"),
+        ("{ a: x, a: y }", "duplicate key `a`"),
         ("{ a: 1.5 }", "invalid type"),
         ("{ a: \"\" }", "an empty pattern"),
     ] {

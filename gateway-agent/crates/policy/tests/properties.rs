@@ -31,10 +31,10 @@ fn any_statement() -> impl Strategy<Value = Statement> {
         prop::bool::weighted(0.1),
     )
         .prop_map(|((kind, class), nested, relations, columns, functions, settings, opaque)| {
-            let mut made = statement(kind, *class);
+            let mut made = statement(kind, class);
             for (kind, class) in nested {
                 made = made.with(kind);
-                made.class = made.class.max(*class);
+                made.class = made.class.max(class);
             }
             for (relation, access) in relations {
                 made = made.on(access, relation);
@@ -152,16 +152,20 @@ proptest! {
     }
 
     #[test]
-    fn a_statement_that_does_more_is_not_allowed_more(
+    fn a_statement_that_does_more_is_not_allowed_for_it(
         rules in any_rules(ANY), statement in any_statement(), extra in one_of(RELATIONS),
     ) {
         let Some(policy) = made(&rules, MASKS) else { return Ok(()) };
-        let before = rank(&ask(&policy, &statement));
-        let reads_more = statement.clone().on(Access::Read, extra);
-        prop_assert!(rank(&ask(&policy, &reads_more)) >= before);
-        prop_assert!(rank(&ask(&policy, &statement.clone().calls("pg_read_file"))) >= before);
-        prop_assert!(rank(&ask(&policy, &statement.clone().sets("role", None))) >= before);
-        prop_assert!(rank(&ask(&policy, &statement.clone().with("delete"))) >= before);
+        // Doing more can bring a statement under a rule that asks people, but never makes it allowed.
+        let allowed = |statement: &Statement| rank(&ask(&policy, statement)) == 0;
+        if allowed(&statement) {
+            return Ok(());
+        }
+        prop_assert!(!allowed(&statement.clone().on(Access::Read, extra)));
+        prop_assert!(!allowed(&statement.clone().calls("pg_read_file")));
+        prop_assert!(!allowed(&statement.clone().sets("role", None)));
+        // A statement that plans a change (EXPLAIN) is another thing than one that makes it: no comparison.
+        prop_assert!(statement.class <= Class::Read || !allowed(&statement.clone().with("delete")));
     }
 
     #[test]

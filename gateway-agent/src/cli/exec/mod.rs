@@ -73,7 +73,7 @@ impl Args {
             Ok(code) => Ok(code),
             Err(error) => {
                 // Nowhere left to complain when this fails.
-                let _ = writeln!(std::io::stderr(), "gateway-agent exec: {error:#}");
+                let _ = writeln!(std::io::stderr(), "gateway-agent exec: {}", super::told(&error));
                 Ok(ExitCode::from(FAILED))
             }
         }
@@ -88,7 +88,7 @@ impl Args {
         let cleared = cgroup.clear();
         runtime.block_on(release(&socket, cgroup.id()));
         if let Err(error) = cleared.and_then(|()| cgroup.remove()) {
-            tell(&format!("cgroup {} stays: {error:#}", cgroup.dir().display()));
+            tell(&format!("cgroup {} stays: {}", cgroup.dir().display(), super::told(&error)));
         }
         Ok(ExitCode::from(code_of(result?)))
     }
@@ -129,7 +129,7 @@ impl Args {
                 () = tokio::time::sleep(renewal) => {
                     match enrol(socket, &self.token, self.issuer.as_deref(), dir(), uid).await {
                         Ok(Job { expires: later, .. }) => expires = later.0,
-                        Err(error) => tell(&format!("the identity could not be renewed: {error:#}")),
+                        Err(error) => tell(&format!("the identity could not be renewed: {}", super::told(&error))),
                     }
                 }
             }

@@ -92,22 +92,20 @@ impl Driver {
         }
     }
 
-    /// Refuses the statement that waits.
-    pub(super) fn deny_waiting(&mut self, refusal: &Refusal) {
-        if let Some(ask) = self.session.pending().map(|p| p.ask) {
-            self.session.deny(ask, refusal);
-        }
-    }
-
     /// A statement waits for a decision.
     pub(super) fn ask(&mut self) {
-        let Some(decisions) = &self.decisions else {
+        let Some(decisions) = self.decisions.clone() else {
             // No statement is read before login, and login sets this.
-            return self.deny_waiting(&internal("no decisions without a login"));
+            return self.session.deny(&internal("no decisions without a login"));
         };
         if let Some(reading) = decisions.reading() {
             self.waiting = Waiting::Catalogue(Box::pin(reading));
             return;
+        }
+        if !decisions.names_known.get() {
+            // The next statement finds out whether it can be read by now.
+            self.worker.catalogue_changed(&decisions);
+            return self.session.deny(&internal("the server's catalogue cannot be read"));
         }
         let Some(pending) = self.session.pending() else { return };
         match decisions.find(pending.sql, crate::clock::now) {
@@ -143,7 +141,7 @@ impl Driver {
                     grant,
                 });
             }
-            Err(error) => self.deny_waiting(&internal(&error.to_string())),
+            Err(error) => self.session.deny(&internal(&error.to_string())),
         }
     }
 
@@ -156,7 +154,7 @@ impl Driver {
             }
             (Waiting::Analysis(asked), Answered::Ruling(Some(ruling))) => self.ruled(asked, ruling),
             (Waiting::Human(asked), Answered::Human(outcome)) => self.human_answered(asked, outcome),
-            _ => self.deny_waiting(&internal("statement analysis failed")),
+            _ => self.session.deny(&internal("statement analysis failed")),
         }
     }
 
@@ -170,11 +168,14 @@ impl Driver {
         }
         if !ruling.unresolved.is_empty() && rounds < NAME_ROUNDS {
             // A name means what it means once everything before has run.
-            if self.session.pending().is_some_and(|p| p.ask == ask) && self.session.settle(ask) {
+            if self.session.pending().is_some_and(|p| p.ask == ask) && self.session.settle() {
                 return;
             }
-            let names: Vec<_> =
-                ruling.unresolved.iter().filter_map(|name| Some((name.clone(), self.text_behind(name)?))).collect();
+            let names: Vec<_> = ruling
+                .unresolved
+                .iter()
+                .filter_map(|name| Some((name.clone(), self.text_behind(name)?)))
+                .collect();
             if !names.is_empty() {
                 return self.analyse(names, rounds + 1, grant, approval);
             }
@@ -196,16 +197,18 @@ impl Driver {
     fn answer(&mut self, answer: &std::rc::Rc<Answer>) {
         let Some(pending) = self.session.pending() else { return };
         match &answer.outcome {
-            Decided::Allow(decision) => self.session.allow(pending.ask, Arc::clone(decision)),
+            Decided::Allow(decision) => self.session.allow(Arc::clone(decision)),
             Decided::Deny(refusal) => {
-                let (ask, kept) = (pending.ask, self.observer.denied(pending.sql, &answer.about, refusal));
-                self.session.deny(ask, refusal);
+                let kept = self.observer.denied(pending.sql, &answer.about, refusal);
+                self.session.deny(refusal);
                 if let Err(lost) = kept {
                     self.end_unrecorded(&lost);
                 }
             }
             // Preparing does nothing yet; the human sees the parameters when it is run.
-            Decided::Approve(_) if matches!(pending.kind, AskKind::Parse | AskKind::Bind) => self.session.defer(pending.ask),
+            Decided::Approve(_) if matches!(pending.kind, AskKind::Parse | AskKind::Bind) => {
+                self.session.defer()
+            }
             Decided::Approve(terms) => self.ask_human(answer, terms),
         }
     }
@@ -305,10 +308,13 @@ impl Driver {
         let refusal = Refusal::policy(
             rule,
             reason,
-            Some("This rule asks for a human's approval. Ask an approver, then run the statement again.".to_owned()),
+            Some(
+                "This rule asks for a human's approval. Ask an approver, then run the statement again."
+                    .to_owned(),
+            ),
         );
         let kept = self.observer.denied(sql, &answer.about, &refusal);
-        self.deny_waiting(&refusal);
+        self.session.deny(&refusal);
         if let Err(lost) = kept {
             self.end_unrecorded(&lost);
         }

@@ -1,6 +1,6 @@
 //! From the client's startup message to a connection upstream.
 
-use std::{rc::Rc, sync::Arc, time::Instant};
+use std::{sync::Arc, time::Instant};
 
 use policy::{Action, ApprovalTerms, Connect, Effect, Grant, Policy, Question, Verdict};
 use protocol::postgres::{Login, Refusal, Startup};
@@ -9,12 +9,7 @@ use super::Driver;
 use crate::{
     approval::{self, Binding},
     credential,
-    session::{
-        legs::Pipe,
-        observer::Approval,
-        registry::Command,
-        scope::Key,
-    },
+    session::{legs::Pipe, observer::Approval, registry::Command, scope::Key},
     upstream::{self, Place},
 };
 
@@ -55,7 +50,9 @@ impl Driver {
         let allow = match verdict.effect {
             Effect::Allow(allow) => allow,
             Effect::Deny(denial) => return Err(refused(&verdict.rules, &denial.reason, Some(denial.hint))),
-            Effect::Approve(_) => return Err(refused(&verdict.rules, "the approval does not cover this", None)),
+            Effect::Approve(_) => {
+                return Err(refused(&verdict.rules, "the approval does not cover this", None));
+            }
         };
         recording.map_err(|lost| refused(&["builtin:recording-required".into()], &lost.to_string(), None))?;
 
@@ -71,7 +68,11 @@ impl Driver {
             address: self.flow.original,
             database: startup.database.clone(),
         };
-        let catalogue = match shared.catalogues.get(&shared.tls, &allow.permit, &self.resource, &place).await {
+        let catalogue = match shared
+            .catalogues
+            .get(&shared.tls, &allow.permit, &self.resource, &place, &shared.mask_key)
+            .await
+        {
             Ok(catalogue) => catalogue,
             Err(error) => {
                 self.observer.upstream_failed(&error.to_string());
@@ -96,18 +97,14 @@ impl Driver {
             .map_err(|error| unavailable(error.to_string()))?
             .is_some();
         self.upstream = Some(Pipe::new(stream));
-        let key = Key {
-            subject: Arc::clone(&self.registration.live.subject),
-            place,
-        };
-        let decisions = self
-            .worker
-            .decisions(key, catalogue, allow.permit)
-            .ok_or_else(|| refused(&["builtin:no-subject".into()], "policy no longer names this job", None))?;
+        let key = Key { subject: Arc::clone(&self.registration.live.subject), place };
+        let decisions = self.worker.decisions(key, catalogue, allow.permit).ok_or_else(|| {
+            refused(&["builtin:no-subject".into()], "policy no longer names this job", None)
+        })?;
         self.epoch = decisions.epoch();
         let login = Login {
+            password: Some(secret.password_bytes()),
             user: secret.user,
-            password: secret.password,
             database: startup.database.clone(),
             tls,
             settings: vec![("search_path".to_owned(), upstream::search_path(&self.resource.search_path))],
@@ -122,9 +119,9 @@ impl Driver {
     }
 
     fn decide(&self, policy: &Policy, action: &Action, grant: Option<&Grant>) -> Result<Verdict, Refusal> {
-        let subject = policy
-            .subject_named(&self.registration.live.subject)
-            .ok_or_else(|| refused(&["builtin:no-subject".into()], "policy no longer names this job", None))?;
+        let subject = policy.subject_named(&self.registration.live.subject).ok_or_else(|| {
+            refused(&["builtin:no-subject".into()], "policy no longer names this job", None)
+        })?;
         Ok(policy.decide(&Question {
             subject: &subject,
             resource: &self.resource,
@@ -151,7 +148,9 @@ impl Driver {
             resource: live.resource(),
             policy_version: Arc::clone(policy.version()),
         };
-        let deny = |why: &str| refused(&verdict.rules, why, Some("Connecting here needs a human's approval.".to_owned()));
+        let deny = |why: &str| {
+            refused(&verdict.rules, why, Some("Connecting here needs a human's approval.".to_owned()))
+        };
         let request = self.approval_request(binding.clone(), &verdict.rules, terms);
         let mut ticket = self.worker.shared.approvals.request(request).map_err(|e| deny(&e.to_string()))?;
         let id = Arc::clone(ticket.id());

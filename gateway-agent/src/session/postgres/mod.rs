@@ -6,6 +6,7 @@ mod login;
 use std::{
     future::{Future, poll_fn},
     io,
+    net::SocketAddr,
     pin::Pin,
     rc::Rc,
     sync::{Arc, atomic::Ordering},
@@ -48,7 +49,7 @@ pub async fn serve(
     tcp: TcpStream,
 ) {
     let mut observer = Observer::new(&worker.shared, Arc::clone(&registration.live), &resource);
-    let opening = Driver::open(&worker, &resource, tcp);
+    let opening = Driver::open(&worker, &flow, &resource, tcp);
     let reason = match timeout(worker.shared.config.sessions.login_timeout, opening).await {
         Err(_) => "the client sent nothing before the login timeout".to_owned(),
         Ok(Err(reason)) => reason,
@@ -103,6 +104,7 @@ impl Driver {
     /// Confirms the protocol and, for clients that start so, ends TLS.
     async fn open(
         worker: &Worker,
+        flow: &Flow,
         resource: &Arc<Resource>,
         tcp: TcpStream,
     ) -> Result<(Session, Pipe), String> {
@@ -114,7 +116,7 @@ impl Driver {
         match peek(&stream).await.map_err(|error| format!("before the first message: {error}"))? {
             Sniffed::Postgres => {}
             Sniffed::Tls => {
-                stream = accept_tls(worker, resource, stream).await?;
+                stream = accept_tls(worker, resource, flow.original, stream).await?;
                 session.tls_started(Leg::Job, None);
             }
             Sniffed::More | Sniffed::Other => {
@@ -226,7 +228,9 @@ impl Driver {
     async fn react(&mut self, wake: Wake) -> Option<String> {
         match wake {
             Wake::Moved(Moved::Bytes) => self.last_activity_now(),
-            Wake::Moved(Moved::Eof(Leg::Job)) => return self.abandon("the client closed the connection").await,
+            Wake::Moved(Moved::Eof(Leg::Job)) => {
+                return self.abandon("the client closed the connection").await;
+            }
             Wake::Moved(Moved::Failed(Leg::Job, error)) => {
                 return self.abandon(&format!("connection to the client: {error}")).await;
             }
@@ -294,7 +298,9 @@ impl Driver {
             sqlstate: "58030",
             message: format!("refused by builtin:recording-required: {lost}"),
             detail: None,
-            hint: Some("Nothing runs here that cannot be recorded. Tell the operators of the gateway.".to_owned()),
+            hint: Some(
+                "Nothing runs here that cannot be recorded. Tell the operators of the gateway.".to_owned(),
+            ),
         });
     }
 
@@ -370,7 +376,7 @@ impl Driver {
             Leg::Job => {
                 legs::flush(&mut self.job, self.session.job_out()).await.map_err(|e| e.to_string())?;
                 let stream = self.job.take_stream().ok_or("the client is gone")?;
-                let accepting = accept_tls(&self.worker, &self.resource, stream);
+                let accepting = accept_tls(&self.worker, &self.resource, self.flow.original, stream);
                 let stream = timeout(self.worker.shared.config.sessions.login_timeout, accepting)
                     .await
                     .map_err(|_| "TLS with the client timed out".to_owned())??;
@@ -381,7 +387,8 @@ impl Driver {
                 let pipe = self.upstream.as_mut().ok_or("TLS upstream without a connection")?;
                 legs::flush(pipe, self.session.up_out()).await.map_err(|e| e.to_string())?;
                 let stream = pipe.take_stream().ok_or("the server is gone")?;
-                let connecting = upstream::start_tls(&self.worker.shared.tls, &self.resource, self.flow.original, stream);
+                let connecting =
+                    upstream::start_tls(&self.worker.shared.tls, &self.resource, self.flow.original, stream);
                 match timeout(self.worker.shared.config.sessions.login_timeout, connecting).await {
                     Ok(Ok((stream, end_point))) => {
                         self.upstream = Some(Pipe::new(stream));
@@ -403,7 +410,9 @@ impl Driver {
             sqlstate: "08001",
             message: format!("the gateway cannot connect to resource {}: {why}", self.resource.name),
             detail: None,
-            hint: Some("Ask the operators of the gateway to check the resource's tls and login settings.".to_owned()),
+            hint: Some(
+                "Ask the operators of the gateway to check the resource's tls and login settings.".to_owned(),
+            ),
         });
     }
 
@@ -423,7 +432,7 @@ impl Driver {
     fn cancel(&mut self) {
         if self.waiting.is_human() {
             self.waiting = Waiting::Nothing;
-            self.deny_waiting(&Refusal {
+            self.session.deny(&Refusal {
                 sqlstate: "57014",
                 message: "canceling statement due to user request".to_owned(),
                 detail: None,
@@ -441,8 +450,12 @@ impl Driver {
             }
             return;
         };
-        let sending =
-            upstream::cancel(Arc::clone(&self.worker.shared.tls), Arc::clone(&self.resource), self.flow.original, key.request());
+        let sending = upstream::cancel(
+            Arc::clone(&self.worker.shared.tls),
+            Arc::clone(&self.resource),
+            self.flow.original,
+            key.request(),
+        );
         self.cancelling = Some(Cancelling { done: Box::pin(sending), awaited });
     }
 
@@ -468,9 +481,17 @@ impl Driver {
     }
 }
 
-async fn accept_tls(worker: &Worker, resource: &Resource, stream: Stream) -> Result<Stream, String> {
-    let config = worker.shared.tls.job_config(resource).map_err(|error| error.to_string())?;
-    stream.accept_tls(TlsAcceptor::from(config)).await.map_err(|error| format!("TLS with the client: {error}"))
+async fn accept_tls(
+    worker: &Worker,
+    resource: &Resource,
+    dialled: SocketAddr,
+    stream: Stream,
+) -> Result<Stream, String> {
+    let config = worker.shared.tls.job_config(resource, dialled).map_err(|error| error.to_string())?;
+    stream
+        .accept_tls(TlsAcceptor::from(config))
+        .await
+        .map_err(|error| format!("TLS with the client: {error}"))
 }
 
 /// Looks at the first bytes without taking them.

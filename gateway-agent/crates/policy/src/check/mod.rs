@@ -25,6 +25,10 @@ pub(crate) fn load(sources: &[Source]) -> Result<Policy, Vec<Diagnostic>> {
     let mut diagnostics = Vec::new();
     let mut raws = Vec::new();
     for (index, source) in sources.iter().enumerate() {
+        if let Some(duplicate) = diagnostic::duplicate_key(&source.name, &source.text) {
+            diagnostics.push(duplicate);
+            continue;
+        }
         match serde_yaml::from_str::<RawPolicy>(&source.text) {
             Ok(raw) => raws.push((index, raw)),
             Err(error) => diagnostics.push(diagnostic::from_yaml(&source.name, &error)),

@@ -5,8 +5,8 @@
 use std::sync::Arc;
 
 use policy::{
-    Action, ApprovalTerms, Class, Denial, Effect, Grant, Named, Policy, Question, Resource, Statement, Subject,
-    UnixTime,
+    Action, ApprovalTerms, Class, Denial, Effect, Grant, Named, Policy, Question, Resource, Statement,
+    Subject, UnixTime,
 };
 
 use super::{
@@ -132,7 +132,8 @@ impl Ruling {
         match verdict.effect {
             Effect::Allow(allow) => {
                 if let (Outcome::Allow(allowed), Action::Statement(statement)) = (&mut self.outcome, action) {
-                    let copy = (statement.kind == "copy_to_stdout").then(|| sql::copy_options(sql, index)).flatten();
+                    let copy =
+                        (statement.kind == "copy_to_stdout").then(|| sql::copy_options(sql, index)).flatten();
                     allowed.push(Allowed {
                         allow,
                         rules: verdict.rules,

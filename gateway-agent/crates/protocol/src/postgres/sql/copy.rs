@@ -29,7 +29,10 @@ pub(in crate::postgres) fn copy_options(sql: &str, index: usize) -> Option<CopyO
     for option in options {
         match (&mut made, option.defname.as_str()) {
             (_, "format") => {}
-            (CopyOptions::Text(text) | CopyOptions::Csv { text, .. }, name @ ("delimiter" | "null" | "header")) => {
+            (
+                CopyOptions::Text(text) | CopyOptions::Csv { text, .. },
+                name @ ("delimiter" | "null" | "header"),
+            ) => {
                 set(text, name, option)?;
             }
             (CopyOptions::Csv { quote, escape, .. }, "quote") => {

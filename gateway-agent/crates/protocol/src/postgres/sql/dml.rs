@@ -64,7 +64,7 @@ impl<'a> Analyser<'a> {
             return (None, derived_item(None, Derived::anything(Flow::unknown())));
         };
         let base = self.relation(range, Access::Write);
-        if base.schema == Some("pg_catalog") && base.name == "pg_settings" {
+        if base.name == "pg_settings" && matches!(base.schema, None | Some("pg_catalog")) {
             // Its rules change settings.
             self.facts.opaque();
         }
@@ -77,7 +77,7 @@ impl<'a> Analyser<'a> {
         (Some(base), item)
     }
 
-    fn written_column(&mut self, base: Option<&Base<'a>>, name: &'a str) {
+    pub(super) fn written_column(&mut self, base: Option<&Base<'a>>, name: &'a str) {
         if let Some(base) = base {
             let id = self.facts.column(base.schema, Some(base.name), name);
             self.facts.written(id);

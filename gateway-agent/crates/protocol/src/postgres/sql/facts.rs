@@ -35,6 +35,8 @@ pub(super) struct Facts {
 struct Entry {
     /// `None` for a stand-in whose sources are not known yet.
     column: Option<Column>,
+    /// The text refers to it; others came along with a row and may never have been used.
+    named: bool,
     output: bool,
     predicate: bool,
     stored: bool,
@@ -117,7 +119,14 @@ impl Facts {
 
     fn entry(&mut self, column: Option<Column>) -> u32 {
         let at = self.columns.len();
-        self.columns.push(Entry { column, output: false, predicate: false, stored: false, written: false });
+        self.columns.push(Entry {
+            column,
+            named: false,
+            output: false,
+            predicate: false,
+            stored: false,
+            written: false,
+        });
         self.column_index.added(&self.columns, |entry| {
             entry.column.as_ref().map_or_else(String::new, |column| {
                 column_key(column.schema.as_deref(), column.relation.as_deref(), &column.name)
@@ -150,6 +159,14 @@ impl Facts {
         }
     }
 
+    pub(super) fn named(&mut self, flow: &Flow) {
+        for column in flow.ids() {
+            if let Some(entry) = self.columns.get_mut(at(*column)) {
+                entry.named = true;
+            }
+        }
+    }
+
     pub(super) fn written(&mut self, column: u32) {
         if let Some(entry) = self.columns.get_mut(at(column)) {
             entry.written = true;
@@ -177,7 +194,9 @@ impl Facts {
     }
 
     pub(super) fn into_lists(self) -> (Vec<RelationUse>, Vec<ColumnUse>, Vec<String>) {
-        let columns = self.columns.into_iter().filter_map(|entry| {
+        let used =
+            |entry: &Entry| entry.named || entry.output || entry.predicate || entry.stored || entry.written;
+        let columns = self.columns.into_iter().filter(used).filter_map(|entry| {
             Some(ColumnUse {
                 column: entry.column?,
                 output: entry.output,

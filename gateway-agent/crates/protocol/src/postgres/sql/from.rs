@@ -73,7 +73,7 @@ impl<'a> Analyser<'a> {
                 Ok(())
             }
             Some(NodeEnum::RangeFunction(function)) => {
-                let item = self.from_function(function, &Scope::with_items(scope, items))?;
+                let item = self.function_item(function, &Scope::with_items(scope, items))?;
                 items.push(item);
                 Ok(())
             }
@@ -232,7 +232,7 @@ impl<'a> Analyser<'a> {
         Ok(flow)
     }
 
-    fn from_function(&mut self, range: &'a RangeFunction, scope: &Scope<'_, 'a>) -> Answer<Item<'a>> {
+    fn function_item(&mut self, range: &'a RangeFunction, scope: &Scope<'_, 'a>) -> Answer<Item<'a>> {
         let alias = range.alias.as_ref();
         let mut rows = Derived::default();
         for function in &range.functions {

@@ -197,7 +197,7 @@ mod tests {
             ("(", ")", 9_000),
             ("1+", "", 9_000),
             ("CASE WHEN true AND ", " THEN 1 END", 1_500),
-            ("-", "", 9_000),
+            ("- ", "", 9_000),
         ] {
             let sql = format!("SELECT {}1{}", open.repeat(times), close.repeat(times));
             assert!(levels(&tokens(&sql)) >= times, "{open}");

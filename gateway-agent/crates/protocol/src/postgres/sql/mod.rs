@@ -32,6 +32,7 @@ mod resolve;
 mod scope;
 mod statement;
 mod utility;
+mod with;
 
 #[cfg(test)]
 mod tests;

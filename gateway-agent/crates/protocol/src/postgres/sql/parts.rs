@@ -13,6 +13,43 @@ use super::{
     scope::{Scope, texts},
 };
 
+/// Options of CREATE and ALTER whose value is a function.
+const FUNCTION_OPTIONS: &[&str] = &[
+    "analyze",
+    "canonical",
+    "combinefunc",
+    "deserialfunc",
+    "end",
+    "finalfunc",
+    "function",
+    "gettoken",
+    "handler",
+    "headline",
+    "init",
+    "input",
+    "join",
+    "lexize",
+    "lextypes",
+    "mfinalfunc",
+    "minvfunc",
+    "msfunc",
+    "output",
+    "procedure",
+    "receive",
+    "restrict",
+    "send",
+    "serialfunc",
+    "sfunc",
+    "sfunc1",
+    "sfunc2",
+    "start",
+    "subscript",
+    "subtype_diff",
+    "typmod_in",
+    "typmod_out",
+    "validator",
+];
+
 impl<'a> Analyser<'a> {
     pub(super) fn parts(&mut self, nodes: &'a [Node], scope: &Scope<'_, 'a>) -> Answer<()> {
         nodes.iter().try_for_each(|node| self.part(node, scope))
@@ -192,7 +229,7 @@ impl<'a> Analyser<'a> {
     pub(super) fn object_functions(&mut self, nodes: &'a [Node]) {
         for node in nodes {
             match &node.node {
-                Some(NodeEnum::DefElem(option)) => {
+                Some(NodeEnum::DefElem(option)) if FUNCTION_OPTIONS.contains(&option.defname.as_str()) => {
                     if let Some(arg) = &option.arg {
                         self.object_functions(std::slice::from_ref(arg));
                     }

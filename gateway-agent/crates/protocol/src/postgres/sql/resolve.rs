@@ -46,8 +46,23 @@ const ROW_FUNCTIONS: &[&str] = &[
     "to_jsonb",
 ];
 
+/// Whether an item has a column.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Has {
+    No,
+    /// The item's columns cannot be listed.
+    Perhaps,
+    Yes,
+}
+
 impl<'a> Analyser<'a> {
     pub(super) fn column_ref(&mut self, column: &'a ColumnRef, scope: &Scope<'_, 'a>) -> Answer<Flow> {
+        let flow = self.referred(column, scope)?;
+        self.facts.named(&flow);
+        Ok(flow)
+    }
+
+    fn referred(&mut self, column: &'a ColumnRef, scope: &Scope<'_, 'a>) -> Answer<Flow> {
         match column.fields.as_slice() {
             [only] => match text(only) {
                 Some(name) => self.unqualified(name, scope),
@@ -107,6 +122,7 @@ impl<'a> Analyser<'a> {
             open.retain(|open| !same_relation(open, &item.columns));
         }
         self.open_column(&open, name, &mut flow)?;
+        self.facts.named(&flow);
         Ok(flow)
     }
 
@@ -168,6 +184,7 @@ impl<'a> Analyser<'a> {
         name: &'a str,
         open: &mut Vec<Open<'a>>,
     ) -> Answer<Option<Flow>> {
+        let elsewhere = open.len();
         let flow = match &item.columns {
             Columns::Base(base) => self.listed_base_column(base, name, open)?,
             Columns::Derived(derived) => {
@@ -182,10 +199,11 @@ impl<'a> Analyser<'a> {
                 found
             }
         };
-        Ok(flow.map(|flow| match &item.assigned {
-            Some(assigned) => flow.with(&assigned.to(name)),
-            None => flow,
-        }))
+        let Some(assigned) = &item.assigned else { return Ok(flow) };
+        if open.len() > elsewhere {
+            open.push(Open::Flow(assigned.to(name)));
+        }
+        Ok(flow.map(|flow| flow.with(&assigned.to(name))))
     }
 
     fn listed_base_column(
@@ -208,6 +226,24 @@ impl<'a> Analyser<'a> {
             Some((at, column)) if at >= base.renamed.len() => self.base_column(base, &column.name).map(Some),
             _ if SYSTEM_COLUMNS.contains(&name) => self.base_column(base, name).map(Some),
             _ => Ok(None),
+        }
+    }
+
+    /// Whether an item has a column of the name.
+    pub(super) fn has_column(item: &Item<'a>, name: &str) -> Has {
+        let (listed, open) = match &item.columns {
+            Columns::Base(base) => match base.known {
+                Some(known) => (known.column(name).is_some() || is_renamed(base, name), false),
+                None => (is_renamed(base, name), true),
+            },
+            Columns::Derived(derived) => {
+                (derived.columns.iter().any(|(column, _)| *column == name), !derived.open.is_empty())
+            }
+        };
+        match (listed, open) {
+            (true, _) => Has::Yes,
+            (false, true) => Has::Perhaps,
+            (false, false) => Has::No,
         }
     }
 
@@ -341,14 +377,7 @@ impl<'a> Analyser<'a> {
         };
         let name = text(only).unwrap_or_default();
         let mut items = scope.levels().flat_map(|level| level.items).filter(|item| item.bare);
-        let hidden = items.any(|item| match &item.columns {
-            Columns::Base(base) => {
-                base.known.is_none_or(|known| known.column(name).is_some()) || is_renamed(base, name)
-            }
-            Columns::Derived(derived) => {
-                !derived.open.is_empty() || derived.columns.iter().any(|(column, _)| *column == name)
-            }
-        });
+        let hidden = items.any(|item| Self::has_column(item, name) != Has::No);
         if hidden { Ok(None) } else { self.column_of(item, field).map(Some) }
     }
 }

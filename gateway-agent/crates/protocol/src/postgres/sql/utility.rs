@@ -277,7 +277,15 @@ impl<'a> Analyser<'a> {
 fn modes(options: &[Node]) -> impl Iterator<Item = (&str, Option<String>)> {
     options.iter().filter_map(|option| match &option.node {
         Some(NodeEnum::DefElem(option)) => {
-            Some((option.defname.as_str(), option.arg.as_deref().and_then(constant)))
+            let value = option.arg.as_deref().and_then(constant).map(|value| {
+                match (option.defname.as_str(), value.as_str()) {
+                    // Booleans come as numbers.
+                    ("transaction_read_only" | "transaction_deferrable", "0") => "off".to_owned(),
+                    ("transaction_read_only" | "transaction_deferrable", "1") => "on".to_owned(),
+                    _ => value,
+                }
+            });
+            Some((option.defname.as_str(), value))
         }
         _ => None,
     })
