@@ -5,8 +5,8 @@ use std::rc::Rc;
 use pg_query::{
     Node, NodeEnum,
     protobuf::{
-        DeleteStmt, InsertStmt, MergeStmt, MergeWhenClause, OnConflictClause, RangeVar, ReturningClause,
-        ReturningOptionKind, UpdateStmt,
+        CmdType, DeleteStmt, InsertStmt, MergeStmt, MergeWhenClause, OnConflictAction, OnConflictClause,
+        RangeVar, ReturningClause, ReturningOptionKind, UpdateStmt,
     },
 };
 use policy::{Access, Class};
@@ -170,6 +170,9 @@ impl<'a> Analyser<'a> {
             }
             self.predicate(infer.where_clause.as_deref(), &inner)?;
         }
+        if conflict.action() != OnConflictAction::OnconflictNothing {
+            self.facts.nested.push("update");
+        }
         self.assignments(&conflict.target_list, base, &inner, assigned)?;
         self.predicate(conflict.where_clause.as_deref(), &inner)
     }
@@ -281,6 +284,17 @@ impl<'a> Analyser<'a> {
         assigned: &mut Assigned<'a>,
     ) -> Answer<()> {
         self.predicate(clause.condition.as_deref(), scope)?;
+        match clause.command_type() {
+            CmdType::CmdInsert => self.facts.nested.push("insert"),
+            CmdType::CmdUpdate => self.facts.nested.push("update"),
+            CmdType::CmdDelete => self.facts.nested.push("delete"),
+            CmdType::CmdNothing => {}
+            CmdType::Undefined
+            | CmdType::CmdUnknown
+            | CmdType::CmdSelect
+            | CmdType::CmdMerge
+            | CmdType::CmdUtility => self.unknown_node(),
+        }
         if clause.values.is_empty() {
             return self.assignments(&clause.target_list, base, scope, assigned);
         }
