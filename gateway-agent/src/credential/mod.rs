@@ -26,13 +26,8 @@ pub struct Login {
 }
 
 impl Login {
-<<<<<<< HEAD
     /// The password as the wire takes it, in memory that is wiped too.
     pub fn password_bytes(&self) -> Zeroizing<Vec<u8>> {
-=======
-    /// The password for the wire; wiped when dropped.
-    pub fn bytes(&self) -> Zeroizing<Vec<u8>> {
->>>>>>> main
         Zeroizing::new(self.password.expose_secret().as_bytes().to_vec())
     }
 }
@@ -59,42 +54,23 @@ pub enum CredentialError {
     Content(String),
 }
 
-<<<<<<< HEAD
 /// Reads the login of a resource. Only a permit for that resource opens it.
 ///
 /// A file has to be private to the gateway's user (or root's), and loses one trailing newline. Blocks on a small
 /// local file.
-=======
-/// Reads the login of `resource`. Only a permit for that resource opens it.
-///
-/// Blocks on a small local file.
-///
-/// # Errors
-/// Fails when the permit is for another resource, or the secret cannot be had safely.
->>>>>>> main
 pub fn for_resource(permit: &Permit, resource: &Resource) -> Result<Login, CredentialError> {
     if permit.resource() != &*resource.name {
         return Err(CredentialError::Permit {
             permit: permit.resource().to_owned(),
-<<<<<<< HEAD
             resource: resource.name.clone(),
-=======
-            resource: Arc::clone(&resource.name),
->>>>>>> main
         });
     }
     Ok(Login { user: resource.login.user.clone(), password: read(&resource.login.password)? })
 }
 
-<<<<<<< HEAD
 /// Whether a secret is there and safe, to say so at start; its value is dropped at once.
 pub fn probe(resource: &Resource) -> Result<(), CredentialError> {
     read(&resource.login.password).map(drop)
-=======
-/// Whether a secret is there and safe, for `policy check` and start-up; its value is dropped at once.
-pub fn probe(source: &SecretRef) -> Result<(), CredentialError> {
-    read(source).map(drop)
->>>>>>> main
 }
 
 /// Keeps secrets of this process out of core dumps and other processes' reach.

@@ -66,8 +66,6 @@ pub(super) fn open(ebpf: &mut Ebpf, pin_dir: &Path) -> Result<(Maps, BeatMap, Or
         counters: typed(ebpf, COUNTERS)?,
         events: Some(typed(ebpf, EVENTS)?),
     };
-    // The programs keep this one; the agent never looks into it.
-    ebpf.take_map(STAMPS).ok_or(Error::NoMap { name: STAMPS })?;
     Ok((maps, typed(ebpf, BEAT)?, origins))
 }
 

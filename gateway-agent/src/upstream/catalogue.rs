@@ -156,7 +156,7 @@ async fn read(
                     return Err(CatalogueError::Read("asked to log in twice".to_owned()));
                 };
                 session.login(Login {
-                    password: Some(login.bytes()),
+                    password: Some(login.password_bytes()),
                     user: login.user,
                     database: place.database.clone(),
                     tls: wants_tls,

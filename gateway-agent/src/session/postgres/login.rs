@@ -103,7 +103,7 @@ impl Driver {
         })?;
         self.epoch = decisions.epoch();
         let login = Login {
-            password: Some(secret.bytes()),
+            password: Some(secret.password_bytes()),
             user: secret.user,
             database: startup.database.clone(),
             tls,

@@ -14,10 +14,11 @@ pub(crate) enum Expect {
     Query(Run),
     /// ParseComplete, BindComplete or CloseComplete, by its tag, and how to undo what was assumed.
     Named(u8, Change),
-    /// ParameterDescription, then RowDescription or NoData.
-    DescribeStatement(Statement),
-    /// RowDescription or NoData. When hidden, the gateway asked and the job must not see it.
-    DescribePortal { portal: Arc<Portal>, hidden: bool },
+    /// ParameterDescription, then RowDescription or NoData. `None` when SQL made the statement.
+    DescribeStatement(Option<Statement>),
+    /// RowDescription or NoData. When hidden, the gateway asked and the job must not see it. `None` when SQL made
+    /// the portal.
+    DescribePortal { portal: Option<Arc<Portal>>, hidden: bool },
     /// Rows or COPY data, then CommandComplete, EmptyQueryResponse or PortalSuspended.
     Execute { portal: Arc<Portal>, run: Run },
     /// ReadyForQuery.

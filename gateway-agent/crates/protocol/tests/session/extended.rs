@@ -310,6 +310,18 @@ fn names_that_sql_gives_leave_the_protocol() {
 }
 
 #[test]
+fn what_sql_made_can_be_described() {
+    let mut rig = Rig::ready();
+    let sent = [describe('P', "c"), describe('S', "p"), SYNC.to_vec()].concat();
+    rig.job(&sent);
+    rig.need();
+    assert_eq!(rig.to_up(), sent);
+    let head = columns(&[("x", 0, 0, 25, 0)]);
+    let answer = [head.clone(), NO_PARAMS.to_vec(), head, ready('T')].concat();
+    assert_eq!(rig.reply(&answer), answer);
+}
+
+#[test]
 fn statements_that_refer_are_asked_at_every_execute() {
     let mut rig = Rig::ready();
     let fetches = Allowed { refers: Some(Named::Cursor("c".to_owned())), ..allowed(Obligations::default()) };

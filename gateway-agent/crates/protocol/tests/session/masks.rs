@@ -207,6 +207,14 @@ fn errors_about_names_stay_readable() {
 }
 
 #[test]
+fn errors_that_quote_nothing_stay_readable() {
+    let mut rig = Rig::ready();
+    rig.run(&query("SELECT"), &one(by_origin()));
+    let fields = [('S', "ERROR"), ('V', "ERROR"), ('C', "22012"), ('M', "division by zero")];
+    assert_eq!(rig.reply(&failure(&fields)), failure(&fields));
+}
+
+#[test]
 fn raised_messages_are_withheld_whatever_their_code() {
     let mut rig = Rig::ready();
     rig.run(&query("SELECT"), &one(by_origin()));

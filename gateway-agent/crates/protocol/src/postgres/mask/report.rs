@@ -44,13 +44,20 @@ impl Veil {
     ) -> Result<(), Malformed> {
         // What says nothing of where it comes from may quote anything.
         let (mut quotes, mut names) = (true, false);
+        let (mut data, mut wordy) = (false, false);
         let mut raised = false;
         report::fields(body, |letter, text| match letter {
-            b'C' => (quotes, names) = (!plain(text), text.starts_with(b"42")),
+            b'C' => {
+                (quotes, names) = (!plain(text), text.starts_with(b"42"));
+                data = text.starts_with(b"22");
+            }
+            b'M' => wordy = text.iter().all(|byte| byte.is_ascii_alphabetic() || b" ,-".contains(byte)),
             b'F' => raised |= text == b"pl_exec.c",
             b'V' => raised |= text.starts_with(b"DEBUG") || text == b"LOG",
             _ => {}
         })?;
+        // The server quotes values in its own messages about data: "division by zero" has none.
+        let quotes = quotes && !(data && wordy);
         let withhold = self.masks && (quotes || raised);
         let drop = self.masks && (!names || raised);
         let mut result = Ok(());

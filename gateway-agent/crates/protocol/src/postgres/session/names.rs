@@ -9,7 +9,11 @@ use std::{
 };
 
 use super::events::Counts;
-use crate::postgres::{Decision, mask::Formats, reply::Expect};
+use crate::postgres::{
+    Decision,
+    mask::{Formats, untouched},
+    reply::Expect,
+};
 
 /// Longest name: the server cuts longer ones, so that two of them may be one to it.
 pub(crate) const NAME_MAX: usize = 63;
@@ -43,6 +47,15 @@ pub(crate) struct Portal {
     pub(crate) params: Vec<u8>,
     pub(crate) complete: bool,
     pub(crate) state: Mutex<PortalState>,
+}
+
+impl Portal {
+    /// Its rows may have to be looked at. Where it is not decided yet, they may.
+    pub(crate) fn looked_at(&self) -> bool {
+        self.statement.decision.as_ref().is_none_or(|(_, decision)| {
+            decision.statements.iter().any(|allowed| !untouched(&allowed.allow.obligations))
+        })
+    }
 }
 
 #[derive(Debug, Default)]

@@ -28,20 +28,15 @@ impl Session {
                 Ok(Fate::Relay)
             }
             Some(Expect::DescribeStatement(statement)) => {
-                *lock(&statement.text.columns) = Some(body.into());
+                if let Some(statement) = statement {
+                    *lock(&statement.text.columns) = Some(body.into());
+                }
                 self.advance();
                 Ok(Fate::Relay)
             }
             Some(Expect::DescribePortal { portal, hidden }) => {
                 let fate = if *hidden { Fate::Drop } else { Fate::Relay };
-                // Who decided before nothing has to be looked at does not need it.
-                let needed = match &portal.statement.decision {
-                    Some((_, decision)) => {
-                        decision.statements.iter().any(|allowed| !untouched(&allowed.allow.obligations))
-                    }
-                    None => true,
-                };
-                if needed {
+                if let Some(portal) = portal.as_ref().filter(|portal| portal.looked_at()) {
                     lock(&portal.state).columns = Some(body.into());
                 }
                 self.advance();

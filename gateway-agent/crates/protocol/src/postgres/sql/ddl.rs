@@ -14,7 +14,7 @@ use super::{
     facts::Use,
     flow::Flow,
     kinds::object_kind,
-    scope::{Derived, Item, Scope, text, texts},
+    scope::{Base, Columns, Derived, Item, Scope, text, texts},
 };
 
 impl<'a> Analyser<'a> {
@@ -155,18 +155,50 @@ impl<'a> Analyser<'a> {
             Some(relation) => [self.defined(relation, Access::Define)],
             None => [Self::anything_named(None)],
         };
+        let [item] = &items;
+        let base = match &item.columns {
+            Columns::Base(base) => Some(*base),
+            Columns::Derived(_) => None,
+        };
         let inner = Scope::with_items(scope, &items);
         for command in &alter.cmds {
             match &command.node {
-                Some(NodeEnum::AlterTableCmd(command)) => self.alter_table_command(command, &inner)?,
+                Some(NodeEnum::AlterTableCmd(command)) => {
+                    self.alter_table_command(command, base.as_ref(), &inner)?;
+                }
                 _ => self.unknown_node(),
             }
         }
         Ok(object_kind!("alter", alter.objtype()))
     }
 
-    fn alter_table_command(&mut self, command: &'a AlterTableCmd, scope: &Scope<'_, 'a>) -> Answer<()> {
+    fn alter_table_command(
+        &mut self,
+        command: &'a AlterTableCmd,
+        base: Option<&Base<'a>>,
+        scope: &Scope<'_, 'a>,
+    ) -> Answer<()> {
         match command.subtype() {
+            AlterTableType::AtColumnDefault
+            | AlterTableType::AtDropNotNull
+            | AlterTableType::AtSetNotNull
+            | AlterTableType::AtSetExpression
+            | AlterTableType::AtDropExpression
+            | AlterTableType::AtSetStatistics
+            | AlterTableType::AtSetOptions
+            | AlterTableType::AtResetOptions
+            | AlterTableType::AtSetStorage
+            | AlterTableType::AtSetCompression
+            | AlterTableType::AtDropColumn
+            | AlterTableType::AtAlterColumnType
+            | AlterTableType::AtAlterColumnGenericOptions
+            | AlterTableType::AtAddIdentity
+            | AlterTableType::AtSetIdentity
+            | AlterTableType::AtDropIdentity
+                if !command.name.is_empty() =>
+            {
+                self.written_column(base, &command.name);
+            }
             AlterTableType::AtChangeOwner
             | AlterTableType::AtEnableRowSecurity
             | AlterTableType::AtDisableRowSecurity
@@ -277,10 +309,8 @@ impl<'a> Analyser<'a> {
         if let Some(relation) = &rename.relation {
             // A composite type of the name may be no relation of anybody's, but it is named like one.
             let base = self.relation(relation, Access::Define);
-            if kind == ObjectType::ObjectColumn
-                && base.known.is_none_or(|known| known.column(&rename.subname).is_some())
-            {
-                self.facts.column(base.schema, Some(base.name), &rename.subname);
+            if kind == ObjectType::ObjectColumn {
+                self.written_column(Some(&base), &rename.subname);
             }
         }
         match kind {

@@ -77,7 +77,7 @@ impl<'a> Analyser<'a> {
         (Some(base), item)
     }
 
-    fn written_column(&mut self, base: Option<&Base<'a>>, name: &'a str) {
+    pub(super) fn written_column(&mut self, base: Option<&Base<'a>>, name: &'a str) {
         if let Some(base) = base {
             let id = self.facts.column(base.schema, Some(base.name), name);
             self.facts.written(id);

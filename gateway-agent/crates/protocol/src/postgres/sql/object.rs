@@ -9,6 +9,7 @@ use policy::{Access, Class};
 use super::{
     analyser::{Analyser, Answer},
     ddl::object_name,
+    dml::column_names,
     kinds::object_kind,
     scope::Scope,
 };
@@ -242,6 +243,17 @@ impl<'a> Analyser<'a> {
         }
         if matches!(grant.objtype(), ObjectType::ObjectTable | ObjectType::ObjectSequence) {
             self.ranges(&grant.objects, Access::Define);
+            for privilege in &grant.privileges {
+                let Some(NodeEnum::AccessPriv(privilege)) = &privilege.node else { continue };
+                for name in column_names(&privilege.cols) {
+                    for object in &grant.objects {
+                        if let Some(NodeEnum::RangeVar(range)) = &object.node {
+                            let base = self.relation(range, Access::Define);
+                            self.written_column(Some(&base), name);
+                        }
+                    }
+                }
+            }
         }
     }
 }

@@ -59,3 +59,42 @@ const fn class(class: Class) -> &'static str {
         Class::Code => "code",
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn objects_have_what_readers_expect() {
+        let seen = report(
+            "SELECT Upper(u.Name), U&\"\\0070assword\" FROM Public.Users u WHERE id = 1; /**/DELETE FROM orders",
+        );
+        assert_eq!(
+            seen,
+            [
+                json!({
+                    "kind": "select", "class": "read", "relations": ["public.users"],
+                    "columns": ["name", "password", "id"], "functions": ["upper"], "opaque": false,
+                }),
+                json!({
+                    "kind": "delete", "class": "write", "relations": ["orders"],
+                    "columns": [], "functions": [], "opaque": false,
+                }),
+            ]
+        );
+        assert_eq!(
+            report("DO $$ BEGIN END $$").first().and_then(|seen| seen["opaque"].as_bool()),
+            Some(true)
+        );
+        assert!(report("").is_empty());
+    }
+
+    #[test]
+    fn what_is_not_understood_is_an_error_object() {
+        let seen = report("SELECT 1; DROP TABEL users");
+        assert_eq!(seen.len(), 1);
+        assert!(seen[0]["error"].as_str().is_some_and(|error| error.contains("syntax error")));
+        assert!(seen[0]["hint"].is_string());
+        assert_eq!(seen[0].as_object().map(serde_json::Map::len), Some(2));
+    }
+}

@@ -1,7 +1,9 @@
 //! Statements and what is seen in them.
 
-mod dump;
+mod clients;
 mod hostile;
+mod lineage;
+mod statements;
 
 use policy::{Access, Class, Lineage, Named, Outputs, Statement};
 
