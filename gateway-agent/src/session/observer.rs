@@ -10,12 +10,12 @@ use policy::{Effect, Named, Recording, Resource, ResourceKind, Verdict};
 use protocol::postgres::{Event, Outcome, Refusal, Startup};
 use record::{Event as Recorded, Header, List, Params as RecordedParams};
 
-use crate::state::{SessionRow, Write};
 use super::{Shared, registry::Live, scope::About};
 use crate::audit::{
     AuditEvent, AuditLost, Context, Durability, Facts, Kind, RecordingLost, Scope, SessionRecorder, Value,
     unix_ns,
 };
+use crate::state::{SessionRow, Write};
 use crate::telemetry::{Direction, FlowResult, Phase, Verdict as VerdictLabel};
 
 /// Rows are handed to the recording in runs of about this many bytes.
@@ -204,7 +204,8 @@ impl Observer {
 
     /// A statement asked a human, or was answered.
     pub fn approval(&mut self, id: &Arc<str>, outcome: &str, by: &[String]) {
-        let n = self.live.statements.load(Ordering::Relaxed);
+        // The statement that waits comes next.
+        let n = self.live.statements.load(Ordering::Relaxed) + 1;
         let now = self.now();
         if let Some(recorder) = &mut self.recorder {
             let event = Recorded::Approval {
