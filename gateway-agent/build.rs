@@ -73,7 +73,9 @@ fn check_rust_src(toolchain: &str) -> Result<()> {
         .filter(|output| output.status.success())
         .and_then(|output| String::from_utf8(output.stdout).ok());
     let Some(sysroot) = sysroot else {
-        bail!("rustup has no toolchain `{toolchain}`, which compiles the kernel programs: run `cargo xtask setup`");
+        bail!(
+            "rustup has no toolchain `{toolchain}`, which compiles the kernel programs: run `cargo xtask setup`"
+        );
     };
     if !Path::new(sysroot.trim()).join("lib/rustlib/src/rust/library/core").is_dir() {
         bail!(

@@ -166,7 +166,9 @@ mod tests {
     fn only_tcp_and_udp_sockets() {
         for family in [AF_INET, AF_INET6] {
             assert!(inet_socket(family, SOCK_STREAM, 6) && inet_socket(family, SOCK_DGRAM, 17));
-            for (kind, protocol) in [(1, 262), (1, 132), (2, 136), (2, 1), (2, 58), (3, 6), (3, 255), (5, 132)] {
+            for (kind, protocol) in
+                [(1, 262), (1, 132), (2, 136), (2, 1), (2, 58), (3, 6), (3, 255), (5, 132)]
+            {
                 assert!(!inet_socket(family, kind, protocol), "{kind} {protocol}");
             }
         }

@@ -121,7 +121,8 @@ pub fn destination(addr: Addr, port: u16, protocol: u8) -> u32 {
 pub fn allowed(addr: Addr, port: u16, protocol: u8) -> bool {
     match decide::lookup_form(addr) {
         Some(addr) => {
-            decide::destination(destination(addr, port, protocol), protocol as u32, false) == decide::Outcome::Pass
+            decide::destination(destination(addr, port, protocol), protocol as u32, false)
+                == decide::Outcome::Pass
         }
         None => false,
     }

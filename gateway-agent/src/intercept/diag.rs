@@ -68,7 +68,9 @@ impl Diag {
 
 fn request(local: SocketAddr, remote: SocketAddr, sequence: u32) -> io::Result<Vec<u8>> {
     let (family, local_ip, remote_ip) = match (local.ip(), remote.ip()) {
-        (IpAddr::V4(local), IpAddr::V4(remote)) => (AF_INET, octets4(local.octets()), octets4(remote.octets())),
+        (IpAddr::V4(local), IpAddr::V4(remote)) => {
+            (AF_INET, octets4(local.octets()), octets4(remote.octets()))
+        }
         (IpAddr::V6(local), IpAddr::V6(remote)) => (AF_INET6, local.octets(), remote.octets()),
         _ => return Err(io::Error::other("the two ends have different families")),
     };

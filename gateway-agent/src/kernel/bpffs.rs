@@ -2,13 +2,16 @@
 
 use std::{
     fs, io,
-    os::unix::fs::{DirBuilderExt as _, MetadataExt as _, PermissionsExt as _},
+    os::{
+        fd::AsFd as _,
+        unix::fs::{DirBuilderExt as _, MetadataExt as _, PermissionsExt as _},
+    },
     path::{Path, PathBuf},
 };
 
 use rustix::mount::{MountFlags, mount};
 
-use super::Error;
+use super::{Error, sys};
 
 const BPF_FS_MAGIC: u64 = 0xcafe_4a11;
 
@@ -16,10 +19,9 @@ const BPF_FS_MAGIC: u64 = 0xcafe_4a11;
 /// outlive the agent: a service must not have a mount namespace of its own in which only it sees the mount.
 pub(super) fn prepare(pin_dir: &Path) -> Result<(), Error> {
     let failed = |step| move |source| Error::PinDir { path: pin_dir.to_owned(), step, source };
-    let parent = pin_dir
-        .parent()
-        .filter(|parent| parent.is_absolute())
-        .ok_or_else(|| failed("parsing the path")(io::Error::other("an absolute path with a parent is needed")))?;
+    let parent = pin_dir.parent().filter(|parent| parent.is_absolute()).ok_or_else(|| {
+        failed("parsing the path")(io::Error::other("an absolute path with a parent is needed"))
+    })?;
     fs::create_dir_all(parent).map_err(failed("creating its parent"))?;
     if !is_bpffs(parent).map_err(failed("looking at its parent"))? {
         let flags = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;
@@ -28,7 +30,9 @@ pub(super) fn prepare(pin_dir: &Path) -> Result<(), Error> {
         tracing::info!(path = %parent.display(), "mounted a BPF file system");
     }
     match fs::DirBuilder::new().mode(0o700).create(pin_dir) {
-        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(failed("creating it")(error)),
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
+            return Err(failed("creating it")(error));
+        }
         _ => {}
     }
     let meta = fs::symlink_metadata(pin_dir).map_err(failed("looking at it"))?;
@@ -64,10 +68,16 @@ pub fn uninstall(pin_dir: &Path) -> Result<Removed, Error> {
         .map_err(failed("reading it"))?;
     names.sort();
     let mut removed = Removed::default();
-    // Links first: a program without its maps' names still has its maps, a link without its pin is gone.
+    // Links first: whatever fails in between, no program is left that nobody can reach.
     for (links, list) in [(true, &mut removed.links), (false, &mut removed.maps)] {
         for name in names.iter().filter(|name| name.starts_with(LINK) == links) {
-            fs::remove_file(pin_dir.join(name)).map_err(failed("removing a pin"))?;
+            let path = pin_dir.join(name);
+            if links {
+                // Taking the pin away would leave it to whoever else holds the link, and to a later moment.
+                let link = sys::object_get(&path).map_err(failed("opening a link"))?;
+                sys::link_detach(link.as_fd()).map_err(failed("detaching a link"))?;
+            }
+            fs::remove_file(path).map_err(failed("removing a pin"))?;
             list.push(name.trim_start_matches(LINK).to_owned());
         }
     }

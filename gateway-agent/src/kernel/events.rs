@@ -111,7 +111,23 @@ fn parse(bytes: &[u8]) -> Option<Event> {
     let mut u32s = || take::<4>(&mut rest).map(u32::from_ne_bytes);
     let (kind, detail, pid, uid) = (u32s()?, u32s()?, u32s()?, u32s()?);
     let comm = take(&mut rest)?;
-    Some(Event { at_ns, job, cookie, addr, port, reason, hook, family, protocol, zero, kind, detail, pid, uid, comm })
+    Some(Event {
+        at_ns,
+        job,
+        cookie,
+        addr,
+        port,
+        reason,
+        hook,
+        family,
+        protocol,
+        zero,
+        kind,
+        detail,
+        pid,
+        uid,
+        comm,
+    })
 }
 
 fn take<const N: usize>(rest: &mut &[u8]) -> Option<[u8; N]> {

@@ -59,7 +59,11 @@ pub(super) fn is_optional(hook: Hook) -> bool {
 }
 
 /// Loads every program first, then attaches: one that the kernel refuses leaves everything as it was.
-pub(super) fn install(ebpf: &mut Ebpf, targets: &Targets<'_>, pin_dir: &Path) -> Result<Vec<Attached>, Error> {
+pub(super) fn install(
+    ebpf: &mut Ebpf,
+    targets: &Targets<'_>,
+    pin_dir: &Path,
+) -> Result<Vec<Attached>, Error> {
     let mut loaded = Vec::new();
     for (hook, attach_type) in ORDER {
         match load(ebpf, *hook) {
@@ -140,7 +144,9 @@ fn attach(
     // The file system reserves dots in names.
     let fresh = bpffs::link_path(pin_dir, &format!("{}_new", hook.name()));
     match fs::remove_file(&fresh) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(("removing a left-over pin", error)),
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            return Err(("removing a left-over pin", error));
+        }
         _ => {}
     }
     sys::object_pin(link.as_fd(), &fresh).map_err(|error| ("pinning the link", error))?;

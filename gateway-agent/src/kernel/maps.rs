@@ -48,6 +48,8 @@ pub(super) fn load(pin_dir: &Path) -> Result<Ebpf, Error> {
     Ok(loader.load(aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/gateway")))?)
 }
 
+/// Takes every map but STAMPS, which only the programs look into. They must outlive the loading of the
+/// programs, whose code names them by descriptor until then.
 pub(super) fn open(ebpf: &mut Ebpf, pin_dir: &Path) -> Result<(Maps, BeatMap, Origins), Error> {
     let settings: Array<_, Settings> = typed(ebpf, CONFIG)?;
     // Before any other map: when this one has another layout, theirs cannot be told.
@@ -66,8 +68,6 @@ pub(super) fn open(ebpf: &mut Ebpf, pin_dir: &Path) -> Result<(Maps, BeatMap, Or
         counters: typed(ebpf, COUNTERS)?,
         events: Some(typed(ebpf, EVENTS)?),
     };
-    // The programs keep this one; the agent never looks into it.
-    ebpf.take_map(STAMPS).ok_or(Error::NoMap { name: STAMPS })?;
     Ok((maps, typed(ebpf, BEAT)?, origins))
 }
 
@@ -81,9 +81,7 @@ fn check_layout(settings: &Array<MapData, Settings>, pin_dir: &Path) -> Result<O
     match found.layout {
         0 => Ok(None),
         limits::LAYOUT => Ok(Some(found)),
-        other => {
-            Err(Error::Layout { path: pin_dir.to_owned(), found: other, expected: limits::LAYOUT })
-        }
+        other => Err(Error::Layout { path: pin_dir.to_owned(), found: other, expected: limits::LAYOUT }),
     }
 }
 
@@ -116,8 +114,7 @@ pub(super) struct Origins {
 impl Origins {
     pub(super) fn take(&self, cookie: u64) -> Result<Option<Origin>, Error> {
         // The typed map checked key and value sizes when it was opened.
-        sys::map_take(self.fd.as_fd(), &cookie)
-            .map_err(|source| Error::MapSyscall { name: ORIGINS, source })
+        sys::map_take(self.fd.as_fd(), &cookie).map_err(|source| Error::MapSyscall { name: ORIGINS, source })
     }
 }
 
@@ -144,7 +141,9 @@ impl Maps {
 
     pub(super) fn add_job(&mut self, cgroup: u64, job: Job) -> Result<(), Error> {
         match self.jobs.insert(cgroup, job, NOEXIST) {
-            Err(MapError::SyscallError(error)) if error.io_error.raw_os_error() == Some(libc::EEXIST) => Ok(()),
+            Err(MapError::SyscallError(error)) if error.io_error.raw_os_error() == Some(libc::EEXIST) => {
+                Ok(())
+            }
             result => result.map_err(|source| Error::Map { name: JOBS, source }),
         }
     }

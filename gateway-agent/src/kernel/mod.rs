@@ -105,8 +105,7 @@ impl Kernel {
             port: config.virtual_port.to_be(),
             zero: 0,
         })?;
-        let targets =
-            hooks::Targets { cgroup: root.as_fd(), cgroup_id, netns: netns.as_fd(), netns_ino };
+        let targets = hooks::Targets { cgroup: root.as_fd(), cgroup_id, netns: netns.as_fd(), netns_ino };
         let hooks = hooks::install(&mut ebpf, &targets, &config.pin_dir)?;
         #[cfg(feature = "ebpf-log")]
         maps::forward_log(&mut ebpf);
@@ -157,7 +156,10 @@ impl Kernel {
             .ok_or_else(|| refused(format!("it does not lie below {}", root.display())))?;
         let depth = below.components().count();
         if depth > limits::MAX_DEPTH as usize {
-            return Err(refused(format!("{depth} levels below the attach root; {} at most", limits::MAX_DEPTH)));
+            return Err(refused(format!(
+                "{depth} levels below the attach root; {} at most",
+                limits::MAX_DEPTH
+            )));
         }
         let id = cgroup_id(&path_real)?;
         let jobs = self.jobs()?;
