@@ -1,4 +1,18 @@
-//! The agent.
+//! The agent: a job's connections reach their targets through this gateway or not at all.
 
+pub mod admin;
+pub mod app;
+pub mod approval;
+pub mod audit;
+pub mod cli;
+pub mod clock;
+pub mod config;
+pub mod credential;
+pub mod identity;
 pub mod intercept;
 pub mod kernel;
+pub mod session;
+pub mod state;
+pub mod telemetry;
+pub mod tls;
+pub mod upstream;

@@ -1,1 +1,98 @@
-fn main() {}
+//! Everything a person runs: `cargo xtask <command>`.
+
+mod build;
+mod deny;
+mod fuzz;
+mod host;
+mod layers;
+mod lint;
+mod setup;
+mod test;
+mod world_runner;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+use crate::host::Host;
+
+/// Sets up, builds, shows, tests and measures the gateway.
+#[derive(Debug, Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask", disable_help_subcommand = true)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Finds or installs what building, demo and tests need; says what it cannot. Safe to repeat.
+    Setup(setup::Arguments),
+    /// Builds the agent with its kernel programs.
+    Build(build::Arguments),
+    /// Shows the gateway at work on a real PostgreSQL, and leaves nothing behind. Needs root.
+    Demo {
+        /// Leave everything running, and print what to try.
+        #[arg(long)]
+        keep: bool,
+    },
+    /// Runs the tests: all of them, or one suite. End-to-end and kernel tests need root.
+    Test(test::Arguments),
+    /// Measures the gateway beside a direct connection and other proxies. Needs root.
+    Bench {
+        /// What to measure.
+        #[arg(default_value = "postgres", value_parser = ["postgres"])]
+        name: String,
+        /// Interleaved rounds: more of them narrow the spread.
+        #[arg(long, default_value_t = 30)]
+        rounds: usize,
+        /// A few short rounds, to see that it works.
+        #[arg(long)]
+        quick: bool,
+        /// Only measurements whose name contains this.
+        #[arg(long)]
+        only: Option<String>,
+    },
+    /// Proves that the pure crates reach no I/O and depend on each other in one direction.
+    Layers,
+    /// Clippy with warnings denied.
+    Lint,
+    /// Checks licences, sources and bans of every dependency.
+    Deny,
+    /// Runs the fuzz targets.
+    Fuzz(fuzz::Arguments),
+}
+
+fn main() -> ExitCode {
+    let Arguments { command } = Arguments::parse();
+    let done = Host::find().and_then(|host| match command {
+        Command::Setup(arguments) => setup::run(&host, &arguments),
+        Command::Build(arguments) => build::run(&host, &arguments),
+        Command::Demo { keep } => {
+            world_runner::run(&host, "demo", if keep { &["--keep"] } else { &[] }, build::Profile::Dev)
+        }
+        Command::Test(arguments) => test::run(&host, &arguments),
+        Command::Bench { name, rounds, quick, only } => {
+            let rounds = rounds.to_string();
+            let mut words = vec![name.as_str(), "--rounds", &rounds];
+            if quick {
+                words.push("--quick");
+            }
+            if let Some(only) = &only {
+                words.extend(["--only", only]);
+            }
+            world_runner::run(&host, "bench", &words, build::Profile::Release)
+        }
+        Command::Layers => layers::run(&host),
+        Command::Lint => lint::run(&host),
+        Command::Deny => deny::run(&host),
+        Command::Fuzz(arguments) => fuzz::run(&host, &arguments),
+    });
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}

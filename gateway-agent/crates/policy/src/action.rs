@@ -30,6 +30,10 @@ pub struct Connect {
 pub struct Statement {
     /// The command, in snake case: `select`, `insert`, `drop_table`, `copy_to_program`.
     pub kind: &'static str,
+    /// Kinds of every command inside that runs, now or when it is called for: DML in a CTE, the actions of
+    /// MERGE and ON CONFLICT, what EXPLAIN ANALYZE, PREPARE, DECLARE, COPY (…) or CREATE … AS carries. A rule
+    /// against `delete` finds the DELETE in `WITH … INSERT` only by this list.
+    pub nested: Vec<&'static str>,
     /// The most dangerous class of anything inside: a CTE with DML makes a SELECT a write.
     pub class: Class,
     /// Every relation named anywhere, with the strongest use made of it.
@@ -51,7 +55,7 @@ pub struct Statement {
 }
 
 /// A session-local name.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize)]
 #[serde(tag = "type", content = "name", rename_all = "snake_case")]
 pub enum Named {
     Prepared(String),

@@ -2,14 +2,58 @@
 //!
 //! Pure and total: no clock, no file, no socket. The only maker of [`Permit`]: without one nothing reaches an
 //! upstream.
+//!
+//! A [`Policy`] is loaded from YAML, checked as a whole, and asked with [`Policy::decide`]. Default deny; deny
+//! beats approve beats allow; every verdict names the rules that made it. What a statement does comes in as a
+//! [`Statement`]; whatever could not be told about it counts as the most dangerous thing it could be.
+
+#![forbid(unsafe_code)]
+#![cfg_attr(
+    not(test),
+    deny(
+        clippy::unwrap_used,
+        clippy::expect_used,
+        clippy::panic,
+        clippy::indexing_slicing,
+        clippy::as_conversions
+    )
+)]
 
 mod action;
+pub mod builtin;
+mod catalog;
+mod check;
+mod diagnostic;
+mod evaluate;
+mod explain;
+mod facts;
+pub mod functions;
+pub mod kinds;
+mod mask_set;
+mod model;
+mod pattern;
+mod policy;
+mod raw;
+mod rule;
+mod settings;
+pub mod testing;
 mod verdict;
 
 pub use action::{
     Access, Action, Class, Column, ColumnUse, Connect, Lineage, Named, Outputs, RelationUse, Statement,
 };
+pub use diagnostic::Diagnostic;
+pub use explain::{Explanation, RuleNote};
+pub use model::{Host, Login, Resource, ResourceKind, SecretRef, Subject, Tls, TlsMode};
+pub use pattern::Glob;
+pub use policy::{Grant, Policy, Question, Source};
+pub use raw::RuleEffect;
 pub use verdict::{
-    Allow, ApprovalTerms, ColumnMasks, Denial, Effect, Limits, Obligations, OutputMasks, Permit, Recording,
-    UnixTime, Verdict,
+    Allow, ApprovalTerms, ColumnMasks, Denial, Effect, Limits, Obligations, OutputMask, OutputMasks, Permit,
+    Recording, UnixTime, Verdict,
 };
+
+/// JSON Schema of the policy language, generated from the types that read it.
+pub fn json_schema() -> serde_json::Value {
+    schemars::schema_for!(raw::RawPolicy).to_value()
+}

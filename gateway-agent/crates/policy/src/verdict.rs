@@ -5,6 +5,8 @@ use std::{fmt, sync::Arc, time::Duration};
 use mask::{Detectors, Transform};
 use serde::Serialize;
 
+use crate::pattern::ColumnPattern;
+
 /// Seconds since 1970-01-01 UTC. This crate never reads a clock.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, serde::Deserialize)]
 #[serde(transparent)]
@@ -45,6 +47,15 @@ impl Permit {
     pub fn resource(&self) -> &str {
         &self.resource
     }
+
+    /// An allow for the gateway's own reading of names (tables, columns, views) by the login that this permit
+    /// opens. The caller runs fixed catalogue queries only; nothing of them is shown to anyone.
+    pub fn own_catalogue_query(&self) -> Allow {
+        Allow {
+            permit: Self { resource: Arc::clone(&self.resource) },
+            obligations: Obligations { record: Recording::Results, ..Obligations::default() },
+        }
+    }
 }
 
 impl fmt::Debug for Permit {
@@ -73,27 +84,60 @@ pub enum OutputMasks {
     #[default]
     None,
     /// One entry per result column.
-    Columns(Vec<Option<Transform>>),
+    Columns(Vec<Option<OutputMask>>),
     /// Positions cannot be told: every column is masked unless the server names an unmasked base column as
     /// its origin.
     Unknown,
 }
 
-/// Which base columns are masked for one subject on one resource. Implemented by the policy; asked by masking.
+/// The mask of one result column that derives from masked base columns.
+///
+/// Showing a value in part or as a hash is safe for the value itself, not for what a job computes from it:
+/// the last four characters of `left(card, 8)` are another four, and the hash of
+/// `CASE WHEN false THEN card ELSE '4111' END` tells which hash means 4111. So both hold only where the
+/// server says that the result column is a table's column, unchanged.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct OutputMask(Transform);
+
+impl OutputMask {
+    pub fn new(transform: Transform) -> Self {
+        Self(transform)
+    }
+
+    /// What to do to the cells. `origin_named`: the row description gives this column a table (not 0) and an
+    /// attribute number above 0.
+    pub fn transform(self, origin_named: bool) -> Transform {
+        match self.0 {
+            Transform::Partial(_) | Transform::Hash if !origin_named => Transform::Redact,
+            transform => transform,
+        }
+    }
+}
+
+/// Which base columns are masked for one subject on one resource.
+#[derive(Debug)]
 pub struct ColumnMasks {
-    pub(crate) find: Box<dyn Fn(&str, &str, &str) -> Option<Transform> + Send + Sync>,
+    pub(crate) columns: Arc<[(ColumnPattern, Transform)]>,
 }
 
 impl ColumnMasks {
     /// The mask of `schema.relation.column`.
     pub fn find(&self, schema: &str, relation: &str, column: &str) -> Option<Transform> {
-        (self.find)(schema, relation, column)
+        self.strongest(Some(schema), Some(relation), column)
     }
-}
 
-impl fmt::Debug for ColumnMasks {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("ColumnMasks")
+    /// The mask of whatever a name could mean: what is not told is anything.
+    pub(crate) fn strongest(
+        &self,
+        schema: Option<&str>,
+        relation: Option<&str>,
+        column: &str,
+    ) -> Option<Transform> {
+        self.columns
+            .iter()
+            .filter(|(pattern, _)| pattern.may_match(schema, relation, column))
+            .map(|(_, transform)| *transform)
+            .reduce(Transform::stronger)
     }
 }
 

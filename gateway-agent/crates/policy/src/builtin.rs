@@ -1,0 +1,14 @@
+//! Ids of the decisions that no written rule makes.
+
+/// No rule allows it.
+pub const DEFAULT_DENY: &str = "builtin:default-deny";
+/// A masked column would decide which rows come back, or in what order.
+pub const MASKED_PREDICATE: &str = "builtin:masked-predicate";
+/// A masked value would be stored where no mask follows it.
+pub const LAUNDERING: &str = "builtin:laundering";
+/// The statement could not be understood. Given by whoever reads statements.
+pub const UNPARSABLE: &str = "builtin:unparsable";
+/// A session setting that statements are read by, or that is not known to be harmless, would change.
+pub const PINNED_SETTING: &str = "builtin:pinned-setting";
+/// The statement names more than can be looked at.
+pub const TOO_COMPLEX: &str = "builtin:too-complex";

@@ -1,0 +1,365 @@
+//! Rules and masks.
+
+use std::{
+    collections::BTreeSet,
+    sync::Arc,
+    time::{Duration, UNIX_EPOCH},
+};
+
+use mask::{Detector, Partial, Transform};
+
+use super::{Names, Placed, Scoped, check_name, check_unique};
+use crate::{
+    action::Class,
+    diagnostic::{Findings, Place, did_you_mean},
+    kinds,
+    mask_set::MaskSet,
+    pattern::{BadPattern, ColumnPattern, Glob, NamePattern},
+    raw::{RawApproval, RawMask, RawPolicy, RawRule, RawStatements, RuleEffect},
+    rule::{Matcher, Rule},
+    settings,
+    verdict::{ApprovalTerms, UnixTime},
+};
+
+const APPROVAL_WAIT: Duration = Duration::from_secs(600);
+
+pub(super) fn rules(
+    raws: &[(usize, RawPolicy)],
+    names: &Names,
+    findings: &mut Findings,
+) -> Vec<Placed<Arc<Rule>>> {
+    let mut seen = BTreeSet::new();
+    let mut rules = Vec::new();
+    for (source, raw) in raws {
+        for (index, raw) in raw.rules.iter().enumerate() {
+            let place = Place::new(*source, "rules", index);
+            check_name("rule", &raw.id, &place.at("id"), findings);
+            check_unique("rule id", &raw.id, &place.at("id"), &mut seen, findings);
+            rules.push(rule(raw, names, &place, findings));
+        }
+    }
+    rules
+}
+
+fn rule(raw: &RawRule, names: &Names, place: &Place, findings: &mut Findings) -> Placed<Arc<Rule>> {
+    let grants = raw.effect != RuleEffect::Deny;
+    if grants && raw.subjects.is_none() {
+        findings.add(
+            place.clone(),
+            format!("rule `{}` grants something but names no subjects", raw.id),
+            "add `subjects: [...]`",
+        );
+    }
+    if grants && raw.resources.is_none() {
+        findings.add(
+            place.clone(),
+            format!("rule `{}` grants something but names no resources", raw.id),
+            "add `resources: [...]`",
+        );
+    }
+    if !raw.connect && raw.statements.is_none() {
+        findings.add(
+            place.clone(),
+            format!("rule `{}` is empty: it names neither connect nor statements", raw.id),
+            "add `connect: true` or `statements: {classes: [...]}`",
+        );
+    }
+    if grants && raw.reason.is_some() {
+        findings.add(
+            place.at("reason"),
+            format!("rule `{}` does not deny, so nobody would see its reason", raw.id),
+            "drop it, or write a comment",
+        );
+    }
+    if !grants && raw.record.is_some() {
+        findings.add(
+            place.at("record"),
+            format!("rule `{}` denies, so there is nothing to record", raw.id),
+            "drop it: denials are always in the audit log",
+        );
+    }
+    if raw.limits.rows == Some(0) || raw.limits.bytes == Some(0) {
+        findings.add(
+            place.at("limits"),
+            "a limit of 0",
+            "leave the limit out for none, or write a deny rule",
+        );
+    }
+    let statements = raw.statements.as_ref().map(|raw_statements| {
+        matcher(&raw.id, raw.effect, raw_statements, &place.at("statements"), findings)
+    });
+    let item = Rule {
+        id: Arc::from(raw.id.as_str()),
+        effect: raw.effect,
+        connect: raw.connect,
+        statements,
+        limits: raw.limits,
+        record: raw.record.unwrap_or_default(),
+        expires: raw.expires.as_ref().and_then(|text| time(text, &place.at("expires"), findings)),
+        approval: approval(raw, &place.at("approval"), findings),
+        reason: raw.reason.clone(),
+    };
+    let owner = format!("rule `{}`", raw.id);
+    Placed {
+        subjects: subjects(&owner, raw.subjects.as_deref(), names, place, findings),
+        resources: resources(&owner, raw.resources.as_deref(), names, place, findings),
+        item: Arc::new(item),
+    }
+}
+
+fn matcher(
+    id: &str,
+    effect: RuleEffect,
+    raw: &RawStatements,
+    place: &Place,
+    findings: &mut Findings,
+) -> Matcher {
+    for (index, kind) in raw.kinds.iter().enumerate() {
+        if kinds::class_of(kind).is_none() {
+            findings.add(
+                place.at("kinds").at(index),
+                format!("unknown statement kind `{kind}`"),
+                did_you_mean(kind, kinds::all().map(|(_, kind)| kind)),
+            );
+        }
+    }
+    for (index, setting) in raw.settings.iter().enumerate() {
+        if settings::FIXED.iter().any(|fixed| Glob::new(setting).is_ok_and(|glob| glob.matches(fixed))) {
+            findings.add(
+                place.at("settings").at(index),
+                format!("`{setting}` would let go of a setting that statements are read by"),
+                format!("leave these alone: {}", settings::FIXED.join(", ")),
+            );
+        }
+    }
+    let matcher = Matcher {
+        classes: raw.classes.clone(),
+        kinds: raw.kinds.clone(),
+        relations: patterns(&raw.relations, &place.at("relations"), findings, |text| {
+            NamePattern::new(text, "public.orders")
+        }),
+        columns: patterns(&raw.columns, &place.at("columns"), findings, ColumnPattern::new),
+        functions: patterns(&raw.functions, &place.at("functions"), findings, |text| {
+            NamePattern::new(text, "billing.total_of")
+        }),
+        settings: patterns(&raw.settings, &place.at("settings"), findings, Glob::new),
+        opaque: raw.opaque,
+        catalog: raw.catalog.unwrap_or(raw.classes.contains(&Class::Read)),
+        masked_predicates: raw.masked_predicates,
+    };
+    let empty = matcher.names_no_command() && matcher.names_no_object() && !matcher.opaque;
+    if empty {
+        findings.add(
+            place.clone(),
+            format!("rule `{id}` is empty: it names no statements"),
+            "name classes or kinds, for example `classes: [read]`",
+        );
+    } else if effect != RuleEffect::Deny && matcher.names_no_command() {
+        findings.add(
+            place.clone(),
+            format!("rule `{id}` grants objects but names no commands on them"),
+            "add `classes: [read]`, or `kinds: [...]`",
+        );
+    }
+    if effect == RuleEffect::Deny && (raw.masked_predicates || raw.catalog.is_some()) {
+        findings.add(
+            place.clone(),
+            format!("rule `{id}` denies, so it cannot grant masked_predicates or catalog"),
+            "drop them here",
+        );
+    }
+    matcher
+}
+
+fn patterns<T>(
+    texts: &[String],
+    place: &Place,
+    findings: &mut Findings,
+    parse: impl Fn(&str) -> Result<T, BadPattern>,
+) -> Vec<T> {
+    let mut patterns = Vec::new();
+    for (index, text) in texts.iter().enumerate() {
+        match parse(text) {
+            Ok(pattern) => patterns.push(pattern),
+            Err(bad) => findings.add(place.at(index), bad.message, bad.hint),
+        }
+    }
+    patterns
+}
+
+fn time(text: &str, place: &Place, findings: &mut Findings) -> Option<UnixTime> {
+    let parsed = humantime::parse_rfc3339(text).ok().and_then(|time| time.duration_since(UNIX_EPOCH).ok());
+    if parsed.is_none() {
+        findings.add(
+            place.clone(),
+            format!("`{text}` is not a time"),
+            "write it in UTC like 2027-01-31T00:00:00Z",
+        );
+    }
+    parsed.map(|since| UnixTime(since.as_secs()))
+}
+
+fn approval(rule: &RawRule, place: &Place, findings: &mut Findings) -> ApprovalTerms {
+    let none = RawApproval { quorum: None, approvers: Vec::new(), expires_after: None };
+    let raw = rule.approval.as_ref().unwrap_or(&none);
+    if rule.approval.is_some() && rule.effect != RuleEffect::Approve {
+        findings.add(
+            place.clone(),
+            format!("rule `{}` is no approve rule", rule.id),
+            "write `effect: approve`, or drop `approval`",
+        );
+    }
+    let quorum = raw.quorum.unwrap_or(1);
+    if quorum == 0 {
+        findings.add(place.at("quorum"), "a quorum of 0 asks nobody", "write 1 or more, or `effect: allow`");
+    }
+    for (index, approver) in raw.approvers.iter().enumerate() {
+        let name = approver.strip_prefix('@').unwrap_or(approver);
+        check_name("user or @group", name, &place.at("approvers").at(index), findings);
+    }
+    let people: BTreeSet<_> = raw.approvers.iter().collect();
+    let only_users = !people.is_empty() && people.iter().all(|name| !name.starts_with('@'));
+    if only_users && usize::try_from(quorum).is_ok_and(|quorum| quorum > people.len()) {
+        findings.add(
+            place.at("quorum"),
+            format!("a quorum of {quorum} cannot be reached by {} approvers", people.len()),
+            "name more approvers, or a @group",
+        );
+    }
+    let expires_after = match raw.expires_after.as_deref().map(humantime::parse_duration) {
+        None => APPROVAL_WAIT,
+        Some(Ok(wait)) if !wait.is_zero() => wait,
+        Some(_) => {
+            findings.add(place.at("expires_after"), "not a length of time", "for example 10m or 1h 30m");
+            APPROVAL_WAIT
+        }
+    };
+    ApprovalTerms { quorum, approvers: raw.approvers.clone(), expires_after }
+}
+
+fn subjects(
+    owner: &str,
+    list: Option<&[String]>,
+    names: &Names,
+    place: &Place,
+    findings: &mut Findings,
+) -> Scoped {
+    let Some(list) = list else { return Scoped::All };
+    let place = place.at("subjects");
+    if list.is_empty() {
+        findings.add(place.clone(), format!("{owner} is for nobody"), "name subjects or groups");
+    }
+    let mut only = BTreeSet::new();
+    for (index, name) in list.iter().enumerate() {
+        if let Some(known) = names.subjects.get(name.as_str()) {
+            only.insert(known.clone());
+        } else if let Some(members) = names.groups.get(name) {
+            only.extend(members.iter().cloned());
+        } else {
+            let known =
+                names.subjects.iter().map(|name| &**name).chain(names.groups.keys().map(String::as_str));
+            findings.add(
+                place.at(index),
+                format!("{owner} names subject `{name}`, which is not defined"),
+                did_you_mean(name, known),
+            );
+        }
+    }
+    Scoped::Only(only)
+}
+
+fn resources(
+    owner: &str,
+    list: Option<&[String]>,
+    names: &Names,
+    place: &Place,
+    findings: &mut Findings,
+) -> Scoped {
+    let Some(list) = list else { return Scoped::All };
+    let place = place.at("resources");
+    if list.is_empty() {
+        findings.add(place.clone(), format!("{owner} is for no resource"), "name resources");
+    }
+    let mut only = BTreeSet::new();
+    for (index, name) in list.iter().enumerate() {
+        match names.resources.get(name.as_str()) {
+            Some(known) => drop(only.insert(known.clone())),
+            None => findings.add(
+                place.at(index),
+                format!("{owner} names resource `{name}`, which is not defined"),
+                did_you_mean(name, names.resources.iter().map(|name| &**name)),
+            ),
+        }
+    }
+    Scoped::Only(only)
+}
+
+/// A checked mask.
+pub(super) struct Mask {
+    columns: Vec<ColumnPattern>,
+    detectors: Vec<(Detector, Option<Partial>)>,
+    transform: Transform,
+}
+
+pub(super) fn masks(
+    raws: &[(usize, RawPolicy)],
+    names: &Names,
+    findings: &mut Findings,
+) -> Vec<Placed<Mask>> {
+    let mut seen = BTreeSet::new();
+    let mut masks = Vec::new();
+    for (source, raw) in raws {
+        for (index, raw) in raw.masks.iter().enumerate() {
+            let place = Place::new(*source, "masks", index);
+            check_name("mask", &raw.id, &place.at("id"), findings);
+            check_unique("mask id", &raw.id, &place.at("id"), &mut seen, findings);
+            let owner = format!("mask `{}`", raw.id);
+            masks.push(Placed {
+                subjects: subjects(&owner, raw.subjects.as_deref(), names, &place, findings),
+                resources: resources(&owner, raw.resources.as_deref(), names, &place, findings),
+                item: mask(raw, &place, findings),
+            });
+        }
+    }
+    masks
+}
+
+fn mask(raw: &RawMask, place: &Place, findings: &mut Findings) -> Mask {
+    if raw.columns.is_empty() && raw.detectors.is_empty() {
+        findings.add(place.clone(), format!("mask `{}` hides nothing", raw.id), "name columns or detectors");
+    }
+    let keep = match raw.transform {
+        Transform::Partial(partial) => Some(partial),
+        _ => None,
+    };
+    if !raw.detectors.is_empty() && matches!(raw.transform, Transform::Null | Transform::Hash) {
+        findings.add(
+            place.at("transform"),
+            format!("mask `{}`: what a detector finds inside a value is redacted or shown in part", raw.id),
+            "write `redact` or {partial: …} here, and columns in a mask of their own",
+        );
+    }
+    let mut detectors = Vec::new();
+    for (index, name) in raw.detectors.iter().enumerate() {
+        match Detector::named(name) {
+            Some(detector) => detectors.push((detector, keep)),
+            None => findings.add(
+                place.at("detectors").at(index),
+                format!("unknown detector `{name}`"),
+                did_you_mean(name, Detector::ALL.iter().map(|detector| detector.name())),
+            ),
+        }
+    }
+    let columns = patterns(&raw.columns, &place.at("columns"), findings, ColumnPattern::new);
+    Mask { columns, detectors, transform: raw.transform }
+}
+
+/// All the masks that apply to one subject on one resource, together.
+pub(super) fn mask_set<'a>(masks: impl Iterator<Item = &'a Mask>) -> Arc<MaskSet> {
+    let (mut columns, mut detectors) = (Vec::new(), Vec::new());
+    for mask in masks {
+        columns.extend(mask.columns.iter().map(|pattern| (pattern.clone(), mask.transform)));
+        detectors.extend(mask.detectors.iter().copied());
+    }
+    Arc::new(MaskSet::new(columns, &detectors))
+}

@@ -1,0 +1,64 @@
+//! The masks that apply to one subject on one resource.
+
+use std::sync::Arc;
+
+use mask::{Detector, Detectors, Partial, Transform};
+
+use crate::{
+    action::{Column, Lineage, Outputs},
+    pattern::ColumnPattern,
+    verdict::{ColumnMasks, OutputMask, OutputMasks},
+};
+
+#[derive(Debug)]
+pub(crate) struct MaskSet {
+    /// `None` when no column is masked.
+    pub(crate) columns: Option<Arc<ColumnMasks>>,
+    pub(crate) detectors: Option<Arc<Detectors>>,
+}
+
+impl MaskSet {
+    pub(crate) fn new(
+        columns: Vec<(ColumnPattern, Transform)>,
+        detectors: &[(Detector, Option<Partial>)],
+    ) -> Self {
+        Self {
+            columns: (!columns.is_empty()).then(|| Arc::new(ColumnMasks { columns: columns.into() })),
+            detectors: (!detectors.is_empty()).then(|| Arc::new(Detectors::new(detectors))),
+        }
+    }
+
+    /// The mask of whatever the column could be: a relation that is not told is any relation.
+    pub(crate) fn of(&self, column: &Column) -> Option<Transform> {
+        self.columns.as_ref()?.strongest(column.schema.as_deref(), column.relation.as_deref(), &column.name)
+    }
+
+    /// What has to happen to each result column.
+    pub(crate) fn outputs(&self, outputs: &Outputs, opaque: bool) -> OutputMasks {
+        if self.columns.is_none() {
+            return OutputMasks::None;
+        }
+        match outputs {
+            Outputs::None => OutputMasks::None,
+            Outputs::Unknown => OutputMasks::Unknown,
+            Outputs::Columns(_) if opaque => OutputMasks::Unknown,
+            Outputs::Columns(columns) => {
+                let masks: Vec<_> =
+                    columns.iter().map(|lineage| self.of_lineage(lineage).map(OutputMask::new)).collect();
+                match masks.iter().any(Option::is_some) {
+                    true => OutputMasks::Columns(masks),
+                    false => OutputMasks::None,
+                }
+            }
+        }
+    }
+
+    fn of_lineage(&self, lineage: &Lineage) -> Option<Transform> {
+        match lineage {
+            Lineage::Unknown => Some(Transform::Redact),
+            Lineage::Known(columns) => {
+                columns.iter().filter_map(|column| self.of(column)).reduce(Transform::stronger)
+            }
+        }
+    }
+}

@@ -1,0 +1,144 @@
+//! Subjects and resources, checked.
+
+use std::{fmt, net::IpAddr, path::PathBuf, sync::Arc};
+
+use ipnet::IpNet;
+use serde_json::Value;
+
+use crate::pattern::Glob;
+
+/// Who: the name policy gives to a set of verified claims.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Subject {
+    pub name: Arc<str>,
+}
+
+/// Which tokens are a subject.
+#[derive(Debug)]
+pub(crate) struct SubjectMatch {
+    pub(crate) subject: Arc<Subject>,
+    pub(crate) issuer: String,
+    pub(crate) claims: Vec<(String, Vec<Glob>)>,
+}
+
+impl SubjectMatch {
+    pub(crate) fn matches(&self, issuer: &str, claims: &Value) -> bool {
+        self.issuer == issuer
+            && self.claims.iter().all(|(name, wanted)| {
+                let found = match name.starts_with('/') {
+                    true => claims.pointer(name),
+                    false => claims.get(name),
+                };
+                found.is_some_and(|found| claim_matches(wanted, found))
+            })
+    }
+}
+
+fn claim_matches(wanted: &[Glob], found: &Value) -> bool {
+    let one = |text: &str| wanted.iter().any(|glob| glob.matches(text));
+    match found {
+        Value::String(text) => one(text),
+        Value::Bool(value) => one(&value.to_string()),
+        Value::Number(number) => one(&number.to_string()),
+        Value::Array(list) => list.iter().any(|item| !item.is_array() && claim_matches(wanted, item)),
+        Value::Null | Value::Object(_) => false,
+    }
+}
+
+/// What: a named upstream.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Resource {
+    pub name: Arc<str>,
+    pub kind: ResourceKind,
+    /// Addresses, networks and names by which jobs reach it.
+    pub hosts: Vec<Host>,
+    pub ports: Vec<u16>,
+    pub databases: Vec<Glob>,
+    pub login: Login,
+    pub tls: Tls,
+    /// Schemas in which unqualified names are looked up after pg_catalog, in order.
+    pub search_path: Vec<String>,
+}
+
+impl Resource {
+    /// Whether an address and port belong to it. Hosts given by name are the caller's to resolve.
+    pub fn is_at(&self, address: IpAddr, port: u16) -> bool {
+        let here = |host: &Host| matches!(host, Host::Net(net) if net.contains(&address.to_canonical()));
+        self.ports.contains(&port) && self.hosts.iter().any(here)
+    }
+
+    /// Whether jobs may name this database.
+    pub fn has_database(&self, database: &str) -> bool {
+        self.databases.iter().any(|glob| glob.matches(database))
+    }
+}
+
+/// The protocol an upstream speaks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ResourceKind {
+    Postgres,
+}
+
+impl fmt::Display for ResourceKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Postgres => f.write_str("postgres"),
+        }
+    }
+}
+
+/// Where an upstream is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Host {
+    /// An address (a network of one) or a network.
+    Net(IpNet),
+    /// A DNS name, lower case.
+    Name(String),
+}
+
+impl fmt::Display for Host {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Net(net) if net.prefix_len() == net.max_prefix_len() => write!(f, "{}", net.addr()),
+            Self::Net(net) => write!(f, "{net}"),
+            Self::Name(name) => f.write_str(name),
+        }
+    }
+}
+
+/// The gateway's own account upstream.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Login {
+    pub user: String,
+    pub password: SecretRef,
+}
+
+/// Where a secret is kept; never the secret.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum SecretRef {
+    File(PathBuf),
+    /// Environment variable of the agent.
+    Env(String),
+    /// systemd credential of the agent's unit.
+    Credential(String),
+}
+
+/// TLS towards the upstream.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Tls {
+    pub mode: TlsMode,
+    /// Name the certificate must carry; `None` = the host that the job named.
+    pub server_name: Option<String>,
+    /// PEM certificates to trust instead of the host's own.
+    pub ca: Option<PathBuf>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TlsMode {
+    /// Certificate chain and name.
+    VerifyFull,
+    /// Certificate chain only.
+    VerifyCa,
+    /// Clear text.
+    Disable,
+}

@@ -1,0 +1,295 @@
+//! The policy language as it is written. Nothing here has been checked beyond its shape; `check` does that.
+
+use std::{borrow::Cow, collections::BTreeMap, fmt};
+
+use mask::Transform;
+use schemars::JsonSchema;
+use serde::{Deserialize, Deserializer, de};
+
+use crate::{
+    action::Class,
+    verdict::{Limits, Recording},
+};
+
+/// A policy: who may do what on which upstream, and what of the answer they see.
+///
+/// Whatever no rule allows is denied; deny beats approve beats allow.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+#[schemars(title = "gateway policy")]
+pub(crate) struct RawPolicy {
+    /// Version of the language: 1.
+    #[schemars(range(min = 1, max = 1))]
+    pub(crate) version: u32,
+    /// Names for sets of verified claims. The first subject that a token matches is the job's.
+    #[serde(default)]
+    pub(crate) subjects: Vec<RawSubject>,
+    /// Names for sets of subjects.
+    #[serde(default)]
+    pub(crate) groups: Vec<RawGroup>,
+    /// Upstreams.
+    #[serde(default)]
+    pub(crate) resources: Vec<RawResource>,
+    #[serde(default)]
+    pub(crate) rules: Vec<RawRule>,
+    #[serde(default)]
+    pub(crate) masks: Vec<RawMask>,
+}
+
+/// A name for a set of verified claims.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct RawSubject {
+    pub(crate) name: String,
+    /// The token's `iss`, exactly.
+    pub(crate) issuer: String,
+    /// All must match. A key that starts with `/` is a JSON pointer into nested claims. Values may use `*`
+    /// and `?`; of a list, one has to match; of a claim that is a list, one element has to match.
+    pub(crate) claims: RawClaims,
+}
+
+/// A name for a set of subjects and other groups.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct RawGroup {
+    pub(crate) name: String,
+    /// Subjects and groups.
+    pub(crate) members: Vec<String>,
+}
+
+/// An upstream.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct RawResource {
+    pub(crate) name: String,
+    pub(crate) kind: RawKind,
+    /// Addresses, networks and names by which jobs reach it.
+    pub(crate) hosts: Vec<String>,
+    /// Default 5432.
+    #[serde(default)]
+    pub(crate) ports: Vec<u16>,
+    /// Databases that jobs may name; `*` and `?` are wildcards.
+    pub(crate) databases: Vec<String>,
+    pub(crate) login: RawLogin,
+    pub(crate) tls: RawTls,
+    /// Schemas in which the server looks up unqualified names after pg_catalog. Default: public.
+    pub(crate) search_path: Option<Vec<String>>,
+}
+
+/// The protocol an upstream speaks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum RawKind {
+    Postgres,
+}
+
+/// The gateway's own account upstream.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct RawLogin {
+    pub(crate) user: String,
+    pub(crate) password: RawSecret,
+}
+
+/// Where a secret is kept; exactly one of these.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+#[schemars(extend("minProperties" = 1, "maxProperties" = 1))]
+pub(crate) struct RawSecret {
+    /// Absolute path of a file.
+    pub(crate) file: Option<String>,
+    /// Environment variable of the agent.
+    pub(crate) env: Option<String>,
+    /// Name of a systemd credential of the agent's unit.
+    pub(crate) credential: Option<String>,
+}
+
+/// TLS towards the upstream. Written out always: there is no default to forget.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct RawTls {
+    pub(crate) mode: RawTlsMode,
+    /// Name the certificate must carry. Default: the host that the job named.
+    pub(crate) server_name: Option<String>,
+    /// Absolute path of PEM certificates to trust instead of the host's own.
+    pub(crate) ca: Option<String>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum RawTlsMode {
+    /// Certificate chain and name.
+    VerifyFull,
+    /// Certificate chain only.
+    VerifyCa,
+    /// Clear text: only for an upstream on the same host or in a tunnel.
+    Disable,
+}
+
+/// What some subjects may or may not do on some resources.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct RawRule {
+    /// Appears in verdicts, errors and the audit log.
+    pub(crate) id: String,
+    pub(crate) effect: RuleEffect,
+    /// Subjects and groups. A deny rule without it is for everyone.
+    pub(crate) subjects: Option<Vec<String>>,
+    /// Resources. A deny rule without it is for all of them.
+    pub(crate) resources: Option<Vec<String>>,
+    /// Opening a session.
+    #[serde(default)]
+    pub(crate) connect: bool,
+    /// Statements, by what they do and to what.
+    pub(crate) statements: Option<RawStatements>,
+    /// Bounds on each result. Of several rules that allow a statement the strictest count.
+    #[serde(default)]
+    pub(crate) limits: Limits,
+    /// What is recorded. Of several rules that allow a statement the one that records most counts.
+    pub(crate) record: Option<Recording>,
+    /// RFC 3339 time from which the rule no longer counts.
+    #[schemars(extend("format" = "date-time"))]
+    pub(crate) expires: Option<String>,
+    /// For approve rules: who has to agree.
+    pub(crate) approval: Option<RawApproval>,
+    /// For deny rules: what the person at the client is told.
+    pub(crate) reason: Option<String>,
+}
+
+/// What a rule does with what it matches.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, serde::Serialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum RuleEffect {
+    /// Grants what it names.
+    Allow,
+    /// Grants what it names once people have agreed, each time.
+    Approve,
+    /// Refuses every statement that touches what it names.
+    Deny,
+}
+
+/// Statements, by what they do and to what.
+///
+/// An allow rule grants these commands on these objects; a statement is allowed when allow rules together
+/// cover every command, relation, column, function and setting in it. A deny or approve rule applies to a
+/// statement as soon as one of its commands touches one of the objects, or, with no objects named, to
+/// every statement with one of the commands.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct RawStatements {
+    /// Commands by class.
+    pub(crate) classes: Vec<Class>,
+    /// Commands by name: `delete`, `drop_table`.
+    pub(crate) kinds: Vec<String>,
+    /// `schema.relation` with wildcards: whole relations.
+    pub(crate) relations: Vec<String>,
+    /// `schema.relation.column` with wildcards: these columns and no others of the relation.
+    pub(crate) columns: Vec<String>,
+    /// `schema.function` with wildcards. Functions that only compute need no mention.
+    pub(crate) functions: Vec<String>,
+    /// Session settings that may be changed besides the harmless ones.
+    pub(crate) settings: Vec<String>,
+    /// Also statements that cannot be seen through: DO blocks, dynamic SQL.
+    pub(crate) opaque: bool,
+    /// Definitions in pg_catalog and information_schema may be read. Default: true where reads are allowed.
+    pub(crate) catalog: Option<bool>,
+    /// Masked columns may decide which rows come back: filters, joins, orderings. That tells their values
+    /// to whoever asks often enough.
+    pub(crate) masked_predicates: bool,
+}
+
+/// Who has to agree.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct RawApproval {
+    /// Distinct people. Default 1.
+    #[schemars(range(min = 1))]
+    pub(crate) quorum: Option<u32>,
+    /// Users and `@groups` of the host. Default: whoever the agent's configuration lets approve.
+    #[serde(default)]
+    pub(crate) approvers: Vec<String>,
+    /// How long a request waits, `10m` by default; then it is a deny.
+    pub(crate) expires_after: Option<String>,
+}
+
+/// What of the answers is hidden.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct RawMask {
+    pub(crate) id: String,
+    /// Subjects and groups; everyone when missing.
+    pub(crate) subjects: Option<Vec<String>>,
+    /// Resources; all when missing.
+    pub(crate) resources: Option<Vec<String>>,
+    /// `schema.relation.column` with wildcards.
+    #[serde(default)]
+    pub(crate) columns: Vec<String>,
+    /// Recognisers that look into every value: email, card, iban, phone, aws_access_key, github_token,
+    /// slack_token, stripe_key, gcp_key, private_key, jwt.
+    #[serde(default)]
+    pub(crate) detectors: Vec<String>,
+    /// How values are hidden. Of several masks the one that shows least counts.
+    pub(crate) transform: Transform,
+}
+
+/// Claims by name.
+#[derive(Debug, Default, Deserialize)]
+#[serde(transparent)]
+pub(crate) struct RawClaims(pub(crate) BTreeMap<String, ClaimValues>);
+
+/// One value or a list of them.
+#[derive(Debug)]
+pub(crate) struct ClaimValues(pub(crate) Vec<String>);
+
+impl<'de> Deserialize<'de> for ClaimValues {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Visitor;
+        impl<'de> de::Visitor<'de> for Visitor {
+            type Value = ClaimValues;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("text, a whole number, true, false or a list of those")
+            }
+
+            fn visit_str<E: de::Error>(self, text: &str) -> Result<ClaimValues, E> {
+                Ok(ClaimValues(vec![text.to_owned()]))
+            }
+
+            fn visit_bool<E: de::Error>(self, value: bool) -> Result<ClaimValues, E> {
+                Ok(ClaimValues(vec![value.to_string()]))
+            }
+
+            fn visit_u64<E: de::Error>(self, value: u64) -> Result<ClaimValues, E> {
+                Ok(ClaimValues(vec![value.to_string()]))
+            }
+
+            fn visit_i64<E: de::Error>(self, value: i64) -> Result<ClaimValues, E> {
+                Ok(ClaimValues(vec![value.to_string()]))
+            }
+
+            fn visit_seq<A: de::SeqAccess<'de>>(self, mut list: A) -> Result<ClaimValues, A::Error> {
+                let mut values = Vec::new();
+                while let Some(ClaimValues(mut one)) = list.next_element()? {
+                    values.append(&mut one);
+                }
+                Ok(ClaimValues(values))
+            }
+        }
+        deserializer.deserialize_any(Visitor)
+    }
+}
+
+impl JsonSchema for RawClaims {
+    fn schema_name() -> Cow<'static, str> {
+        "Claims".into()
+    }
+
+    fn json_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
+        let one = serde_json::json!({ "type": ["string", "integer", "boolean"] });
+        schemars::json_schema!({
+            "type": "object",
+            "minProperties": 1,
+            "additionalProperties": { "anyOf": [one, { "type": "array", "items": one, "minItems": 1 }] }
+        })
+    }
+}

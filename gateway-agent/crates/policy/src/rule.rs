@@ -1,0 +1,105 @@
+//! A checked rule, and what of a statement it speaks for.
+
+use std::sync::Arc;
+
+use crate::{
+    action::Class,
+    kinds,
+    pattern::{ColumnPattern, Glob, NamePattern},
+    raw::RuleEffect,
+    verdict::{ApprovalTerms, Limits, Recording, UnixTime},
+};
+
+#[derive(Debug)]
+pub(crate) struct Rule {
+    pub(crate) id: Arc<str>,
+    pub(crate) effect: RuleEffect,
+    pub(crate) connect: bool,
+    pub(crate) statements: Option<Matcher>,
+    pub(crate) limits: Limits,
+    pub(crate) record: Recording,
+    pub(crate) expires: Option<UnixTime>,
+    pub(crate) approval: ApprovalTerms,
+    pub(crate) reason: Option<String>,
+}
+
+impl Rule {
+    pub(crate) fn is_expired(&self, now: UnixTime) -> bool {
+        self.expires.is_some_and(|expires| expires <= now)
+    }
+}
+
+/// The commands and objects that a rule names.
+#[derive(Debug, Default)]
+pub(crate) struct Matcher {
+    pub(crate) classes: Vec<Class>,
+    pub(crate) kinds: Vec<String>,
+    pub(crate) relations: Vec<NamePattern>,
+    pub(crate) columns: Vec<ColumnPattern>,
+    pub(crate) functions: Vec<NamePattern>,
+    pub(crate) settings: Vec<Glob>,
+    pub(crate) opaque: bool,
+    pub(crate) catalog: bool,
+    pub(crate) masked_predicates: bool,
+}
+
+/// One command of a statement.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Command<'a> {
+    /// `None`: no command, but something else inside raises the statement to this class: `nextval()`,
+    /// FOR UPDATE.
+    pub(crate) kind: Option<&'a str>,
+    pub(crate) class: Class,
+}
+
+impl Command<'_> {
+    pub(crate) fn name(&self) -> &str {
+        self.kind.unwrap_or("something inside")
+    }
+
+    /// Whether this command changes, defines or otherwise uses up what it names.
+    pub(crate) fn acts(&self) -> bool {
+        !matches!(self.class, Class::Transaction | Class::Session | Class::Read)
+    }
+
+    /// Whether a relation that is only read is still what this command is about: copying it to a program is,
+    /// selecting from it to fill another table is not.
+    pub(crate) fn is_about_what_it_reads(&self) -> bool {
+        !matches!(self.class, Class::Write | Class::Ddl)
+    }
+}
+
+impl Matcher {
+    /// As a grant: the rule names this command.
+    pub(crate) fn grants_command(&self, command: Command<'_>) -> bool {
+        self.classes.contains(&command.class)
+            || command.kind.is_some_and(|kind| self.kinds.iter().any(|named| named == kind))
+    }
+
+    /// As a grant: the rule names some reading command.
+    pub(crate) fn grants_reads(&self) -> bool {
+        let reads = |kind: &String| kinds::class_of(kind) == Some(Class::Read);
+        self.classes.contains(&Class::Read) || self.kinds.iter().any(reads)
+    }
+
+    /// As a restriction: the rule could mean this command. A rule that names none means all.
+    pub(crate) fn may_mean_command(&self, command: Command<'_>) -> bool {
+        self.names_no_command() || self.grants_command(command)
+    }
+
+    /// As a restriction: the rule could mean reading.
+    pub(crate) fn may_mean_reads(&self) -> bool {
+        self.names_no_command() || self.grants_reads()
+    }
+
+    pub(crate) fn names_no_object(&self) -> bool {
+        self.relations.is_empty()
+            && self.columns.is_empty()
+            && self.functions.is_empty()
+            && self.settings.is_empty()
+    }
+
+    pub(crate) fn names_no_command(&self) -> bool {
+        self.classes.is_empty() && self.kinds.is_empty()
+    }
+}

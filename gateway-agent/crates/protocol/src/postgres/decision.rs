@@ -1,0 +1,120 @@
+//! What the driver answers to an Ask, and what masking needs to know.
+
+use std::{any::Any, sync::Arc};
+
+use policy::{Allow, Named};
+
+/// An allow for one query text: everything in it was allowed.
+#[derive(Debug)]
+pub struct Decision {
+    /// One entry per statement of the text, in order; none for an empty text. A result that belongs to no
+    /// entry ends the session.
+    pub statements: Vec<Allowed>,
+    /// The [`Session::set_epoch`](super::Session::set_epoch) this was decided under. An answer of another epoch
+    /// does not count: the statement is asked again.
+    pub epoch: u64,
+    /// The driver's own; comes back in events through the decision, never looked at.
+    pub context: Arc<dyn Any + Send + Sync>,
+}
+
+/// One allowed statement.
+#[derive(Debug)]
+pub struct Allowed {
+    pub allow: Allow,
+    /// The rules that allowed it, for the message when a limit is hit.
+    pub rules: Vec<Arc<str>>,
+    /// `policy::Statement::defines`: a name that SQL itself gives to a prepared statement or cursor. From then
+    /// on the protocol cannot use that name, which keeps the two name spaces apart.
+    pub defines: Option<Named>,
+    /// `policy::Statement::refers`: it means what that name means when it runs, so every Execute asks again.
+    pub refers: Option<Named>,
+    /// Of a COPY … TO STDOUT: what its data looks like. `None` there means unknown: where anything would have
+    /// to be masked, the data is withheld and the job gets an error.
+    pub copy: Option<CopyOptions>,
+}
+
+/// The format of COPY … TO STDOUT.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum CopyOptions {
+    /// `FORMAT text`, the default.
+    Text(CopyText),
+    /// `FORMAT csv`.
+    Csv { text: CopyText, quote: u8, escape: u8 },
+    /// `FORMAT binary`. It does not name types: what is masked becomes NULL.
+    Binary,
+}
+
+/// What the two textual COPY formats share.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CopyText {
+    pub delimiter: u8,
+    /// The marker of NULL.
+    pub null: Vec<u8>,
+    /// The first line holds column names.
+    pub header: bool,
+}
+
+impl CopyOptions {
+    /// `FORMAT text` with nothing else said.
+    pub fn text() -> Self {
+        Self::Text(CopyText { delimiter: b'\t', null: b"\\N".to_vec(), header: false })
+    }
+
+    /// `FORMAT csv` with nothing else said.
+    pub fn csv() -> Self {
+        Self::Csv {
+            text: CopyText { delimiter: b',', null: Vec::new(), header: false },
+            quote: b'"',
+            escape: b'"',
+        }
+    }
+}
+
+/// Names behind the (table oid, attribute number) pairs in row descriptions.
+pub trait Origins {
+    /// Calls `with` with the column; does not call it when the catalogue does not know the pair.
+    fn origin(&self, table_oid: u32, attnum: i16, with: &mut dyn FnMut(Origin<'_>));
+}
+
+/// Knows no column: everything that depends on a column's origin is masked.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct NoOrigins;
+
+impl Origins for NoOrigins {
+    fn origin(&self, _: u32, _: i16, _: &mut dyn FnMut(Origin<'_>)) {}
+}
+
+/// A column as the catalogue knows it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Origin<'a> {
+    pub schema: &'a str,
+    pub relation: &'a str,
+    pub column: &'a str,
+    /// It belongs to a table that stores it: not to a view or materialised view, whose columns come from
+    /// elsewhere. Only a base column can prove that a column of unknown lineage needs no mask.
+    pub base: bool,
+}
+
+/// A refusal in the words that the client sees. `sqlstate` is five letters or digits.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Refusal {
+    pub sqlstate: &'static str,
+    pub message: String,
+    pub detail: Option<String>,
+    pub hint: Option<String>,
+}
+
+impl Refusal {
+    /// SQLSTATE of a refusal by policy.
+    pub const DENIED: &'static str = "42501";
+
+    /// `denied by policy rule <rule>: <reason>`, SQLSTATE 42501.
+    pub fn policy(rule: &str, reason: &str, hint: Option<String>) -> Self {
+        Self {
+            sqlstate: Self::DENIED,
+            message: format!("denied by policy rule {rule}: {reason}"),
+            detail: None,
+            hint,
+        }
+    }
+}

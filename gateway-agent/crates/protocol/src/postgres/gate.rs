@@ -1,0 +1,225 @@
+//! From SQL text to one ruling: analyse every statement, ask policy about each, take the strictest answer.
+//!
+//! Pure, and as deep as the text nests: run it on a thread with a large stack.
+
+use std::sync::Arc;
+
+use policy::{
+    Action, ApprovalTerms, Class, Denial, Effect, Grant, Named, Policy, Question, Resource, Statement,
+    Subject, UnixTime,
+};
+
+use super::{
+    Allowed,
+    sql::{self, Catalogue},
+};
+
+/// Everything a ruling depends on besides the text.
+pub struct Context<'a> {
+    pub policy: &'a Policy,
+    pub subject: &'a Subject,
+    pub resource: &'a Resource,
+    pub catalogue: &'a Catalogue,
+    pub now: UnixTime,
+    /// A human's agreement to exactly this text.
+    pub grant: Option<&'a Grant>,
+    /// Longest SQL text analysed, in bytes.
+    pub max_bytes: usize,
+}
+
+/// The answer to one SQL string, which may hold several statements.
+#[derive(Debug)]
+pub struct Ruling {
+    pub outcome: Outcome,
+    /// Ids of the rules that decided, each once.
+    pub rules: Vec<Arc<str>>,
+    /// Kinds of the statements, in order.
+    pub kinds: Vec<&'static str>,
+    /// Earliest moment at which the answer may change by itself.
+    pub valid_until: Option<UnixTime>,
+    /// The same text gets the same answer in every session of this subject on this resource, until the
+    /// policy or the catalogue changes.
+    pub cacheable: bool,
+    /// Names that `names` did not know. With them the answer could be another one.
+    pub unresolved: Vec<Named>,
+    /// Running it changes what names mean.
+    pub changes_catalogue: bool,
+}
+
+#[derive(Debug)]
+pub enum Outcome {
+    Allow(Vec<Allowed>),
+    Approve(ApprovalTerms),
+    Deny(Denial),
+}
+
+/// Decides `sql`. `names` finds the text behind a prepared statement or cursor of the session.
+pub fn decide(cx: &Context<'_>, sql: &str, names: &dyn Fn(&Named) -> Option<String>) -> Ruling {
+    let statements = match sql::analyse(sql, cx.catalogue, cx.max_bytes) {
+        Ok(statements) => statements,
+        Err(refused) => {
+            return Ruling::deny("builtin:unparsable", Denial { reason: refused.reason, hint: refused.hint });
+        }
+    };
+    let mut ruling = Ruling {
+        outcome: Outcome::Allow(Vec::with_capacity(statements.len())),
+        rules: Vec::new(),
+        kinds: statements.iter().map(|s| s.kind).collect(),
+        valid_until: None,
+        cacheable: true,
+        unresolved: Vec::new(),
+        changes_catalogue: false,
+    };
+    for (index, statement) in statements.iter().enumerate() {
+        ruling.changes_catalogue |= changes_catalogue(statement);
+        if let Some(name) = &statement.refers {
+            ruling.cacheable = false;
+            let defined_here = || statements.iter().take(index).any(|s| s.defines.as_ref() == Some(name));
+            match names(name) {
+                // The definition stands in the same string and is decided with it.
+                None if defined_here() => {}
+                None => {
+                    ruling.unresolved.push(name.clone());
+                    ruling.note(&["builtin:unknown-name".into()], None);
+                    ruling.refuse(Denial {
+                        reason: format!("{} was not made in this session", describe(name)),
+                        hint: "Create it through this connection first.".to_owned(),
+                    });
+                }
+                Some(text) => ruling.take_definition(cx, &text),
+            }
+        }
+        ruling.take(cx, sql, index, statement.clone());
+    }
+    ruling
+}
+
+impl Ruling {
+    fn deny(rule: &str, denial: Denial) -> Self {
+        Self {
+            outcome: Outcome::Deny(denial),
+            rules: vec![rule.into()],
+            kinds: Vec::new(),
+            valid_until: None,
+            cacheable: true,
+            unresolved: Vec::new(),
+            changes_catalogue: false,
+        }
+    }
+
+    /// The statement behind a name is decided anew: policy may have changed since it was made.
+    fn take_definition(&mut self, cx: &Context<'_>, text: &str) {
+        match sql::analyse(text, cx.catalogue, cx.max_bytes) {
+            Ok(statements) => {
+                for statement in statements {
+                    let verdict = ask(cx, &Action::Statement(statement));
+                    self.note(&verdict.rules, verdict.valid_until);
+                    match verdict.effect {
+                        Effect::Allow(_) => {}
+                        Effect::Approve(terms) => self.need_approval(terms),
+                        Effect::Deny(denial) => self.refuse(denial),
+                    }
+                }
+            }
+            Err(refused) => self.refuse(Denial { reason: refused.reason, hint: refused.hint }),
+        }
+    }
+
+    fn take(&mut self, cx: &Context<'_>, sql: &str, index: usize, statement: Statement) {
+        let action = Action::Statement(statement);
+        let verdict = ask(cx, &action);
+        self.note(&verdict.rules, verdict.valid_until);
+        match verdict.effect {
+            Effect::Allow(allow) => {
+                if let (Outcome::Allow(allowed), Action::Statement(statement)) = (&mut self.outcome, action) {
+                    let copy =
+                        (statement.kind == "copy_to_stdout").then(|| sql::copy_options(sql, index)).flatten();
+                    allowed.push(Allowed {
+                        allow,
+                        rules: verdict.rules,
+                        defines: statement.defines,
+                        refers: statement.refers,
+                        copy,
+                    });
+                }
+            }
+            Effect::Approve(terms) => self.need_approval(terms),
+            Effect::Deny(denial) => self.refuse(denial),
+        }
+    }
+
+    fn note(&mut self, rules: &[Arc<str>], valid_until: Option<UnixTime>) {
+        for rule in rules {
+            if !self.rules.contains(rule) {
+                self.rules.push(Arc::clone(rule));
+            }
+        }
+        self.valid_until = match (self.valid_until, valid_until) {
+            (Some(a), Some(b)) => Some(a.min(b)),
+            (a, b) => a.or(b),
+        };
+    }
+
+    fn refuse(&mut self, denial: Denial) {
+        // The first reason is the one the user reads.
+        if !matches!(self.outcome, Outcome::Deny(_)) {
+            self.outcome = Outcome::Deny(denial);
+        }
+    }
+
+    fn need_approval(&mut self, terms: ApprovalTerms) {
+        match &mut self.outcome {
+            Outcome::Allow(_) => self.outcome = Outcome::Approve(terms),
+            Outcome::Approve(earlier) => match stricter(earlier, terms) {
+                Some(both) => *earlier = both,
+                None => self.refuse(Denial {
+                    reason: "the statements need approval by different people".to_owned(),
+                    hint: "Send them one by one.".to_owned(),
+                }),
+            },
+            Outcome::Deny(_) => {}
+        }
+    }
+}
+
+fn ask(cx: &Context<'_>, action: &Action) -> policy::Verdict {
+    cx.policy.decide(&Question {
+        subject: cx.subject,
+        resource: cx.resource,
+        action,
+        now: cx.now,
+        grant: cx.grant,
+    })
+}
+
+/// Terms that satisfy both: the larger quorum, the shorter wait, and people whom both name; `None` when there are
+/// none, since an empty list would mean anyone.
+fn stricter(a: &ApprovalTerms, b: ApprovalTerms) -> Option<ApprovalTerms> {
+    let approvers = match (a.approvers.is_empty(), b.approvers.is_empty()) {
+        (true, _) => b.approvers,
+        (_, true) => a.approvers.clone(),
+        _ => {
+            let both: Vec<_> = a.approvers.iter().filter(|who| b.approvers.contains(who)).cloned().collect();
+            if both.is_empty() {
+                return None;
+            }
+            both
+        }
+    };
+    Some(ApprovalTerms {
+        quorum: a.quorum.max(b.quorum),
+        approvers,
+        expires_after: a.expires_after.min(b.expires_after),
+    })
+}
+
+fn changes_catalogue(statement: &Statement) -> bool {
+    matches!(statement.class, Class::Ddl | Class::Privilege | Class::Code)
+}
+
+fn describe(name: &Named) -> String {
+    match name {
+        Named::Prepared(name) => format!("prepared statement \"{name}\""),
+        Named::Cursor(name) => format!("cursor \"{name}\""),
+    }
+}

@@ -1,0 +1,488 @@
+//! COPY … TO STDOUT data, rewritten.
+//!
+//! The server sends one row per CopyData message; data of which that is not true is malformed, and ends the
+//! session. COPY names neither types nor origins: masks count by position, and what has no textual form
+//! becomes NULL.
+
+use std::sync::Arc;
+
+use mask::{Detectors, Key, Masked, Transform};
+use policy::{Obligations, OutputMasks, Recording};
+
+use super::row::{Rewriter, Row, value};
+use crate::postgres::{
+    CopyOptions, CopyText,
+    message::{Malformed, Reader},
+};
+
+/// A running COPY to the job.
+#[derive(Debug)]
+pub(crate) struct CopyOut {
+    options: CopyOptions,
+    /// One per column.
+    masks: Vec<Option<Transform>>,
+    detectors: Option<Arc<Detectors>>,
+    pub(crate) record: bool,
+    /// No data came yet: what comes first may be, or begin with, a header.
+    first: bool,
+    cell: Vec<u8>,
+    masked: Vec<u8>,
+}
+
+/// Nothing in the obligations needs to look at the data of a COPY.
+pub(crate) fn untouched(obligations: &Obligations) -> bool {
+    matches!(obligations.outputs, OutputMasks::None)
+        && obligations.detectors.is_none()
+        && obligations.record != Recording::Results
+}
+
+impl CopyOut {
+    /// From the body of the CopyOutResponse. `None` when masks or detectors apply and the format is not known, or is not what
+    /// the server says: then nothing of the data may be shown.
+    pub(crate) fn new(obligations: &Obligations, options: Option<&CopyOptions>, body: &[u8]) -> Option<Self> {
+        let mut reader = Reader::new(body);
+        let binary = reader.u8().ok()? != 0;
+        let columns = reader.i16_list().ok()?.len();
+        let masks = match &obligations.outputs {
+            OutputMasks::None => vec![None; columns],
+            OutputMasks::Columns(masks) if masks.len() == columns => {
+                masks.iter().map(|mask| mask.map(|mask| mask.transform(false))).collect()
+            }
+            OutputMasks::Columns(_) | OutputMasks::Unknown => vec![Some(Transform::Redact); columns],
+        };
+        let looked_at = obligations.detectors.is_some() || masks.iter().any(Option::is_some);
+        let options = match options {
+            Some(options) if binary == matches!(options, CopyOptions::Binary) => options.clone(),
+            _ if looked_at => return None,
+            _ => CopyOptions::Binary,
+        };
+        Some(Self {
+            options,
+            masks,
+            detectors: obligations.detectors.clone(),
+            record: obligations.record == Recording::Results,
+            first: true,
+            cell: Vec::new(),
+            masked: Vec::new(),
+        })
+    }
+
+    /// Appends the masked payload of a CopyData message to `out`, if anything in it has to change.
+    pub(crate) fn data(
+        &mut self,
+        rewriter: &mut Rewriter,
+        key: &Key,
+        data: &[u8],
+        out: &mut Vec<u8>,
+    ) -> Result<Row, Malformed> {
+        let first = std::mem::replace(&mut self.first, false);
+        if self.detectors.is_none() && self.masks.iter().all(Option::is_none) {
+            return Ok(Row::Same);
+        }
+        let start = out.len();
+        let options = std::mem::replace(&mut self.options, CopyOptions::Binary);
+        let changed = match &options {
+            CopyOptions::Text(text) | CopyOptions::Csv { text, .. } if text.header && first => Ok(0),
+            CopyOptions::Text(text) => self.text(rewriter, key, text, data, out),
+            CopyOptions::Csv { text, quote, escape } => {
+                self.csv(rewriter, key, Csv { text, quote: *quote, escape: *escape }, data, out)
+            }
+            CopyOptions::Binary => self.binary(rewriter, first, data, out),
+        };
+        self.options = options;
+        match changed? {
+            0 => {
+                out.truncate(start);
+                Ok(Row::Same)
+            }
+            changed => Ok(Row::Changed(changed)),
+        }
+    }
+
+    /// What takes the place of the value in `self.cell`, if anything: in `self.masked`, or NULL.
+    fn replace(&mut self, rewriter: &mut Rewriter, key: &Key, at: usize) -> Option<Masked> {
+        self.masked.clear();
+        match self.masks.get(at) {
+            Some(Some(transform)) => Some(transform.apply(key, &self.cell, &mut self.masked)),
+            _ => {
+                let hidden = rewriter.text(self.detectors.as_deref()?, &self.cell)?;
+                self.masked.extend_from_slice(hidden);
+                Some(Masked::Text)
+            }
+        }
+    }
+
+    fn text(
+        &mut self,
+        rewriter: &mut Rewriter,
+        key: &Key,
+        format: &CopyText,
+        data: &[u8],
+        out: &mut Vec<u8>,
+    ) -> Result<u64, Malformed> {
+        let mut rest = Some(data.strip_suffix(b"\n").ok_or(Malformed)?);
+        let (mut at, mut changed) = (0, 0);
+        while let Some(line) = rest {
+            let (field, tail) = text_field(line, format.delimiter)?;
+            rest = tail;
+            if at > 0 {
+                out.push(format.delimiter);
+            }
+            let mut replaced = None;
+            if field != format.null {
+                self.cell.clear();
+                text_decode(field, &mut self.cell);
+                replaced = self.replace(rewriter, key, at);
+            }
+            match replaced {
+                None => out.extend_from_slice(field),
+                Some(Masked::Null) => out.extend_from_slice(&format.null),
+                Some(Masked::Text) => text_encode(&self.masked, format.delimiter, out),
+            }
+            changed += u64::from(replaced.is_some());
+            at += 1;
+        }
+        self.complete(at, data)?;
+        out.push(b'\n');
+        Ok(changed)
+    }
+
+    fn csv(
+        &mut self,
+        rewriter: &mut Rewriter,
+        key: &Key,
+        format: Csv<'_>,
+        data: &[u8],
+        out: &mut Vec<u8>,
+    ) -> Result<u64, Malformed> {
+        let mut rest = Some(data.strip_suffix(b"\n").ok_or(Malformed)?);
+        let (mut at, mut changed) = (0, 0);
+        while let Some(line) = rest {
+            self.cell.clear();
+            let (field, quoted, tail) = format.field(line, &mut self.cell)?;
+            rest = tail;
+            if at > 0 {
+                out.push(format.text.delimiter);
+            }
+            let null = !quoted && field == format.text.null;
+            let replaced = if null { None } else { self.replace(rewriter, key, at) };
+            match replaced {
+                None => out.extend_from_slice(field),
+                Some(Masked::Null) => out.extend_from_slice(&format.text.null),
+                Some(Masked::Text) => format.encode(&self.masked, quoted, out),
+            }
+            changed += u64::from(replaced.is_some());
+            at += 1;
+        }
+        self.complete(at, data)?;
+        out.push(b'\n');
+        Ok(changed)
+    }
+
+    /// A line has as many fields as there are columns; that of a table without columns is empty.
+    fn complete(&self, fields: usize, line: &[u8]) -> Result<(), Malformed> {
+        let empty = self.masks.is_empty() && line == b"\n";
+        if fields == self.masks.len() || empty { Ok(()) } else { Err(Malformed) }
+    }
+
+    fn binary(
+        &mut self,
+        rewriter: &mut Rewriter,
+        first: bool,
+        data: &[u8],
+        out: &mut Vec<u8>,
+    ) -> Result<u64, Malformed> {
+        let mut reader = Reader::new(data);
+        if first {
+            if reader.take(11)? != b"PGCOPY\n\xff\r\n\0" {
+                return Err(Malformed);
+            }
+            // Flags: bit 16 would put an oid before each row; no server since 12 writes it.
+            if reader.u32()? != 0 {
+                return Err(Malformed);
+            }
+            let extension = reader.u32()?;
+            reader.take(usize::try_from(extension).map_err(|_| Malformed)?)?;
+            if reader.rest().is_empty() {
+                return Ok(0);
+            }
+        }
+        let count = reader.i16()?;
+        if count == -1 {
+            reader.end()?;
+            return Ok(0);
+        }
+        if usize::try_from(count) != Ok(self.masks.len()) {
+            return Err(Malformed);
+        }
+        out.extend_from_slice(data.get(..data.len() - reader.rest().len()).ok_or(Malformed)?);
+        let mut changed = 0;
+        for mask in &self.masks {
+            let cell = reader.value()?;
+            let hidden = cell.is_some_and(|cell| {
+                mask.is_some()
+                    || self.detectors.as_ref().is_some_and(|found| rewriter.text(found, cell).is_some())
+            });
+            changed += u64::from(hidden);
+            value(out, cell.filter(|_| !hidden));
+        }
+        reader.end()?;
+        Ok(changed)
+    }
+}
+
+/// The first field of a line, still escaped, and what follows its delimiter.
+fn text_field(line: &[u8], delimiter: u8) -> Result<(&[u8], Option<&[u8]>), Malformed> {
+    let mut from = 0;
+    loop {
+        let rest = line.get(from..).ok_or(Malformed)?;
+        let Some(at) = memchr::memchr3(delimiter, b'\\', b'\n', rest) else { return Ok((line, None)) };
+        let at = from + at;
+        match line.get(at) {
+            Some(b'\\') => from = at + 2,
+            // A line feed inside a value is written as `\n`.
+            Some(b'\n') => return Err(Malformed),
+            _ => return Ok((line.get(..at).ok_or(Malformed)?, line.get(at + 1..))),
+        }
+    }
+}
+
+/// Appends the value of an escaped field.
+fn text_decode(field: &[u8], out: &mut Vec<u8>) {
+    let mut bytes = field.iter();
+    while let Some(byte) = bytes.next() {
+        out.push(match byte {
+            b'\\' => match bytes.next() {
+                Some(b'b') => 8,
+                Some(b'f') => 12,
+                Some(b'n') => b'\n',
+                Some(b'r') => b'\r',
+                Some(b't') => b'\t',
+                Some(b'v') => 11,
+                Some(other) => *other,
+                None => b'\\',
+            },
+            other => *other,
+        });
+    }
+}
+
+/// Appends a value in escaped form.
+fn text_encode(value: &[u8], delimiter: u8, out: &mut Vec<u8>) {
+    for byte in value {
+        let letter = match byte {
+            8 => b'b',
+            12 => b'f',
+            b'\n' => b'n',
+            b'\r' => b'r',
+            b'\t' => b't',
+            11 => b'v',
+            b'\\' => b'\\',
+            other if *other == delimiter => delimiter,
+            other => {
+                out.push(*other);
+                continue;
+            }
+        };
+        out.extend_from_slice(&[b'\\', letter]);
+    }
+}
+
+/// The CSV format.
+#[derive(Debug, Clone, Copy)]
+struct Csv<'a> {
+    text: &'a CopyText,
+    quote: u8,
+    escape: u8,
+}
+
+impl Csv<'_> {
+    /// The first field of a line as it is written, whether it is quoted, and what follows its delimiter; its
+    /// value is appended to `value`.
+    #[expect(clippy::type_complexity, reason = "three parts of one line, used once")]
+    fn field<'l>(
+        self,
+        line: &'l [u8],
+        value: &mut Vec<u8>,
+    ) -> Result<(&'l [u8], bool, Option<&'l [u8]>), Malformed> {
+        if line.first() != Some(&self.quote) {
+            let end = memchr::memchr(self.text.delimiter, line).unwrap_or(line.len());
+            let field = line.get(..end).ok_or(Malformed)?;
+            // The server quotes what holds these.
+            if memchr::memchr3(self.quote, b'\n', b'\r', field).is_some() {
+                return Err(Malformed);
+            }
+            value.extend_from_slice(field);
+            return Ok((field, false, line.get(end + 1..)));
+        }
+        let mut at = 1;
+        loop {
+            let byte = *line.get(at).ok_or(Malformed)?;
+            let next = line.get(at + 1).copied();
+            if byte == self.escape && next.is_some_and(|next| next == self.quote || next == self.escape) {
+                value.extend(next);
+                at += 2;
+            } else if byte == self.quote {
+                break;
+            } else {
+                value.push(byte);
+                at += 1;
+            }
+        }
+        match line.get(at + 1) {
+            Some(byte) if *byte != self.text.delimiter => Err(Malformed),
+            _ => Ok((line.get(..=at).ok_or(Malformed)?, true, line.get(at + 2..))),
+        }
+    }
+
+    /// Appends a value, quoted where it has to be.
+    fn encode(self, value: &[u8], quoted: bool, out: &mut Vec<u8>) {
+        let special =
+            |byte: &u8| [self.text.delimiter, self.quote, self.escape, b'\n', b'\r', b'\\'].contains(byte);
+        if !quoted && value != self.text.null && !value.iter().any(special) {
+            out.extend_from_slice(value);
+            return;
+        }
+        out.push(self.quote);
+        for byte in value {
+            if *byte == self.quote || *byte == self.escape {
+                out.push(self.escape);
+            }
+            out.push(*byte);
+        }
+        out.push(self.quote);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn key() -> Key {
+        Key::new(&b"0123456789abcdef".to_vec().into()).unwrap()
+    }
+
+    fn obligations(masks: &[Option<Transform>]) -> Obligations {
+        let masks = masks.iter().map(|mask| mask.map(policy::OutputMask::new)).collect();
+        Obligations { outputs: OutputMasks::Columns(masks), ..Obligations::default() }
+    }
+
+    /// A CopyOutResponse body for as many columns.
+    fn response(binary: bool, columns: u8) -> Vec<u8> {
+        let mut body = vec![u8::from(binary), 0, columns];
+        body.extend((0..columns).flat_map(|_| [0, u8::from(binary)]));
+        body
+    }
+
+    /// What the job gets of one message.
+    fn masked(options: CopyOptions, masks: &[Option<Transform>], data: &[u8]) -> Result<Vec<u8>, Malformed> {
+        let binary = options == CopyOptions::Binary;
+        let columns = u8::try_from(masks.len()).unwrap();
+        let mut copy = CopyOut::new(&obligations(masks), Some(&options), &response(binary, columns)).unwrap();
+        let mut out = Vec::new();
+        match copy.data(&mut Rewriter::default(), &key(), data, &mut out)? {
+            Row::Same => Ok(data.to_vec()),
+            Row::Changed(_) => Ok(out),
+        }
+    }
+
+    const REDACT: Option<Transform> = Some(Transform::Redact);
+    const NULL: Option<Transform> = Some(Transform::Null);
+
+    #[test]
+    fn text_rows() {
+        let masks = [None, REDACT, None];
+        assert_eq!(masked(CopyOptions::text(), &masks, b"1\ta@b\tx\n").unwrap(), b"1\t[redacted]\tx\n");
+        assert_eq!(masked(CopyOptions::text(), &masks, b"1\t\\N\tx\n").unwrap(), b"1\t\\N\tx\n");
+        assert_eq!(masked(CopyOptions::text(), &masks, b"1\ta\\tb\\\\\tx\n").unwrap(), b"1\t[redacted]\tx\n");
+        assert_eq!(masked(CopyOptions::text(), &[NULL], b"secret\n").unwrap(), b"\\N\n");
+    }
+
+    #[test]
+    fn text_rows_must_be_whole() {
+        let masks = [None, REDACT];
+        for wrong in [&b"1\ta"[..], b"1\n", b"1\t2\t3\n", b"1\ta\n2\tb\n", b"", b"\n"] {
+            assert!(masked(CopyOptions::text(), &masks, wrong).is_err(), "{wrong:?}");
+        }
+    }
+
+    #[test]
+    fn text_delimiter_may_be_escaped() {
+        let options = CopyOptions::Text(CopyText { delimiter: b'|', null: b"NULL".to_vec(), header: false });
+        assert_eq!(masked(options.clone(), &[None, REDACT], b"a\\|b|c\n").unwrap(), b"a\\|b|[redacted]\n");
+        assert_eq!(masked(options.clone(), &[None, NULL], b"a|c\n").unwrap(), b"a|NULL\n");
+        assert_eq!(masked(options, &[NULL, REDACT], b"NULL|NULL\n").unwrap(), b"NULL|NULL\n");
+    }
+
+    #[test]
+    fn text_escapes_survive() {
+        let mut plain = Vec::new();
+        text_decode(b"a\\tb\\nc\\\\d\\be\\,", &mut plain);
+        assert_eq!(plain, b"a\tb\nc\\d\x08e,");
+        let mut escaped = Vec::new();
+        text_encode(&plain, b',', &mut escaped);
+        assert_eq!(escaped, b"a\\tb\\nc\\\\d\\be\\,");
+    }
+
+    #[test]
+    fn csv_rows() {
+        let masks = [None, REDACT, None];
+        assert_eq!(masked(CopyOptions::csv(), &masks, b"1,a@b,x\n").unwrap(), b"1,[redacted],x\n");
+        assert_eq!(
+            masked(CopyOptions::csv(), &masks, b"1,\"a,\"\"b\nc\",\"x,y\"\n").unwrap(),
+            b"1,\"[redacted]\",\"x,y\"\n"
+        );
+        assert_eq!(masked(CopyOptions::csv(), &masks, b"1,,x\n").unwrap(), b"1,,x\n");
+        assert_eq!(masked(CopyOptions::csv(), &masks, b"1,\"\",x\n").unwrap(), b"1,\"[redacted]\",x\n");
+        assert_eq!(masked(CopyOptions::csv(), &[NULL, None], b"1,2\n").unwrap(), b",2\n");
+        for wrong in [&b"1,2,3"[..], b"1,2\n", b"1,\"2,3\n", b"1,\"2\"x,3\n", b"1,2,3\n4,5,6\n"] {
+            assert!(masked(CopyOptions::csv(), &masks, wrong).is_err(), "{wrong:?}");
+        }
+    }
+
+    #[test]
+    fn csv_escape_of_its_own() {
+        let options = CopyOptions::Csv {
+            text: CopyText { delimiter: b';', null: b"-".to_vec(), header: true },
+            quote: b'\'',
+            escape: b'\\',
+        };
+        let body = response(false, 2);
+        let mut copy = CopyOut::new(&obligations(&[None, REDACT]), Some(&options), &body).unwrap();
+        let (mut rewriter, mut out) = (Rewriter::default(), Vec::new());
+        assert_eq!(copy.data(&mut rewriter, &key(), b"id;email\n", &mut out), Ok(Row::Same));
+        assert_eq!(copy.data(&mut rewriter, &key(), b"'a\\'b';c\n", &mut out), Ok(Row::Changed(1)));
+        assert_eq!(out, b"'a\\'b';[redacted]\n");
+    }
+
+    #[test]
+    fn binary_cells_become_null() {
+        let head = b"PGCOPY\n\xff\r\n\0\0\0\0\0\0\0\0\0";
+        let row = b"\0\x02\0\0\0\x01a\0\0\0\x01b";
+        let hidden = b"\0\x02\0\0\0\x01a\xff\xff\xff\xff";
+        let first = [&head[..], row].concat();
+        let masks = [None, REDACT];
+        assert_eq!(masked(CopyOptions::Binary, &masks, &first).unwrap(), [&head[..], hidden].concat());
+        let trailer = [&head[..], b"\xff\xff"].concat();
+        assert_eq!(masked(CopyOptions::Binary, &masks, &trailer).unwrap(), trailer);
+        assert!(masked(CopyOptions::Binary, &masks, row).is_err());
+    }
+
+    #[test]
+    fn unknown_formats_show_nothing() {
+        assert!(CopyOut::new(&obligations(&[REDACT]), None, &response(false, 1)).is_none());
+        assert!(
+            CopyOut::new(&obligations(&[REDACT]), Some(&CopyOptions::Binary), &response(false, 1)).is_none()
+        );
+        assert!(CopyOut::new(&obligations(&[None]), None, &response(false, 1)).is_some());
+    }
+
+    #[test]
+    fn lineage_that_does_not_fit_masks_everything() {
+        let options = CopyOptions::text();
+        let mut copy = CopyOut::new(&obligations(&[None]), Some(&options), &response(false, 2)).unwrap();
+        let mut out = Vec::new();
+        copy.data(&mut Rewriter::default(), &key(), b"a\tb\n", &mut out).unwrap();
+        assert_eq!(out, b"[redacted]\t[redacted]\n");
+    }
+}

@@ -1,0 +1,232 @@
+//! What is sent upstream, and what is refused in its place.
+
+use std::sync::{Arc, Mutex, PoisonError, atomic::Ordering};
+
+use super::{
+    AskKind, Params, Phase, Session, Waiting,
+    frontend::{error, own},
+    names::{Change, Portal, PortalState, Statement, Text, lock},
+};
+use crate::postgres::{
+    Decision, Refusal,
+    mask::{Formats, untouched},
+    message::{bind::Bind, body, execute, frame, parse::Parse, query, target::Target},
+    reply::{Expect, Run},
+};
+
+/// How a waiting statement was decided.
+pub(super) enum Answer<'a> {
+    Allow(Arc<Decision>),
+    Deny(&'a Refusal),
+    Defer,
+}
+
+impl Session {
+    /// The driver decided about the statement whose message is the first in `job_in`.
+    pub(super) fn answer(&mut self, answer: Answer<'_>) {
+        let Some(waiting) = self.ask.take() else { return };
+        if self.phase != Phase::Ready {
+            return;
+        }
+        let mut input = std::mem::take(&mut self.job_in);
+        if !waiting.void
+            && let Some(message) = input.bytes().get(..waiting.length)
+        {
+            self.answered(&waiting, answer, message);
+        }
+        input.consume(waiting.length);
+        self.job_in = input;
+    }
+
+    fn answered(&mut self, waiting: &Waiting, answer: Answer<'_>, message: &[u8]) {
+        let granted = match answer {
+            Answer::Deny(refusal) => return self.refuse_asked(waiting.kind, refusal),
+            Answer::Allow(decision) => Some((waiting.id, decision)),
+            Answer::Defer if matches!(waiting.kind, AskKind::Parse | AskKind::Bind) => None,
+            Answer::Defer => {
+                let refusal = own(Refusal::DENIED, "the statement needs an approval".to_owned());
+                return self.refuse_asked(waiting.kind, &refusal);
+            }
+        };
+        match (waiting.kind, granted) {
+            (AskKind::Query, Some((_, decision))) => {
+                let sql = query::read(body(message)).unwrap_or_default();
+                self.send_query(message, str::from_utf8(sql).unwrap_or_default(), waiting.id, decision);
+            }
+            (AskKind::Parse, granted) => {
+                let Ok(parse) = Parse::read(body(message)) else { return };
+                self.send_parse(message, parse, granted);
+            }
+            (AskKind::Bind, granted) => {
+                let (Ok(bind), Some(old)) = (Bind::read(body(message)), &waiting.statement) else { return };
+                let statement = Statement { decision: granted, ..old.clone() };
+                let current = self.names.statements.get(bind.statement);
+                if current.is_some_and(|current| current.id == old.id) {
+                    self.names.statements.replace(bind.statement, statement.clone());
+                }
+                self.send_bind(message, bind, statement);
+            }
+            (AskKind::Execute, Some((ask, decision))) => {
+                let (Ok(name), Some(portal)) = (execute::read(body(message)), &waiting.portal) else {
+                    return;
+                };
+                lock(&portal.state).decision = Some((ask, Arc::clone(&decision)));
+                self.send_execute(message, name, Arc::clone(portal), ask, decision);
+            }
+            (AskKind::Query | AskKind::Execute, None) => {}
+        }
+    }
+
+    fn send_query(&mut self, message: &[u8], sql: &str, ask: u64, decision: Arc<Decision>) {
+        self.note(&decision);
+        self.runs += 1;
+        self.log.started(self.runs, ask, &decision, sql, Params::NONE);
+        self.unsynced = false;
+        self.send(message, Expect::Query(Run { id: self.runs, decision }));
+    }
+
+    fn send_parse(&mut self, message: &[u8], parse: Parse<'_>, decision: Option<(u64, Arc<Decision>)>) {
+        if decision.as_ref().is_some_and(|(_, decision)| decision.statements.len() > 1) {
+            let refusal =
+                own("42601", "cannot insert multiple commands into a prepared statement".to_owned());
+            return self.refuse_extended(&refusal);
+        }
+        if let Some((_, decision)) = &decision {
+            decision.statements.iter().for_each(|allowed| self.veil.draw(&allowed.allow.obligations));
+        }
+        let text = Text {
+            sql: str::from_utf8(parse.sql).unwrap_or_default().into(),
+            columns: Mutex::default(),
+            described: false.into(),
+        };
+        let statement = Statement { id: self.names.id(), text: Arc::new(text), decision };
+        let change = Change::Statement(self.names.statements.set(parse.name, statement));
+        self.send(message, Expect::Named(b'1', change));
+    }
+
+    pub(super) fn send_bind(&mut self, message: &[u8], bind: Bind<'_>, statement: Statement) {
+        // A deferred statement shows its parameters to whoever approves it, however long they are.
+        let complete = statement.decision.is_none() || bind.params.len() <= self.settings.params_max;
+        let kept = if complete { bind.params } else { &[] };
+        let formats = Formats::new(bind.result_formats);
+        let id = self.names.id();
+        let recycled = if bind.portal.is_empty() { self.names.portals.take_unnamed() } else { None };
+        let mut portal = recycled.unwrap_or_else(|| Arc::new(Portal::empty(statement.clone())));
+        if Arc::get_mut(&mut portal).is_none() {
+            portal = Arc::new(Portal::empty(statement.clone()));
+        }
+        if let Some(portal) = Arc::get_mut(&mut portal) {
+            portal.id = id;
+            portal.statement = statement;
+            portal.formats = formats;
+            portal.params.clear();
+            portal.params.extend_from_slice(kept);
+            portal.complete = complete;
+            *portal.state.get_mut().unwrap_or_else(PoisonError::into_inner) = PortalState::default();
+        }
+        let change = Change::Portal(self.names.portals.set(bind.portal, portal));
+        self.send(message, Expect::Named(b'2', change));
+    }
+
+    pub(super) fn send_execute(
+        &mut self,
+        message: &[u8],
+        name: &[u8],
+        portal: Arc<Portal>,
+        ask: u64,
+        decision: Arc<Decision>,
+    ) {
+        self.note(&decision);
+        let looked_at = decision.statements.iter().any(|allowed| !untouched(&allowed.allow.obligations));
+        let blind = {
+            let mut state = lock(&portal.state);
+            state.begun = true;
+            let described = state.described || portal.statement.text.described.load(Ordering::Relaxed);
+            state.described |= looked_at;
+            looked_at && !described
+        };
+        if blind {
+            // The job does not want to know its columns, but masks have to.
+            Target::Portal(name).describe(self.up_out.vec());
+            let portal = Some(Arc::clone(&portal));
+            self.queue.push_back(Expect::DescribePortal { portal, hidden: true });
+        }
+        self.runs += 1;
+        let params = Params::from_raw(&portal.params, portal.complete);
+        self.log.started(self.runs, ask, &decision, &portal.statement.text.sql, params);
+        self.unsynced = true;
+        self.send(message, Expect::Execute { portal, run: Run { id: self.runs, decision } });
+    }
+
+    pub(super) fn send(&mut self, message: &[u8], expect: Expect) {
+        self.up_out.vec().extend_from_slice(message);
+        self.queue.push_back(expect);
+        self.flushed = false;
+    }
+
+    /// What running this changes for the rest of the session.
+    fn note(&mut self, decision: &Decision) {
+        for allowed in &decision.statements {
+            self.veil.draw(&allowed.allow.obligations);
+            match &allowed.defines {
+                None => {}
+                // SQL may give the name to something else now: the protocol's meaning of it ends.
+                Some(policy::Named::Prepared(name)) => drop(self.names.statements.remove(name.as_bytes())),
+                Some(policy::Named::Cursor(name)) => drop(self.names.portals.remove(name.as_bytes())),
+            }
+        }
+    }
+
+    /// Makes the server send the replies it holds back.
+    pub(super) fn flush_upstream(&mut self) {
+        if !self.flushed && self.queue.back().is_some_and(|last| !last.ends()) {
+            frame(self.up_out.vec(), b'H', |_| {});
+            self.flushed = true;
+        }
+    }
+
+    fn refuse_asked(&mut self, kind: AskKind, refusal: &Refusal) {
+        match kind {
+            AskKind::Query => self.refuse_query(refusal),
+            AskKind::Parse | AskKind::Bind | AskKind::Execute => self.refuse_extended(refusal),
+        }
+    }
+
+    /// An error and ReadyForQuery in the place of a simple query's replies.
+    pub(super) fn refuse_query(&mut self, refusal: &Refusal) {
+        self.flush_upstream();
+        self.queue.push_back(Expect::Refused { error: error(refusal), ready: true, provoked: false });
+        self.answer_refused();
+        self.spill();
+    }
+
+    /// An error in the place of a reply; whatever else comes before the next Sync is dropped.
+    pub(super) fn refuse_extended(&mut self, refusal: &Refusal) {
+        // What ran since the last Sync would be committed by it, while the client reads from the error that it was
+        // rolled back. So the server is made to fail here, too.
+        let provoked = self.unsynced;
+        if provoked {
+            Parse { name: b"", sql: b"refused by the gateway" }.write(self.up_out.vec());
+            drop(self.names.statements.take_unnamed());
+        } else {
+            self.flush_upstream();
+        }
+        self.queue.push_back(Expect::Refused { error: error(refusal), ready: false, provoked });
+        self.skip = true;
+        self.answer_refused();
+        self.spill();
+    }
+}
+
+impl Portal {
+    fn empty(statement: Statement) -> Self {
+        Self {
+            id: 0,
+            statement,
+            formats: Formats::All(0),
+            params: Vec::new(),
+            complete: true,
+            state: Mutex::default(),
+        }
+    }
+}

@@ -1,0 +1,168 @@
+//! Function calls, and what calling some built-in functions means for the statement.
+
+use pg_query::{
+    Node, NodeEnum,
+    protobuf::{FuncCall, a_const::Val},
+};
+use policy::{Class, functions::is_safe};
+
+use super::{
+    analyser::{Analyser, Answer},
+    facts::Use,
+    flow::Flow,
+    scope::{Scope, texts},
+};
+
+impl<'a> Analyser<'a> {
+    pub(super) fn call(&mut self, call: &'a FuncCall, scope: &Scope<'_, 'a>) -> Answer<Flow> {
+        let mut flow = self.exprs(&call.args, scope)?;
+        let order = self.exprs(&call.agg_order, scope)?;
+        if call.agg_within_group {
+            // percentile_cont(0.5) WITHIN GROUP (ORDER BY x) returns an x.
+            flow.add(&order);
+        }
+        self.facts.mark(&order, Use::Predicate);
+        self.predicate(call.agg_filter.as_deref(), scope)?;
+        if let Some(window) = &call.over {
+            self.window(window, scope)?;
+        }
+        let parts = texts(&call.funcname);
+        let name = parts.last().copied().unwrap_or_default();
+        if name == "set_config" {
+            self.set_config(&call.args);
+        }
+        flow.unknown |= !self.function_name(&parts);
+        Ok(flow)
+    }
+
+    /// Notes a call and its effects; whether the function is on the list of safe ones.
+    pub(super) fn function_name(&mut self, parts: &[&str]) -> bool {
+        let written = join_name(parts);
+        let safe = is_safe(&written);
+        let (class, opaque) = effect(parts.last().copied().unwrap_or_default());
+        self.facts.raise(class);
+        if opaque {
+            self.facts.opaque();
+        }
+        self.facts.function(written);
+        safe
+    }
+
+    fn set_config(&mut self, args: &'a [Node]) {
+        let mut values = [None, None];
+        for (at, arg) in args.iter().enumerate() {
+            let (at, value) = match &arg.node {
+                Some(NodeEnum::NamedArgExpr(named)) => {
+                    let at = match named.name.as_str() {
+                        "setting_name" => 0,
+                        "new_value" => 1,
+                        _ => 2,
+                    };
+                    (at, named.arg.as_deref().and_then(literal))
+                }
+                _ => (at, literal(arg)),
+            };
+            if let Some(slot) = values.get_mut(at) {
+                *slot = value;
+            }
+        }
+        let [name, value] = values;
+        match name {
+            Some(name) => self.facts.setting(name, value.map(str::to_owned)),
+            // Some setting or other.
+            None => self.facts.opaque(),
+        }
+    }
+}
+
+/// The text of a string constant, with or without a cast.
+pub(super) fn literal(node: &Node) -> Option<&str> {
+    let mut node = node.node.as_ref()?;
+    while let NodeEnum::TypeCast(cast) = node {
+        node = cast.arg.as_ref()?.node.as_ref()?;
+    }
+    match node {
+        NodeEnum::AConst(constant) => match &constant.val {
+            Some(Val::Sval(string)) => Some(&string.sval),
+            _ => None,
+        },
+        _ => None,
+    }
+}
+
+/// A qualified name as text. Parts that hold a dot are quoted, so that they do not pass for two.
+pub(super) fn join_name(parts: &[&str]) -> String {
+    let mut name = String::with_capacity(parts.iter().map(|part| part.len().saturating_add(1)).sum());
+    for part in parts {
+        if !name.is_empty() {
+            name.push('.');
+        }
+        if part.contains('.') || part.is_empty() {
+            name.push('"');
+            name.push_str(part);
+            name.push('"');
+        } else {
+            name.push_str(part);
+        }
+    }
+    name
+}
+
+/// What calling a function of this name, in whatever schema, makes of the statement, and whether it runs or
+/// reads something that the statement names only inside a string.
+fn effect(name: &str) -> (Class, bool) {
+    match name {
+        "nextval" | "setval" | "pg_notify" | "pg_logical_emit_message" => (Class::Write, false),
+        "set_config" | "setseed" => (Class::Session, false),
+        "query_to_xml"
+        | "query_to_xmlschema"
+        | "query_to_xml_and_xmlschema"
+        | "ts_stat"
+        | "ts_rewrite"
+        | "connectby"
+        | "xpath_table" => (Class::Code, true),
+        "table_to_xml"
+        | "table_to_xmlschema"
+        | "table_to_xml_and_xmlschema"
+        | "schema_to_xml"
+        | "schema_to_xmlschema"
+        | "schema_to_xml_and_xmlschema"
+        | "database_to_xml"
+        | "database_to_xmlschema"
+        | "database_to_xml_and_xmlschema"
+        | "cursor_to_xml"
+        | "cursor_to_xmlschema" => (Class::Read, true),
+        "lo_import" | "lo_export" | "pg_stat_file" | "pg_execute_server_program" => (Class::Code, false),
+        "lo_get" | "loread" | "lo_open" | "lo_close" | "lo_lseek" | "lo_lseek64" | "lo_tell"
+        | "lo_tell64" => (Class::Read, true),
+        "lowrite" => (Class::Write, true),
+        "pg_terminate_backend"
+        | "pg_cancel_backend"
+        | "pg_reload_conf"
+        | "pg_rotate_logfile"
+        | "pg_promote"
+        | "pg_switch_wal"
+        | "pg_create_restore_point"
+        | "pg_log_backend_memory_contexts"
+        | "pg_import_system_collations"
+        | "brin_summarize_new_values"
+        | "brin_summarize_range"
+        | "brin_desummarize_range"
+        | "gin_clean_pending_list" => (Class::Utility, false),
+        _ if name.starts_with("dblink") || name.starts_with("crosstab") => (Class::Code, true),
+        _ if name.starts_with("pg_read_") || name.starts_with("pg_ls_") || name.starts_with("pg_file_") => {
+            (Class::Code, false)
+        }
+        _ if name.starts_with("lo_") => (Class::Write, true),
+        _ if name.starts_with("pg_logical_slot_") => (Class::Code, true),
+        _ if name.starts_with("pg_stat_reset")
+            || name.starts_with("pg_backup_")
+            || name.starts_with("pg_replication_")
+            || name.starts_with("pg_wal_replay_")
+            || name.contains("_replication_slot") =>
+        {
+            (Class::Utility, false)
+        }
+        _ => (Class::Transaction, false),
+    }
+}

@@ -1,0 +1,282 @@
+//! Expressions: what a value derives from, and what is used on the way.
+
+use pg_query::{
+    Node, NodeEnum,
+    protobuf::{
+        AIndirection, JsonAggConstructor, JsonBehavior, JsonFuncExpr, JsonValueExpr, SortBy, SubLink,
+        SubLinkType, WindowDef, XmlExpr,
+    },
+};
+
+use super::{
+    analyser::{Analyser, Answer},
+    facts::Use,
+    flow::Flow,
+    kinds::{never_parsed, part_nodes, statement_nodes},
+    scope::{Scope, text, texts},
+};
+
+impl<'a> Analyser<'a> {
+    pub(super) fn expr(&mut self, node: &'a Node, scope: &Scope<'_, 'a>) -> Answer<Flow> {
+        let Some(node) = &node.node else { return Ok(Flow::none()) };
+        let flow = self.deeper(|this| this.expr_of(node, scope))?;
+        self.spend(flow.len().saturating_add(1))?;
+        Ok(flow)
+    }
+
+    pub(super) fn opt(&mut self, node: Option<&'a Node>, scope: &Scope<'_, 'a>) -> Answer<Flow> {
+        node.map_or(Ok(Flow::none()), |node| self.expr(node, scope))
+    }
+
+    pub(super) fn exprs(&mut self, nodes: &'a [Node], scope: &Scope<'_, 'a>) -> Answer<Flow> {
+        let mut flow = Flow::none();
+        for node in nodes {
+            flow.add(&self.expr(node, scope)?);
+        }
+        Ok(flow)
+    }
+
+    pub(super) fn expr_of(&mut self, node: &'a NodeEnum, scope: &Scope<'_, 'a>) -> Answer<Flow> {
+        match node {
+            NodeEnum::AConst(_)
+            | NodeEnum::ParamRef(_)
+            | NodeEnum::SqlvalueFunction(_)
+            | NodeEnum::SetToDefault(_)
+            | NodeEnum::CurrentOfExpr(_)
+            | NodeEnum::MergeSupportFunc(_) => Ok(Flow::none()),
+            NodeEnum::ColumnRef(column) => self.column_ref(column, scope),
+            NodeEnum::AExpr(_) => self.operators(node, scope),
+            NodeEnum::BoolExpr(of) => self.exprs(&of.args, scope),
+            NodeEnum::FuncCall(call) => self.call(call, scope),
+            NodeEnum::TypeCast(of) => self.opt(of.arg.as_deref(), scope),
+            NodeEnum::CollateClause(of) => self.opt(of.arg.as_deref(), scope),
+            NodeEnum::NullTest(of) => self.opt(of.arg.as_deref(), scope),
+            NodeEnum::BooleanTest(of) => self.opt(of.arg.as_deref(), scope),
+            NodeEnum::NamedArgExpr(of) => self.opt(of.arg.as_deref(), scope),
+            NodeEnum::MultiAssignRef(of) => self.opt(of.source.as_deref(), scope),
+            NodeEnum::ResTarget(of) => self.opt(of.val.as_deref(), scope),
+            NodeEnum::CaseExpr(of) => {
+                let mut flow = self.opt(of.arg.as_deref(), scope)?;
+                flow.add(&self.exprs(&of.args, scope)?);
+                flow.add(&self.opt(of.defresult.as_deref(), scope)?);
+                Ok(flow)
+            }
+            NodeEnum::CaseWhen(of) => {
+                let flow = self.opt(of.expr.as_deref(), scope)?;
+                Ok(flow.with(&self.opt(of.result.as_deref(), scope)?))
+            }
+            NodeEnum::CoalesceExpr(of) => self.exprs(&of.args, scope),
+            NodeEnum::MinMaxExpr(of) => self.exprs(&of.args, scope),
+            NodeEnum::RowExpr(of) => self.exprs(&of.args, scope),
+            NodeEnum::AArrayExpr(of) => self.exprs(&of.elements, scope),
+            NodeEnum::List(of) => self.exprs(&of.items, scope),
+            NodeEnum::AIndirection(of) => self.indirection(of, scope),
+            NodeEnum::AIndices(of) => {
+                let flow = self.opt(of.lidx.as_deref(), scope)?;
+                Ok(flow.with(&self.opt(of.uidx.as_deref(), scope)?))
+            }
+            NodeEnum::AStar(_) => self.whole_level(scope),
+            NodeEnum::SubLink(link) => self.sub_link(link, scope),
+            NodeEnum::GroupingFunc(of) => {
+                // Says which columns are grouped, not what is in them.
+                self.exprs(&of.args, scope)?;
+                Ok(Flow::none())
+            }
+            NodeEnum::SortBy(sort) => self.sort_key(sort, scope),
+            NodeEnum::XmlExpr(of) => self.xml(of, scope),
+            NodeEnum::XmlSerialize(of) => self.opt(of.expr.as_deref(), scope),
+            NodeEnum::JsonArgument(_)
+            | NodeEnum::JsonArrayAgg(_)
+            | NodeEnum::JsonArrayConstructor(_)
+            | NodeEnum::JsonArrayQueryConstructor(_)
+            | NodeEnum::JsonAggConstructor(_)
+            | NodeEnum::JsonBehavior(_)
+            | NodeEnum::JsonFuncExpr(_)
+            | NodeEnum::JsonIsPredicate(_)
+            | NodeEnum::JsonKeyValue(_)
+            | NodeEnum::JsonObjectAgg(_)
+            | NodeEnum::JsonObjectConstructor(_)
+            | NodeEnum::JsonParseExpr(_)
+            | NodeEnum::JsonScalarExpr(_)
+            | NodeEnum::JsonSerializeExpr(_)
+            | NodeEnum::JsonValueExpr(_) => self.json(node, scope),
+            // Constants and names where the grammar has a list of either.
+            NodeEnum::Integer(_)
+            | NodeEnum::Float(_)
+            | NodeEnum::Boolean(_)
+            | NodeEnum::String(_)
+            | NodeEnum::BitString(_)
+            | NodeEnum::IntList(_)
+            | NodeEnum::TypeName(_) => Ok(Flow::none()),
+            #[expect(unreachable_patterns, reason = "the group also has the constants above")]
+            statement_nodes!() | part_nodes!() | never_parsed!() => {
+                self.unknown_node();
+                Ok(Flow::unknown())
+            }
+        }
+    }
+
+    /// A chain of operators, without recursion along its left side.
+    fn operators(&mut self, node: &'a NodeEnum, scope: &Scope<'_, 'a>) -> Answer<Flow> {
+        let mut flow = Flow::none();
+        let mut node = node;
+        while let NodeEnum::AExpr(of) = node {
+            self.spend(1)?;
+            self.operator(&of.name);
+            flow.add(&self.opt(of.rexpr.as_deref(), scope)?);
+            match of.lexpr.as_ref().and_then(|left| left.node.as_ref()) {
+                Some(left) => node = left,
+                None => return Ok(flow),
+            }
+        }
+        Ok(flow.with(&self.deeper(|this| this.expr_of(node, scope))?))
+    }
+
+    /// An operator written with a schema calls whatever that schema says.
+    pub(super) fn operator(&mut self, name: &[Node]) {
+        if name.len() > 1 {
+            let parts = texts(name);
+            if parts.first() != Some(&"pg_catalog") {
+                self.function_name(&parts);
+            }
+        }
+    }
+
+    fn indirection(&mut self, of: &'a AIndirection, scope: &Scope<'_, 'a>) -> Answer<Flow> {
+        let Some(arg) = of.arg.as_deref() else { return Ok(Flow::none()) };
+        if let Some(field) = of.indirection.first().and_then(text)
+            && let Some(flow) = self.field_of(arg, field, scope)?
+        {
+            return Ok(flow);
+        }
+        let mut flow = self.expr(arg, scope)?;
+        for step in &of.indirection {
+            if let Some(NodeEnum::AIndices(_)) = &step.node {
+                flow.add(&self.expr(step, scope)?);
+            }
+        }
+        Ok(flow)
+    }
+
+    fn sub_link(&mut self, link: &'a SubLink, scope: &Scope<'_, 'a>) -> Answer<Flow> {
+        self.operator(&link.oper_name);
+        let mut flow = self.opt(link.testexpr.as_deref(), scope)?;
+        let Some(query) = &link.subselect else { return Ok(flow) };
+        let rows = self.subquery(query, scope)?;
+        let values = self.all_of(&rows)?;
+        if link.sub_link_type() != SubLinkType::ExistsSublink {
+            flow.add(&values);
+        }
+        Ok(flow)
+    }
+
+    pub(super) fn sort_key(&mut self, sort: &'a SortBy, scope: &Scope<'_, 'a>) -> Answer<Flow> {
+        self.operator(&sort.use_op);
+        self.opt(sort.node.as_deref(), scope)
+    }
+
+    /// A window: everything in it decides about rows.
+    pub(super) fn window(&mut self, window: &'a WindowDef, scope: &Scope<'_, 'a>) -> Answer<()> {
+        let mut flow = self.exprs(&window.partition_clause, scope)?;
+        flow.add(&self.exprs(&window.order_clause, scope)?);
+        flow.add(&self.opt(window.start_offset.as_deref(), scope)?);
+        flow.add(&self.opt(window.end_offset.as_deref(), scope)?);
+        self.facts.mark(&flow, Use::Predicate);
+        Ok(())
+    }
+
+    pub(super) fn window_node(&mut self, node: &'a Node, scope: &Scope<'_, 'a>) -> Answer<()> {
+        match &node.node {
+            Some(NodeEnum::WindowDef(window)) => self.window(window, scope),
+            _ => {
+                self.unknown_node();
+                Ok(())
+            }
+        }
+    }
+
+    fn xml(&mut self, of: &'a XmlExpr, scope: &Scope<'_, 'a>) -> Answer<Flow> {
+        let flow = self.exprs(&of.named_args, scope)?;
+        Ok(flow.with(&self.exprs(&of.args, scope)?))
+    }
+
+    fn json(&mut self, node: &'a NodeEnum, scope: &Scope<'_, 'a>) -> Answer<Flow> {
+        match node {
+            NodeEnum::JsonArgument(of) => self.json_value(of.val.as_deref(), scope),
+            NodeEnum::JsonValueExpr(of) => self.json_value(Some(of), scope),
+            NodeEnum::JsonBehavior(of) => self.json_behaviour(Some(of), scope),
+            NodeEnum::JsonFuncExpr(of) => self.json_function(of, scope),
+            NodeEnum::JsonIsPredicate(of) => self.opt(of.expr.as_deref(), scope),
+            NodeEnum::JsonKeyValue(of) => {
+                let flow = self.opt(of.key.as_deref(), scope)?;
+                Ok(flow.with(&self.json_value(of.value.as_deref(), scope)?))
+            }
+            NodeEnum::JsonParseExpr(of) => self.json_value(of.expr.as_deref(), scope),
+            NodeEnum::JsonScalarExpr(of) => self.opt(of.expr.as_deref(), scope),
+            NodeEnum::JsonSerializeExpr(of) => self.json_value(of.expr.as_deref(), scope),
+            NodeEnum::JsonObjectConstructor(of) => self.exprs(&of.exprs, scope),
+            NodeEnum::JsonArrayConstructor(of) => self.exprs(&of.exprs, scope),
+            NodeEnum::JsonArrayQueryConstructor(of) => {
+                let Some(query) = &of.query else { return Ok(Flow::none()) };
+                let rows = self.subquery(query, scope)?;
+                self.all_of(&rows)
+            }
+            NodeEnum::JsonAggConstructor(of) => self.json_aggregate(Some(of), scope),
+            NodeEnum::JsonObjectAgg(of) => {
+                let mut flow = self.json_aggregate(of.constructor.as_deref(), scope)?;
+                if let Some(pair) = &of.arg {
+                    flow.add(&self.opt(pair.key.as_deref(), scope)?);
+                    flow.add(&self.json_value(pair.value.as_deref(), scope)?);
+                }
+                Ok(flow)
+            }
+            NodeEnum::JsonArrayAgg(of) => {
+                let flow = self.json_aggregate(of.constructor.as_deref(), scope)?;
+                Ok(flow.with(&self.json_value(of.arg.as_deref(), scope)?))
+            }
+            _ => {
+                self.unknown_node();
+                Ok(Flow::unknown())
+            }
+        }
+    }
+
+    pub(super) fn json_value(
+        &mut self,
+        of: Option<&'a JsonValueExpr>,
+        scope: &Scope<'_, 'a>,
+    ) -> Answer<Flow> {
+        let Some(of) = of else { return Ok(Flow::none()) };
+        let flow = self.opt(of.raw_expr.as_deref(), scope)?;
+        Ok(flow.with(&self.opt(of.formatted_expr.as_deref(), scope)?))
+    }
+
+    pub(super) fn json_behaviour(
+        &mut self,
+        of: Option<&'a JsonBehavior>,
+        scope: &Scope<'_, 'a>,
+    ) -> Answer<Flow> {
+        self.opt(of.and_then(|of| of.expr.as_deref()), scope)
+    }
+
+    fn json_function(&mut self, of: &'a JsonFuncExpr, scope: &Scope<'_, 'a>) -> Answer<Flow> {
+        let mut flow = self.json_value(of.context_item.as_deref(), scope)?;
+        flow.add(&self.opt(of.pathspec.as_deref(), scope)?);
+        flow.add(&self.exprs(&of.passing, scope)?);
+        flow.add(&self.json_behaviour(of.on_empty.as_deref(), scope)?);
+        flow.add(&self.json_behaviour(of.on_error.as_deref(), scope)?);
+        Ok(flow)
+    }
+
+    fn json_aggregate(&mut self, of: Option<&'a JsonAggConstructor>, scope: &Scope<'_, 'a>) -> Answer<Flow> {
+        if let Some(of) = of {
+            self.predicate(of.agg_filter.as_deref(), scope)?;
+            let order = self.exprs(&of.agg_order, scope)?;
+            self.facts.mark(&order, Use::Predicate);
+            if let Some(window) = &of.over {
+                self.window(window, scope)?;
+            }
+        }
+        Ok(Flow::none())
+    }
+}

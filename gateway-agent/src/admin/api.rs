@@ -1,0 +1,168 @@
+//! Bodies of the control API, shared by server and command line. JSON, field names as here.
+
+use std::sync::Arc;
+
+use policy::UnixTime;
+use serde::{Deserialize, Serialize};
+
+use crate::{approval, identity};
+
+/// `GET /v1/status`
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub struct Status {
+    pub version: String,
+    pub pid: u32,
+    pub started: u64,
+    /// Whether new connections are being served; otherwise `not_ready` says why.
+    pub ready: bool,
+    pub not_ready: Option<String>,
+    pub policy_version: String,
+    pub policy_files: Vec<String>,
+    pub cgroup_root: String,
+    pub virtual_port: u16,
+    pub hooks: Vec<Hook>,
+    /// Age of the last heartbeat in milliseconds; the kernel denies from 2000 on.
+    pub heartbeat_ms: Option<u64>,
+    pub jobs: usize,
+    pub sessions: usize,
+    pub approvals_waiting: usize,
+    /// Kernel events lost because the ring was full. Decisions are never lost.
+    pub events_dropped: u64,
+}
+
+/// One kernel hook.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Hook {
+    pub name: String,
+    pub on: bool,
+    /// Without it enforcement would have a gap; the agent refuses to start.
+    pub mandatory: bool,
+    pub detail: String,
+}
+
+/// `GET /v1/sessions`
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Session {
+    pub id: Arc<str>,
+    pub subject: Arc<str>,
+    pub job: u64,
+    pub cgroup: String,
+    pub resource: Arc<str>,
+    pub database: String,
+    pub user: String,
+    pub client: String,
+    pub upstream: String,
+    pub pid: u32,
+    pub command: String,
+    pub started: UnixTime,
+    /// `login`, `idle`, `active`, `waiting for approval …`
+    pub state: String,
+    pub statements: u64,
+    pub bytes_in: u64,
+    pub bytes_out: u64,
+}
+
+/// `GET /v1/jobs`
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct JobInfo {
+    #[serde(flatten)]
+    pub job: identity::Job,
+    pub sessions: usize,
+}
+
+/// `POST /v1/enroll/begin`
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct EnrollBegin {
+    /// Enrol this cgroup instead of the caller's own: root outside of any job only.
+    pub cgroup: Option<std::path::PathBuf>,
+}
+
+/// Its answer.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct EnrollBegun {
+    pub nonce: String,
+    /// What the token's audience has to be, by issuer.
+    pub audiences: Vec<Audience>,
+    /// The nonce is good for this many seconds.
+    pub expires_in: u64,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Audience {
+    pub issuer: String,
+    pub audience: String,
+}
+
+/// `POST /v1/enroll/complete`
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct EnrollComplete {
+    pub token: String,
+    /// From `begin`; absent for issuers that cannot carry one.
+    pub nonce: Option<String>,
+    pub cgroup: Option<std::path::PathBuf>,
+    /// With `cgroup`: the user that its processes will have.
+    pub uid: Option<u32>,
+}
+
+/// `POST /v1/release`: one of them.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Release {
+    /// Its cgroup id.
+    pub job: Option<u64>,
+    /// A directory at or below its cgroup.
+    pub cgroup: Option<std::path::PathBuf>,
+}
+
+/// `POST /v1/approvals/{id}`
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Answer {
+    pub approve: bool,
+    #[serde(default)]
+    pub reason: String,
+}
+
+/// `GET /v1/approvals?all=true&after=N&wait=S`: returns at once, or when anything changed after change number
+/// N, or after S seconds (at most 60).
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub struct ApprovalsQuery {
+    #[serde(default)]
+    pub all: bool,
+    pub after: Option<u64>,
+    pub wait: Option<u64>,
+}
+
+/// Its answer.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct ApprovalList {
+    /// For the next `after`.
+    pub change: u64,
+    pub approvals: Vec<approval::Record>,
+}
+
+/// `DELETE /v1/sessions/{id}`
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Kill {
+    #[serde(default)]
+    pub reason: String,
+}
+
+/// `POST /v1/policy/reload`
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Reloaded {
+    pub version: String,
+}
+
+/// Every refusal, with an HTTP status that fits.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Problem {
+    /// A fixed word.
+    pub code: String,
+    pub message: String,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub details: Vec<String>,
+}

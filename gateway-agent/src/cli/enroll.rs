@@ -1,0 +1,73 @@
+//! `enroll`: binds a cgroup to an identity, from a CI runner's own hook.
+
+use std::{path::PathBuf, process::ExitCode};
+
+use hyper::Method;
+use secrecy::ExposeSecret;
+
+use super::{Global, client, print, token::TokenSource};
+use crate::{
+    admin::api::{EnrollBegin, EnrollBegun, EnrollComplete},
+    identity::Job,
+};
+
+/// Bind the caller's cgroup to the identity in a token
+///
+/// Called by a job's hook inside the job's own cgroup. The first identity that a cgroup is bound to stays; a
+/// fresh token of the same identity moves the expiry. `exec` does all of this by itself.
+#[derive(Debug, clap::Args)]
+#[command(
+    after_help = "Example:\n  gateway-agent enroll --token-command 'curl -s \"$TOKEN_URL&audience=$GATEWAY_AUDIENCE\" | jq -r .value'"
+)]
+pub(super) struct Args {
+    #[command(flatten)]
+    token: TokenSource,
+    /// Bind this cgroup instead of the caller's own (root, outside of jobs)
+    #[arg(long, value_name = "DIR")]
+    cgroup: Option<PathBuf>,
+    /// The issuer whose audience the token command is told, when there are several
+    #[arg(long, value_name = "URL")]
+    issuer: Option<String>,
+}
+
+impl Args {
+    pub(super) fn run(&self, global: &Global) -> anyhow::Result<ExitCode> {
+        let socket = global.socket()?;
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let job = runtime.block_on(enrol(
+            &socket,
+            &self.token,
+            self.issuer.as_deref(),
+            self.cgroup.clone(),
+            None,
+        ))?;
+        match global.json {
+            true => print::json(&job)?,
+            false => print::line(&format!(
+                "{} is {} until {}",
+                job.cgroup.display(),
+                job.subject,
+                humantime::format_rfc3339_seconds(
+                    std::time::UNIX_EPOCH + std::time::Duration::from_secs(job.expires.0)
+                )
+            ))?,
+        }
+        Ok(ExitCode::SUCCESS)
+    }
+}
+
+/// Begin, fetch, complete.
+pub(super) async fn enrol(
+    socket: &std::path::Path,
+    source: &TokenSource,
+    issuer: Option<&str>,
+    cgroup: Option<PathBuf>,
+    uid: Option<u32>,
+) -> anyhow::Result<Job> {
+    let begin = EnrollBegin { cgroup: cgroup.clone() };
+    let begun: EnrollBegun = client::call(socket, Method::POST, "/v1/enroll/begin", Some(&begin)).await?;
+    let token = source.fetch(&begun, issuer).await?;
+    let complete =
+        EnrollComplete { token: token.expose_secret().to_owned(), nonce: Some(begun.nonce), cgroup, uid };
+    Ok(client::call(socket, Method::POST, "/v1/enroll/complete", Some(&complete)).await?)
+}

@@ -1,0 +1,358 @@
+//! `policy`: work on policy files, without the daemon.
+
+use std::{
+    io::Read,
+    path::{Path, PathBuf},
+    process::ExitCode,
+    sync::Arc,
+};
+
+use ::policy::{
+    Action, Connect, Explanation, Policy, Question, Source, Statement, Subject, UnixTime, testing,
+};
+use anyhow::{Context, anyhow, bail};
+use protocol::postgres::sql::{self, Catalogue, Refused};
+use serde_json::{Value, json};
+
+use super::{Global, print};
+
+/// Longest SQL text read, in bytes: what the daemon reads.
+const SQL_MAX: usize = 64 * 1024;
+
+/// Check, test, explain: policy files, without the daemon
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {
+    #[command(subcommand)]
+    action: Act,
+}
+
+#[derive(Debug, clap::Subcommand)]
+enum Act {
+    /// Say whether policy files are good, and what is wrong with them
+    ///
+    /// Several files make one policy, as in the daemon's configuration; each file of a folder is a policy of its
+    /// own. Without arguments: the files of the configuration.
+    Check {
+        #[arg(value_name = "FILE|DIR")]
+        files: Vec<PathBuf>,
+    },
+    /// Run the expected decisions that stand beside policy files
+    ///
+    /// NAME.tests.yaml holds cases for NAME.yaml. Ends 1 when one does not hold, or when there are none. Names
+    /// are resolved by search_path alone: no database is asked.
+    Test {
+        #[arg(value_name = "FILE|DIR")]
+        files: Vec<PathBuf>,
+    },
+    /// Say which rules decide a statement for a subject, and why
+    #[command(
+        after_help = "Examples:\n  gateway-agent policy explain --subject payments-agent --resource orders 'SELECT email FROM customers'\n  gateway-agent policy explain --claims token.json --resource orders --connect orders"
+    )]
+    Explain(Explain),
+    /// Read SQL on standard input and print, one JSON object a statement, what the engine sees in it
+    Parse {
+        /// The language of the input
+        #[arg(long, value_enum)]
+        dialect: Dialect,
+    },
+    /// Print the JSON Schema of policy files
+    Schema,
+}
+
+#[derive(Debug, clap::Args)]
+struct Explain {
+    /// A subject of the policy, by name
+    #[arg(long, required_unless_present = "claims", conflicts_with = "claims")]
+    subject: Option<String>,
+    /// A file with the claims of a token, as a JSON object with `iss`
+    #[arg(long, value_name = "FILE")]
+    claims: Option<PathBuf>,
+    /// A resource of the policy, by name
+    #[arg(long)]
+    resource: String,
+    /// Ask about opening a session on this database instead of a statement
+    #[arg(long, value_name = "DATABASE", conflicts_with = "sql", required_unless_present = "sql")]
+    connect: Option<String>,
+    /// Time of the decision, as 2027-01-31T00:00:00Z [default: now]
+    #[arg(long, value_name = "TIME", value_parser = time)]
+    at: Option<UnixTime>,
+    /// A policy file; may be repeated [default: the files of the configuration]
+    #[arg(long = "policy", value_name = "FILE")]
+    files: Vec<PathBuf>,
+    /// The statements; `-` reads them from standard input
+    sql: Option<String>,
+}
+
+#[derive(Debug, Clone, Copy, clap::ValueEnum)]
+enum Dialect {
+    Postgres,
+}
+
+impl Args {
+    pub(super) fn run(&self, global: &Global) -> anyhow::Result<ExitCode> {
+        match &self.action {
+            Act::Check { files } => check(files, global),
+            Act::Test { files } => test(files, global),
+            Act::Explain(explain) => explain.run(global),
+            Act::Parse { dialect: Dialect::Postgres } => parse(global),
+            Act::Schema => {
+                print::json(&::policy::json_schema())?;
+                Ok(ExitCode::SUCCESS)
+            }
+        }
+    }
+}
+
+/// One policy and the files that it is made of.
+type Set = Vec<PathBuf>;
+
+fn check(files: &[PathBuf], global: &Global) -> anyhow::Result<ExitCode> {
+    let mut code = ExitCode::SUCCESS;
+    let mut results = Vec::new();
+    for set in sets(files, global)? {
+        let names: Vec<String> = set.iter().map(|p| p.display().to_string()).collect();
+        match Policy::load(&read(&set)?) {
+            Ok(policy) => {
+                results.push(json!({ "files": names, "good": true, "version": &**policy.version() }));
+                if !global.json {
+                    print::line(&format!("{}: good, version {}", names.join(" "), policy.version()))?;
+                }
+            }
+            Err(diagnostics) => {
+                code = ExitCode::FAILURE;
+                if !global.json {
+                    for diagnostic in &diagnostics {
+                        print::line(&diagnostic.to_string())?;
+                    }
+                }
+                results.push(json!({ "files": names, "good": false, "diagnostics": diagnostics }));
+            }
+        }
+    }
+    if global.json {
+        print::json(&results)?;
+    }
+    Ok(code)
+}
+
+fn test(files: &[PathBuf], global: &Global) -> anyhow::Result<ExitCode> {
+    let now = now();
+    let mut outcomes = Vec::new();
+    for set in sets(files, global)? {
+        let tests: Set = set.iter().map(|p| tests_of(p)).filter(|p| p.exists()).collect();
+        if tests.is_empty() {
+            continue;
+        }
+        let policy = load(&set)?;
+        for source in read(&tests)? {
+            let cases = testing::cases(&source).map_err(|d| joined(&d))?;
+            outcomes.extend(on_large_stack(|| testing::run(&policy, &cases, now, analyse))?);
+        }
+    }
+    let failed = outcomes.iter().filter(|o| !o.passed()).count();
+    if global.json {
+        print::json(&outcomes)?;
+    } else {
+        for outcome in &outcomes {
+            let word = if outcome.passed() { "ok    " } else { "FAILED" };
+            print::line(&format!("{word}  {}:{}  {}", outcome.file, outcome.line, outcome.name))?;
+            for failure in &outcome.failures {
+                print::line(&format!("        {}", print::printable(failure)))?;
+            }
+        }
+        print::line(&format!("{} hold, {failed} do not", outcomes.len() - failed))?;
+    }
+    if outcomes.is_empty() {
+        bail!("no expected decisions: write them in NAME.tests.yaml beside NAME.yaml");
+    }
+    Ok(if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+impl Explain {
+    fn run(&self, global: &Global) -> anyhow::Result<ExitCode> {
+        let files = match self.files.as_slice() {
+            [] => global.config()?.policy.files,
+            files => files.to_vec(),
+        };
+        let policy = load(&files)?;
+        let subject = self.subject(&policy)?;
+        let resource = policy.resource_named(&self.resource).with_context(|| {
+            let known: Vec<&str> = policy.resources().iter().map(|r| &*r.name).collect();
+            format!("the policy has no resource `{}`; it has {}", self.resource, known.join(", "))
+        })?;
+        let now = self.at.unwrap_or_else(now);
+        let actions = self.actions()?;
+        let explanations: Vec<Explanation> = actions
+            .iter()
+            .map(|action| policy.explain(&Question { subject: &subject, resource, action, now, grant: None }))
+            .collect();
+        if global.json {
+            print::json(&explanations)?;
+        } else {
+            for explanation in &explanations {
+                print::line(&print::printable(&explanation.to_string()))?;
+            }
+        }
+        Ok(ExitCode::SUCCESS)
+    }
+
+    fn subject(&self, policy: &Policy) -> anyhow::Result<Arc<Subject>> {
+        let Some(file) = &self.claims else {
+            let name = self.subject.as_deref().unwrap_or_default();
+            return policy.subject_named(name).with_context(|| format!("the policy has no subject `{name}`"));
+        };
+        let text = std::fs::read_to_string(file).with_context(|| file.display().to_string())?;
+        let claims: Value = serde_json::from_str(&text).with_context(|| file.display().to_string())?;
+        let issuer = claims.get("iss").and_then(Value::as_str).context("the claims have no `iss`")?;
+        policy
+            .subject(issuer, &claims)
+            .map_err(|denial| anyhow!("{}\n  hint: {}", denial.reason, denial.hint))
+    }
+
+    fn actions(&self) -> anyhow::Result<Vec<Action>> {
+        if let Some(database) = &self.connect {
+            return Ok(vec![Action::Connect(Connect {
+                database: database.clone(),
+                user: String::new(),
+                application: String::new(),
+            })]);
+        }
+        let text = match self.sql.as_deref() {
+            Some("-") | None => stdin()?,
+            Some(text) => text.to_owned(),
+        };
+        let statements = on_large_stack(|| analyse(&text))?.map_err(|refused| {
+            anyhow!("denied before any rule: {}\n  hint: {}", refused.reason, refused.hint)
+        })?;
+        if statements.is_empty() {
+            bail!("there is no statement in it");
+        }
+        Ok(statements.into_iter().map(Action::Statement).collect())
+    }
+}
+
+fn parse(global: &Global) -> anyhow::Result<ExitCode> {
+    let text = stdin()?;
+    let seen = on_large_stack(|| sql::report(&text))?;
+    for statement in &seen {
+        if global.json {
+            print::line(&serde_json::to_string(statement)?)?;
+            continue;
+        }
+        let list = |name: &str| match statement.get(name) {
+            Some(Value::Array(items)) => items
+                .iter()
+                .map(|i| i.as_str().map_or_else(|| i.to_string(), str::to_owned))
+                .collect::<Vec<_>>()
+                .join(", "),
+            Some(Value::String(text)) => text.clone(),
+            Some(other) => other.to_string(),
+            None => String::new(),
+        };
+        let names: &[&str] = match statement.get("error") {
+            Some(_) => &["error", "hint"],
+            None => &["kind", "class", "relations", "columns", "functions", "opaque"],
+        };
+        print::pairs(&names.iter().map(|n| (*n, list(n))).collect::<Vec<_>>())?;
+        print::line("")?;
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Reads and checks one policy.
+pub(super) fn load(files: &[PathBuf]) -> anyhow::Result<Policy> {
+    Policy::load(&read(files)?).map_err(|diagnostics| joined(&diagnostics))
+}
+
+fn joined(diagnostics: &[::policy::Diagnostic]) -> anyhow::Error {
+    anyhow!("{}", diagnostics.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"))
+}
+
+fn read(files: &[PathBuf]) -> anyhow::Result<Vec<Source>> {
+    files
+        .iter()
+        .map(|file| {
+            let text = std::fs::read_to_string(file).with_context(|| file.display().to_string())?;
+            Ok(Source { name: file.display().to_string(), text })
+        })
+        .collect()
+}
+
+/// The policies that are meant: all named files together, each file of a folder alone.
+fn sets(files: &[PathBuf], global: &Global) -> anyhow::Result<Vec<Set>> {
+    if files.is_empty() {
+        return Ok(vec![global.config()?.policy.files]);
+    }
+    let (folders, together): (Vec<&PathBuf>, Vec<&PathBuf>) = files.iter().partition(|p| p.is_dir());
+    let mut sets = Vec::new();
+    if !together.is_empty() {
+        sets.push(together.into_iter().cloned().collect());
+    }
+    for folder in folders {
+        let mut found: Vec<PathBuf> = std::fs::read_dir(folder)
+            .with_context(|| folder.display().to_string())?
+            .map(|entry| Ok(entry?.path()))
+            .collect::<std::io::Result<_>>()?;
+        found.retain(|p| is_policy(p));
+        found.sort();
+        sets.extend(found.into_iter().map(|p| vec![p]));
+    }
+    Ok(sets)
+}
+
+fn is_policy(path: &Path) -> bool {
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    path.is_file() && name.ends_with(".yaml") && !name.ends_with(".tests.yaml")
+}
+
+/// `NAME.tests.yaml` of `NAME.yaml`.
+fn tests_of(policy: &Path) -> PathBuf {
+    policy.with_extension("tests.yaml")
+}
+
+fn analyse(text: &str) -> Result<Vec<Statement>, Refused> {
+    sql::analyse(text, &Catalogue::empty(), SQL_MAX)
+}
+
+/// The parsers recurse; a thread of its own gives them the room that the daemon gives them.
+fn on_large_stack<T: Send>(work: impl FnOnce() -> T + Send) -> anyhow::Result<T> {
+    std::thread::scope(|scope| {
+        let thread = std::thread::Builder::new().stack_size(sql::STACK).spawn_scoped(scope, work)?;
+        thread.join().map_err(|_| anyhow!("the SQL analyser failed; please report the statement"))
+    })
+}
+
+fn stdin() -> anyhow::Result<String> {
+    // One byte more than is parsed, so that longer input is refused and not cut.
+    let mut text = String::new();
+    std::io::stdin().take(SQL_MAX as u64 + 1).read_to_string(&mut text).context("standard input")?;
+    Ok(text)
+}
+
+fn now() -> UnixTime {
+    crate::clock::now()
+}
+
+fn time(text: &str) -> Result<UnixTime, String> {
+    let at = humantime::parse_rfc3339(text).map_err(|e| e.to_string())?;
+    at.duration_since(std::time::UNIX_EPOCH).map(|d| UnixTime(d.as_secs())).map_err(|e| e.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tests_stand_beside_their_policy() {
+        assert_eq!(tests_of(Path::new("/p/orders.yaml")), Path::new("/p/orders.tests.yaml"));
+        let dir = tempfile::tempdir().unwrap();
+        for name in ["b.yaml", "a.yaml", "a.tests.yaml", "notes.md"] {
+            std::fs::write(dir.path().join(name), "").unwrap();
+        }
+        let global = Global { config: None, socket: None, json: false };
+        let found = sets(&[dir.path().to_owned()], &global).unwrap();
+        assert_eq!(found, [vec![dir.path().join("a.yaml")], vec![dir.path().join("b.yaml")]]);
+        let both = [dir.path().join("b.yaml"), dir.path().join("a.yaml")];
+        assert_eq!(sets(&both, &global).unwrap(), [both.to_vec()], "named files are one policy, in order");
+    }
+}

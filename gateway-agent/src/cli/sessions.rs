@@ -1,0 +1,60 @@
+//! `sessions`: what is connected, and an end to it.
+
+use std::process::ExitCode;
+
+use super::{Global, client::escape, print};
+use crate::admin::api::{Kill, Session};
+
+/// List live sessions, or end one
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {
+    #[command(subcommand)]
+    action: Option<Action>,
+}
+
+#[derive(Debug, clap::Subcommand)]
+enum Action {
+    /// End a session and its work upstream
+    Kill {
+        id: String,
+        /// Shown to the client and in the audit
+        #[arg(long, default_value = "")]
+        reason: String,
+    },
+}
+
+impl Args {
+    pub(super) fn run(&self, global: &Global) -> anyhow::Result<ExitCode> {
+        let client = global.client()?;
+        if let Some(Action::Kill { id, reason }) = &self.action {
+            client.delete(&format!("/v1/sessions/{}", escape(id)), &Kill { reason: reason.clone() })?;
+            match global.json {
+                true => print::json(&serde_json::json!({ "ended": id }))?,
+                false => print::line(&format!("ended {id}"))?,
+            }
+            return Ok(ExitCode::SUCCESS);
+        }
+        let sessions: Vec<Session> = client.get("/v1/sessions")?;
+        if global.json {
+            print::json(&sessions)?;
+            return Ok(ExitCode::SUCCESS);
+        }
+        let rows = sessions
+            .iter()
+            .map(|s| {
+                vec![
+                    s.id.to_string(),
+                    s.subject.to_string(),
+                    format!("{}/{}", s.resource, s.database),
+                    format!("{} ({})", s.command, s.pid),
+                    s.state.clone(),
+                    s.statements.to_string(),
+                    print::ago(s.started),
+                ]
+            })
+            .collect();
+        let header = ["SESSION", "SUBJECT", "RESOURCE", "PROCESS", "STATE", "STATEMENTS", "STARTED"];
+        print::table(&header, rows, "no sessions")?;
+        Ok(ExitCode::SUCCESS)
+    }
+}

@@ -1,0 +1,62 @@
+//! `status`: is enforcement on, and is anyone served.
+
+use std::process::ExitCode;
+
+use super::{Global, print};
+use crate::admin::api::Status;
+
+/// Show hooks, heartbeat, jobs, sessions and the policy in force
+///
+/// Ends 1 when the daemon is up but not serving.
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {}
+
+impl Args {
+    pub(super) fn run(&self, global: &Global) -> anyhow::Result<ExitCode> {
+        let s: Status = global.client()?.get("/v1/status")?;
+        let code = if s.ready { ExitCode::SUCCESS } else { ExitCode::FAILURE };
+        if global.json {
+            print::json(&s)?;
+            return Ok(code);
+        }
+        let ready = match (&s.not_ready, s.ready) {
+            (_, true) => "yes".to_owned(),
+            (Some(why), false) => format!("no: {why}"),
+            (None, false) => "no".to_owned(),
+        };
+        let heartbeat = match s.heartbeat_ms {
+            Some(ms) if ms < 2000 => format!("{ms} ms ago"),
+            Some(ms) => format!("{ms} ms ago: the kernel denies everything"),
+            None => "none: the kernel denies everything".to_owned(),
+        };
+        print::pairs(&[
+            ("serving", ready),
+            (
+                "daemon",
+                format!("{} (pid {}), started {}", s.version, s.pid, print::ago(policy::UnixTime(s.started))),
+            ),
+            ("policy", format!("{} from {}", s.policy_version, s.policy_files.join(", "))),
+            ("below", s.cgroup_root),
+            ("virtual port", s.virtual_port.to_string()),
+            ("heartbeat", heartbeat),
+            ("jobs", s.jobs.to_string()),
+            ("sessions", s.sessions.to_string()),
+            ("approvals waiting", s.approvals_waiting.to_string()),
+            ("events dropped", s.events_dropped.to_string()),
+        ])?;
+        let rows = s
+            .hooks
+            .into_iter()
+            .map(|h| {
+                let state = match (h.on, h.mandatory) {
+                    (true, _) => "on",
+                    (false, true) => "OFF",
+                    (false, false) => "off (optional)",
+                };
+                vec![h.name, state.to_owned(), h.detail]
+            })
+            .collect();
+        print::table(&["HOOK", "STATE", "DETAIL"], rows, "no hooks reported")?;
+        Ok(code)
+    }
+}

@@ -1,0 +1,49 @@
+//! Sessions: from an accepted flow to its last byte.
+//!
+//! `worker` threads own them, `legs` moves bytes, a protocol's driver (`postgres`) takes decisions, `scope` and
+//! `analysis` find them, `observer` records. `registry` is how the rest of the agent reaches a session.
+
+mod analysis;
+pub mod legs;
+mod observer;
+mod postgres;
+pub mod registry;
+mod scope;
+pub mod stream;
+pub mod worker;
+
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+use policy::Policy;
+
+use crate::{
+    approval::Approvals,
+    audit::{Audit, Recorder},
+    config::Config,
+    state::Lazy,
+    telemetry::Metrics,
+    upstream::{Addresses, Catalogues, Tls},
+};
+
+/// What all sessions share.
+pub struct Shared {
+    pub config: Config,
+    pub policy: ArcSwap<InForce>,
+    pub approvals: Arc<Approvals>,
+    pub registry: Arc<registry::Registry>,
+    pub catalogues: Catalogues,
+    pub tls: Arc<Tls>,
+    /// For masks that hash: the same value gives the same mask as long as this key lives.
+    pub mask_key: Arc<mask::Key>,
+    pub recorder: Recorder,
+    pub audit: Audit,
+    pub metrics: Arc<Metrics>,
+    pub state: Lazy,
+}
+
+/// The policy in force and where its resources are.
+pub struct InForce {
+    pub policy: Arc<Policy>,
+    pub addresses: Addresses,
+}

@@ -1,0 +1,221 @@
+//! Decisions shared by all sessions of a subject on a database, one cache per worker.
+//!
+//! A cache entry is found by the whole statement text, never by a hash alone, and dies with the policy, the
+//! catalogue or the moment it was good until.
+
+use std::{
+    cell::{Cell, RefCell},
+    collections::HashMap,
+    rc::Rc,
+    sync::Arc,
+};
+
+use arc_swap::ArcSwap;
+use policy::{ApprovalTerms, Permit, UnixTime};
+use prometheus::IntCounter;
+use protocol::postgres::{
+    Decision, Origin, Origins, Refusal,
+    gate::{Outcome, Ruling},
+    sql::Catalogue,
+};
+
+use tokio::sync::watch;
+
+use super::{analysis::Scope, observer::Approval};
+use crate::{
+    audit::Facts,
+    telemetry::{Metrics, Verdict},
+    upstream::Place,
+};
+
+/// Text and overhead kept per scope before the cache starts anew.
+const CACHE_BYTES: usize = 16 << 20;
+const ENTRY_OVERHEAD: usize = 512;
+
+/// Who asks where.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Key {
+    pub subject: Arc<str>,
+    pub place: Place,
+}
+
+/// The decisions of one [`Key`] on one worker.
+pub struct Decisions {
+    pub key: Key,
+    /// By which the catalogue is read.
+    pub permit: Permit,
+    /// False after the catalogue could not be read again: nothing can be decided until it can.
+    pub names_known: Cell<bool>,
+    /// Dropped by whoever is reading the catalogue when it is done.
+    reading: RefCell<Option<watch::Receiver<()>>>,
+    scope: RefCell<Arc<Scope>>,
+    epoch: Cell<u64>,
+    answers: RefCell<HashMap<Box<str>, Rc<Answer>>>,
+    bytes: Cell<usize>,
+    pub origins: Arc<Names>,
+}
+
+/// A decided text.
+pub struct Answer {
+    pub outcome: Decided,
+    pub about: Arc<About>,
+    valid_until: Option<UnixTime>,
+}
+
+pub enum Decided {
+    Allow(Arc<Decision>),
+    Deny(Refusal),
+    Approve(ApprovalTerms),
+}
+
+/// What recording, audit and metrics say about a decided text; made once, used at every run.
+#[derive(Debug)]
+pub struct About {
+    pub rules: Vec<Arc<str>>,
+    pub kinds: Vec<&'static str>,
+    pub changes_catalogue: bool,
+    /// Who agreed, when a human had to.
+    pub approval: Option<Approval>,
+    pub facts: Facts,
+    /// Counters of the verdict, by rule.
+    pub decided: Vec<IntCounter>,
+}
+
+/// Names behind column origins; follows the catalogue in force.
+pub struct Names(ArcSwap<Catalogue>);
+
+impl Origins for Names {
+    fn origin(&self, table_oid: u32, attnum: i16, with: &mut dyn FnMut(Origin<'_>)) {
+        Origins::origin(&**self.0.load(), table_oid, attnum, with);
+    }
+}
+
+impl Decisions {
+    pub fn new(key: Key, permit: Permit, scope: Scope, epoch: u64) -> Self {
+        Self {
+            key,
+            permit,
+            names_known: Cell::new(true),
+            reading: RefCell::default(),
+            origins: Arc::new(Names(ArcSwap::new(Arc::clone(&scope.catalogue)))),
+            scope: RefCell::new(Arc::new(scope)),
+            epoch: Cell::new(epoch),
+            answers: RefCell::default(),
+            bytes: Cell::new(0),
+        }
+    }
+
+    /// Changes whenever earlier answers stop counting.
+    pub fn epoch(&self) -> u64 {
+        self.epoch.get()
+    }
+
+    /// Marks the catalogue as being read until the answer is dropped; `None` when it is being read already.
+    pub fn begin_reading(&self) -> Option<watch::Sender<()>> {
+        if self.reading().is_some() {
+            return None;
+        }
+        let (done, receiver) = watch::channel(());
+        *self.reading.borrow_mut() = Some(receiver);
+        Some(done)
+    }
+
+    /// Ready once the catalogue that is being read is in force; `None` when none is being read.
+    pub fn reading(&self) -> Option<impl Future<Output = ()> + use<>> {
+        let mut receiver = self.reading.borrow().clone()?;
+        if receiver.has_changed().is_err() {
+            *self.reading.borrow_mut() = None;
+            return None;
+        }
+        Some(async move { while receiver.changed().await.is_ok() {} })
+    }
+
+    pub fn scope(&self) -> Arc<Scope> {
+        Arc::clone(&self.scope.borrow())
+    }
+
+    /// Puts another policy or catalogue in force.
+    pub fn replace(&self, scope: Scope, epoch: u64) {
+        self.origins.0.store(Arc::clone(&scope.catalogue));
+        *self.scope.borrow_mut() = Arc::new(scope);
+        self.epoch.set(epoch);
+        self.forget();
+    }
+
+    /// The answer to `sql`, if it was given before and still counts.
+    pub fn find(&self, sql: &str, now: impl FnOnce() -> UnixTime) -> Option<Rc<Answer>> {
+        let answer = self.answers.borrow().get(sql).map(Rc::clone)?;
+        match answer.valid_until {
+            Some(until) if now() >= until => {
+                self.answers.borrow_mut().remove(sql);
+                None
+            }
+            _ => Some(answer),
+        }
+    }
+
+    /// Keeps a ruling made under `epoch`, if it may be kept.
+    pub fn keep(
+        &self,
+        sql: &str,
+        ruling: Ruling,
+        epoch: u64,
+        approval: Option<Approval>,
+        metrics: &Metrics,
+    ) -> Rc<Answer> {
+        let cacheable = ruling.cacheable && approval.is_none() && epoch == self.epoch.get();
+        let answer = Rc::new(Answer::new(sql, ruling, epoch, approval, metrics));
+        if cacheable {
+            let size = sql.len() + ENTRY_OVERHEAD;
+            if self.bytes.get() + size > CACHE_BYTES {
+                self.forget();
+            }
+            self.bytes.set(self.bytes.get() + size);
+            self.answers.borrow_mut().insert(sql.into(), Rc::clone(&answer));
+        }
+        answer
+    }
+
+    fn forget(&self) {
+        self.answers.borrow_mut().clear();
+        self.bytes.set(0);
+    }
+}
+
+impl Answer {
+    fn new(sql: &str, ruling: Ruling, epoch: u64, approval: Option<Approval>, metrics: &Metrics) -> Self {
+        let (verdict, reason) = match &ruling.outcome {
+            Outcome::Allow(_) => (Verdict::Allow, None),
+            Outcome::Approve(_) => (Verdict::Approve, None),
+            Outcome::Deny(denial) => (Verdict::Deny, Some(denial.reason.as_str())),
+        };
+        let facts = Facts::statement(
+            verdict.as_str(),
+            &ruling.rules,
+            &ruling.kinds.join(","),
+            sql,
+            false,
+            &[],
+            reason,
+        );
+        let about = Arc::new(About {
+            facts,
+            decided: ruling.rules.iter().map(|rule| metrics.decision(verdict, rule)).collect(),
+            rules: ruling.rules,
+            kinds: ruling.kinds,
+            changes_catalogue: ruling.changes_catalogue,
+            approval,
+        });
+        let outcome = match ruling.outcome {
+            Outcome::Allow(statements) => {
+                Decided::Allow(Arc::new(Decision { statements, epoch, context: about.clone() }))
+            }
+            Outcome::Approve(terms) => Decided::Approve(terms),
+            Outcome::Deny(denial) => {
+                let rule = about.rules.first().map_or("builtin:default-deny", |r| &**r);
+                Decided::Deny(Refusal::policy(rule, &denial.reason, Some(denial.hint)))
+            }
+        };
+        Self { outcome, about, valid_until: ruling.valid_until }
+    }
+}

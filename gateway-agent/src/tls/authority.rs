@@ -1,0 +1,235 @@
+//! The local CA and the leaves it signs.
+
+use std::{
+    collections::HashMap,
+    io::Write,
+    net::IpAddr,
+    os::unix::fs::OpenOptionsExt,
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex, PoisonError},
+    time::{Duration, SystemTime},
+};
+
+use base64::{Engine, engine::general_purpose::STANDARD};
+use rcgen::{
+    BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
+    KeyUsagePurpose, SanType,
+};
+use rustls::{
+    ServerConfig,
+    pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer},
+};
+
+use super::{TlsError, provider};
+
+const DAY: Duration = Duration::from_secs(24 * 3600);
+/// The CA certificate is made again, with the same key and name, when less than `CA_RENEW` of this is left:
+/// jobs that hold the old one go on.
+const CA_LIFE: Duration = Duration::from_secs(730 * 24 * 3600);
+const CA_RENEW: Duration = Duration::from_secs(60 * 24 * 3600);
+/// Leaves live in memory only and are made again at half of this.
+const LEAF_LIFE: Duration = Duration::from_secs(7 * 24 * 3600);
+/// Leaves kept; a full cache is emptied, which costs one signature a name.
+const MAX_LEAVES: usize = 1024;
+const COMMON_NAME: &str = "Gateway CA of this host";
+
+/// Signs what jobs' clients verify.
+pub struct Authority {
+    issuer: Issuer<'static, KeyPair>,
+    certificate: CertificateDer<'static>,
+    /// One key for all leaves, made at start, never on disk.
+    leaf_key: KeyPair,
+    leaves: Mutex<HashMap<Names, Leaf>>,
+}
+
+struct Leaf {
+    config: Arc<ServerConfig>,
+    renew: SystemTime,
+}
+
+/// What a leaf is valid for.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
+pub struct Names {
+    pub dns: Vec<String>,
+    pub ips: Vec<IpAddr>,
+}
+
+impl Authority {
+    /// Loads the CA from `state_dir` (`ca.key`, `ca.pem`) or makes it, and renews its certificate when due.
+    pub fn open(state_dir: &Path) -> Result<Self, TlsError> {
+        super::install_providers();
+        let (key_file, cert_file) = (state_dir.join("ca.key"), state_dir.join("ca.pem"));
+        let key = match read(&key_file)? {
+            Some(pem) => KeyPair::from_pem(&pem).map_err(|e| content(&key_file, &e.to_string()))?,
+            None => {
+                let key = KeyPair::generate()?;
+                put(&key_file, key.serialize_pem().as_bytes(), 0o600)?;
+                key
+            }
+        };
+        let now = SystemTime::now();
+        let params = ca_params(now);
+        let good = match read(&cert_file)? {
+            Some(pem) => usable(&cert_file, &pem, &key, now)?,
+            None => None,
+        };
+        let certificate = match good {
+            Some(der) => der,
+            None => {
+                let made = params.self_signed(&key)?;
+                put(&cert_file, made.pem().as_bytes(), 0o644)?;
+                made.der().clone()
+            }
+        };
+        Ok(Self {
+            issuer: Issuer::new(params, key),
+            certificate,
+            leaf_key: KeyPair::generate()?,
+            leaves: Mutex::default(),
+        })
+    }
+
+    /// The public part, for jobs.
+    pub fn pem(&self) -> String {
+        to_pem(&self.certificate)
+    }
+
+    /// Writes the public part to `ca_file`, and with the host's roots to `bundle`, both for everyone to read.
+    /// A host without roots gets a bundle with this CA alone.
+    pub fn publish(&self, ca_file: &Path, bundle: &Path) -> Result<(), TlsError> {
+        put(ca_file, self.pem().as_bytes(), 0o644)?;
+        let mut all = String::new();
+        for root in rustls_native_certs::load_native_certs().certs {
+            all.push_str(&to_pem(&root));
+        }
+        all.push_str(&self.pem());
+        put(bundle, all.as_bytes(), 0o644)
+    }
+
+    /// The server side of a job's connection to a resource of these names. Cached; cheap when it hits.
+    pub fn job_acceptor(&self, names: &Names) -> Result<Arc<ServerConfig>, TlsError> {
+        let now = SystemTime::now();
+        let mut leaves = self.leaves.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(leaf) = leaves.get(names)
+            && now < leaf.renew
+        {
+            return Ok(leaf.config.clone());
+        }
+        if leaves.len() >= MAX_LEAVES {
+            leaves.clear();
+        }
+        let config = Arc::new(self.make(names, now)?);
+        leaves.insert(names.clone(), Leaf { config: config.clone(), renew: now + LEAF_LIFE / 2 });
+        Ok(config)
+    }
+
+    fn make(&self, names: &Names, now: SystemTime) -> Result<ServerConfig, TlsError> {
+        let mut params = CertificateParams::default();
+        for name in &names.dns {
+            let dns = name.as_str().try_into().map_err(|_| TlsError::Name(name.clone()))?;
+            params.subject_alt_names.push(SanType::DnsName(dns));
+        }
+        params.subject_alt_names.extend(names.ips.iter().copied().map(SanType::IpAddress));
+        if params.subject_alt_names.is_empty() {
+            return Err(TlsError::Name(String::new()));
+        }
+        params.distinguished_name.remove(DnType::CommonName);
+        params.distinguished_name.push(DnType::OrganizationName, "Gateway");
+        params.not_before = (now - DAY).into();
+        params.not_after = (now + LEAF_LIFE).into();
+        params.is_ca = IsCa::ExplicitNoCa;
+        params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
+        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
+        params.use_authority_key_identifier_extension = true;
+        let leaf = params.signed_by(&self.leaf_key, &self.issuer)?;
+        let key = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(self.leaf_key.serialize_der()));
+        let mut config = ServerConfig::builder_with_provider(provider())
+            .with_protocol_versions(rustls::ALL_VERSIONS)?
+            .with_no_client_auth()
+            .with_single_cert(vec![leaf.der().clone(), self.certificate.clone()], key)?;
+        // Chosen when a client offers it (PostgreSQL 17's direct TLS); clients without ALPN are served too.
+        config.alpn_protocols = vec![b"postgresql".to_vec()];
+        config.ticketer = rustls::crypto::aws_lc_rs::Ticketer::new()?;
+        Ok(config)
+    }
+}
+
+fn ca_params(now: SystemTime) -> CertificateParams {
+    let mut params = CertificateParams::default();
+    params.distinguished_name.push(DnType::CommonName, COMMON_NAME);
+    params.not_before = (now - DAY).into();
+    params.not_after = (now + CA_LIFE).into();
+    params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
+    params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
+    params
+}
+
+/// The certificate in `pem`, unless it is due for renewal or not this key's.
+fn usable(
+    file: &Path,
+    pem: &str,
+    key: &KeyPair,
+    now: SystemTime,
+) -> Result<Option<CertificateDer<'static>>, TlsError> {
+    use rustls::pki_types::pem::PemObject;
+    let der = CertificateDer::from_pem_slice(pem.as_bytes()).map_err(|e| content(file, &e.to_string()))?;
+    let (_, parsed) = x509_parser::parse_x509_certificate(&der).map_err(|e| content(file, &e.to_string()))?;
+    let left = u64::try_from(parsed.validity().not_after.timestamp())
+        .ok()
+        .and_then(|end| (SystemTime::UNIX_EPOCH + Duration::from_secs(end)).duration_since(now).ok());
+    let ours = parsed.public_key().subject_public_key.data == key.public_key_raw();
+    let fresh = left.is_some_and(|l| l > CA_RENEW);
+    Ok((ours && fresh).then_some(der.into_owned()))
+}
+
+fn read(path: &Path) -> Result<Option<String>, TlsError> {
+    match std::fs::read_to_string(path) {
+        Ok(text) => Ok(Some(text)),
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(None),
+        Err(source) => Err(TlsError::File { path: path.to_owned(), source }),
+    }
+}
+
+fn content(path: &Path, what: &str) -> TlsError {
+    TlsError::Content { path: path.to_owned(), what: what.to_owned() }
+}
+
+/// Whole or not at all: a new file, synced, renamed over the old one.
+fn put(path: &Path, bytes: &[u8], mode: u32) -> Result<(), TlsError> {
+    let fail = |source| TlsError::File { path: path.to_owned(), source };
+    let mut name = path.file_name().unwrap_or_default().to_owned();
+    name.push(format!(".new-{}", std::process::id()));
+    let new: PathBuf = path.with_file_name(name);
+    let write = || {
+        // A leftover of a crashed process with this pid would keep its own mode.
+        match std::fs::remove_file(&new) {
+            Err(e) if e.kind() != std::io::ErrorKind::NotFound => return Err(e),
+            _ => {}
+        }
+        let mut file = std::fs::OpenOptions::new().write(true).create_new(true).mode(mode).open(&new)?;
+        file.set_permissions(std::os::unix::fs::PermissionsExt::from_mode(mode))?;
+        file.write_all(bytes)?;
+        file.sync_all()?;
+        std::fs::rename(&new, path)
+    };
+    write().map_err(fail)
+}
+
+fn to_pem(der: &[u8]) -> String {
+    let body = STANDARD.encode(der);
+    let mut out = String::with_capacity(body.len() + body.len() / 64 + 64);
+    out.push_str("-----BEGIN CERTIFICATE-----\n");
+    let mut rest = body.as_str();
+    while !rest.is_empty() {
+        let (line, tail) = rest.split_at(rest.len().min(64));
+        out.push_str(line);
+        out.push('\n');
+        rest = tail;
+    }
+    out.push_str("-----END CERTIFICATE-----\n");
+    out
+}
+
+#[cfg(test)]
+#[path = "tests.rs"]
+mod tests;

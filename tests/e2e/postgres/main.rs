@@ -1,0 +1,3 @@
+//! PostgreSQL end to end: real server, real clients, real kernel. Needs root.
+
+mod fixtures;

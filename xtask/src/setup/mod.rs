@@ -1,0 +1,78 @@
+//! `xtask setup`: finds what building, demo and tests need, installs what it can, and says plainly
+//! what it cannot. Tools go into the target folder; only Debian packages and the rust-src
+//! component touch the machine.
+
+mod debian;
+mod python;
+mod toolchain;
+
+use anyhow::{Result, bail};
+
+use crate::host::Host;
+
+pub(crate) use toolchain::cargo_tool;
+
+#[derive(Debug, Clone, Copy, clap::Args)]
+pub(crate) struct Arguments {
+    /// Also what `bench` compares with: pgbouncer and haproxy.
+    #[arg(long)]
+    bench: bool,
+}
+
+/// What is missing, and how a person gets it.
+#[derive(Debug)]
+struct Lack {
+    what: String,
+    remedy: String,
+}
+
+impl Lack {
+    fn new(what: impl Into<String>, remedy: impl Into<String>) -> Self {
+        Self { what: what.into(), remedy: remedy.into() }
+    }
+}
+
+pub(crate) fn run(host: &Host, arguments: &Arguments) -> Result<()> {
+    let mut lacks = building(host);
+    lacks.extend(worlds(host));
+    if arguments.bench {
+        lacks.extend(debian::ensure(host, debian::BENCH));
+    }
+    report(lacks)?;
+    println!("setup: everything is there (tools in {})", host.tools().display());
+    Ok(())
+}
+
+/// What the compiler needs.
+pub(crate) fn for_building(host: &Host) -> Result<()> {
+    report(building(host))
+}
+
+/// What demo, bench and the end-to-end tests need.
+pub(crate) fn for_worlds(host: &Host) -> Result<()> {
+    let mut lacks = building(host);
+    lacks.extend(worlds(host));
+    report(lacks)
+}
+
+fn building(host: &Host) -> Vec<Lack> {
+    let mut lacks = debian::ensure(host, debian::BUILD);
+    lacks.extend(toolchain::ensure(host));
+    lacks
+}
+
+fn worlds(host: &Host) -> Vec<Lack> {
+    let mut lacks = debian::ensure(host, debian::WORLD);
+    lacks.extend(python::ensure(host));
+    lacks
+}
+
+fn report(lacks: Vec<Lack>) -> Result<()> {
+    if lacks.is_empty() {
+        return Ok(());
+    }
+    for Lack { what, remedy } in &lacks {
+        eprintln!("missing: {what}\n  to get it: {}", remedy.replace('\n', "\n  "));
+    }
+    bail!("setup could not provide {} thing(s), listed above", lacks.len())
+}

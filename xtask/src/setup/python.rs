@@ -1,0 +1,63 @@
+//! The Python drivers among the tested clients, in an environment of their own.
+
+use std::{
+    path::Path,
+    process::{Command, Stdio},
+};
+
+use super::Lack;
+use crate::{host, host::Host};
+
+const DRIVERS: &[&str] = &["psycopg[binary]>=3.1,<4", "asyncpg>=0.29,<1"];
+
+/// A Python that can make environments. The system's own where there is apt to provide it: jobs
+/// run as nobody, and one that a person installed may be in a home that nobody may enter.
+pub(super) fn interpreter() -> Option<&'static str> {
+    let candidates: &[&str] = if Path::new("/usr/bin/apt-get").exists() {
+        &["/usr/bin/python3"]
+    } else {
+        &["/usr/bin/python3", "python3"]
+    };
+    candidates
+        .iter()
+        .copied()
+        .find(|python| succeeds(Command::new(python).args(["-c", "import ensurepip, venv"])))
+}
+
+pub(super) fn ensure(host: &Host) -> Vec<Lack> {
+    let venv = host.venv();
+    let python = venv.join("bin/python");
+    let works = || succeeds(Command::new(&python).args(["-c", "import psycopg, asyncpg"]));
+    if works() {
+        return Vec::new();
+    }
+    let make = || {
+        let interpreter =
+            interpreter().ok_or_else(|| anyhow::anyhow!("no python3 that can make environments"))?;
+        host::quietly(
+            "python environment",
+            host.command(interpreter).args(["-m", "venv", "--clear"]).arg(&venv),
+        )?;
+        let mut pip = host.command(&python);
+        pip.args(["-m", "pip", "install", "--disable-pip-version-check", "--prefer-binary"]).args(DRIVERS);
+        host::quietly("pip install psycopg asyncpg", &mut pip)?;
+        anyhow::ensure!(works(), "installed, but they cannot be imported");
+        Ok(())
+    };
+    match make() {
+        Ok(()) => Vec::new(),
+        Err(error) => vec![Lack::new(
+            "Python drivers psycopg 3 and asyncpg",
+            format!("{} -m pip install 'psycopg[binary]' asyncpg\n({error:#})", python.display()),
+        )],
+    }
+}
+
+fn succeeds(command: &mut Command) -> bool {
+    command
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .status()
+        .is_ok_and(|status| status.success())
+}

@@ -1,0 +1,181 @@
+//! `xtask test`: one build, then the suites in order, each with its time, and one line of totals.
+
+use std::{
+    io::{BufRead, BufReader, Write},
+    process::Stdio,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, Result, bail, ensure};
+
+use crate::{
+    build::{self, Profile, TestProgram},
+    fuzz,
+    host::{self, Host},
+    setup,
+};
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Arguments {
+    /// One suite; all of them in order by default.
+    #[arg(value_enum)]
+    suite: Option<Suite>,
+    /// Only tests whose name contains this.
+    filter: Option<String>,
+    /// Tests at once within a suite.
+    #[arg(long)]
+    threads: Option<usize>,
+    /// Also each fuzz target, for this many seconds.
+    #[arg(long, value_name = "SECONDS")]
+    fuzz: Option<u32>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum Suite {
+    /// What needs nothing but the code.
+    Unit,
+    /// Real servers, real clients, through the real kernel.
+    E2e,
+    /// Ways around the kernel programs.
+    Kernel,
+}
+
+impl Suite {
+    const ALL: [Self; 3] = [Self::Unit, Self::E2e, Self::Kernel];
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::Unit => "unit",
+            Self::E2e => "e2e",
+            Self::Kernel => "kernel",
+        }
+    }
+
+    fn has(self, program: &TestProgram) -> bool {
+        let world = program.package == "tests" && program.integration;
+        match self {
+            Self::Unit => !world,
+            Self::E2e => world && program.name.starts_with("e2e"),
+            Self::Kernel => world && program.name.starts_with("kernel"),
+        }
+    }
+}
+
+#[derive(Debug, Default, Clone, Copy)]
+struct Tally {
+    passed: usize,
+    failed: usize,
+    ignored: usize,
+}
+
+pub(crate) fn run(host: &Host, arguments: &Arguments) -> Result<()> {
+    let suites = arguments.suite.map_or_else(|| Suite::ALL.to_vec(), |suite| vec![suite]);
+    if suites.iter().any(|suite| *suite != Suite::Unit) {
+        ensure!(
+            host::is_root(),
+            "the e2e and kernel tests need root: they make network namespaces and cgroups, and load kernel \
+             programs. `cargo xtask test unit` runs without"
+        );
+        setup::for_worlds(host)?;
+    } else {
+        setup::for_building(host)?;
+    }
+    eprintln!("-- building the tests");
+    let started = Instant::now();
+    let programs = build::tests(host)?;
+    eprintln!("ok building the tests ({:.0} s)", started.elapsed().as_secs_f64());
+
+    let mut total = Tally::default();
+    let mut lines = Vec::new();
+    for suite in suites {
+        let started = Instant::now();
+        eprintln!("-- {} tests", suite.name());
+        let tally = run_suite(host, suite, &programs, arguments)?;
+        lines.push(line(suite.name(), tally, started.elapsed()));
+        eprintln!("{}", lines[lines.len() - 1]);
+        total.passed += tally.passed;
+        total.failed += tally.failed;
+        total.ignored += tally.ignored;
+    }
+    if let Some(seconds) = arguments.fuzz {
+        fuzz::run(host, &fuzz::Arguments::all(seconds))?;
+    }
+    println!("\n{}", lines.join("\n"));
+    println!("{} passed, {} failed", total.passed, total.failed);
+    ensure!(total.failed == 0, "{} test(s) failed", total.failed);
+    if total.passed == 0 {
+        bail!("no test ran: does any name contain {:?}?", arguments.filter.as_deref().unwrap_or_default());
+    }
+    Ok(())
+}
+
+fn line(name: &str, tally: Tally, took: Duration) -> String {
+    let ignored = if tally.ignored > 0 { format!(", {} ignored", tally.ignored) } else { String::new() };
+    format!("{name}: {} passed, {} failed{ignored} ({:.0} s)", tally.passed, tally.failed, took.as_secs_f64())
+}
+
+fn run_suite(host: &Host, suite: Suite, programs: &[TestProgram], arguments: &Arguments) -> Result<Tally> {
+    let mut total = Tally::default();
+    for program in programs.iter().filter(|program| suite.has(program)) {
+        eprintln!("   {} {}", program.package, program.name);
+        let tally = run_program(host, program, arguments)?;
+        total.passed += tally.passed;
+        total.failed += tally.failed;
+        total.ignored += tally.ignored;
+    }
+    Ok(total)
+}
+
+/// Runs one test program as cargo would, passing its output on and reading its summary.
+fn run_program(host: &Host, program: &TestProgram, arguments: &Arguments) -> Result<Tally> {
+    let mut command = host.command(&program.executable);
+    command
+        .current_dir(&program.folder)
+        .env("CARGO_MANIFEST_DIR", &program.folder)
+        .env("GATEWAY_BIN_DIR", host.target.join(Profile::Dev.folder()))
+        .env("GATEWAY_TARGET_DIR", &host.target)
+        .stdout(Stdio::piped());
+    command.args(&arguments.filter);
+    if let Some(threads) = arguments.threads {
+        command.arg(format!("--test-threads={threads}"));
+    }
+    let mut child = command.spawn().with_context(|| format!("starting {}", program.executable.display()))?;
+    let mut tally = None;
+    // The library's own test programs are quiet about nothing: forward every line as it comes.
+    for line in BufReader::new(child.stdout.take().context("no output")?).lines() {
+        let line = line?;
+        tally = summary(&line).or(tally);
+        writeln!(std::io::stdout(), "{line}").ok();
+    }
+    let status = child.wait()?;
+    let mut tally = tally.unwrap_or_default();
+    // It may have died before its summary.
+    if !status.success() && tally.failed == 0 {
+        eprintln!("   {} {} ended with {status} and no failed test", program.package, program.name);
+        tally.failed = 1;
+    }
+    Ok(tally)
+}
+
+/// Reads `test result: ok. 3 passed; 0 failed; 0 ignored; …`.
+fn summary(line: &str) -> Option<Tally> {
+    let rest = line.strip_prefix("test result: ")?;
+    let count = |what: &str| {
+        rest.split(['.', ';']).find_map(|part| part.trim().strip_suffix(what)?.trim().parse::<usize>().ok())
+    };
+    Some(Tally { passed: count("passed")?, failed: count("failed")?, ignored: count("ignored").unwrap_or(0) })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_runner_s_summary_is_read() {
+        let tally =
+            summary("test result: FAILED. 12 passed; 3 failed; 1 ignored; 0 measured; 0 filtered out")
+                .unwrap();
+        assert_eq!((tally.passed, tally.failed, tally.ignored), (12, 3, 1));
+        assert!(summary("running 3 tests").is_none());
+    }
+}

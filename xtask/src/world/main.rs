@@ -1,0 +1,2 @@
+//! demo and bench.
+fn main() {}

@@ -1,0 +1,26 @@
+//! demo and bench are programs of their own (see the `world` feature): build them, then hand over.
+
+use anyhow::Result;
+
+use crate::{
+    build::{self, Profile},
+    host::{self, Host},
+    setup,
+};
+
+pub(crate) fn run(host: &Host, command: &str, words: &[&str], profile: Profile) -> Result<()> {
+    anyhow::ensure!(
+        host::is_root(),
+        "`cargo xtask {command}` needs root: it makes network namespaces and cgroups, and loads kernel programs"
+    );
+    setup::for_worlds(host)?;
+    build::programs(host, profile)?;
+    let folder = host.target.join(profile.folder());
+    host::run(
+        host.command(folder.join("xtask-world"))
+            .arg(command)
+            .args(words)
+            .env("GATEWAY_BIN_DIR", &folder)
+            .env("GATEWAY_TARGET_DIR", &host.target),
+    )
+}
