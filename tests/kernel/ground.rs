@@ -21,7 +21,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use gateway_agent::kernel::{self, Kernel};
+use gateway_agent::{
+    intercept,
+    kernel::{self, Kernel},
+};
 use rustix::{
     net::{AddressFamily, RecvFlags, SocketFlags, SocketType, recv, socket_with},
     thread::{LinkNameSpaceType, move_into_link_name_space},
@@ -378,8 +381,8 @@ impl Drop for Agent {
 /// An attached kernel with a heartbeat and a gateway that identifies flows, in this process.
 pub(crate) struct Gateway {
     pub(crate) kernel: std::sync::Arc<Kernel>,
-    flows: std::sync::mpsc::Receiver<Result<gateway_agent::intercept::Flow, String>>,
-    pub(crate) events: gateway_agent::kernel::Events,
+    flows: std::sync::mpsc::Receiver<Result<intercept::Flow, String>>,
+    pub(crate) events: kernel::Events,
     stop: std::sync::Arc<std::sync::atomic::AtomicBool>,
     threads: Vec<std::thread::JoinHandle<()>>,
     stop_accepting: Option<tokio::sync::oneshot::Sender<()>>,
@@ -409,7 +412,7 @@ impl Gateway {
             std::thread::spawn(move || {
                 let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
                 runtime.block_on(async {
-                    let intercept = gateway_agent::intercept::Intercept::bind(&kernel).unwrap();
+                    let intercept = intercept::Intercept::bind(&kernel).unwrap();
                     listening.send(()).unwrap();
                     let mut streams = Vec::new();
                     let serve = async {
@@ -417,9 +420,10 @@ impl Gateway {
                             let (stream, _) = intercept.accept().await.unwrap();
                             let flow =
                                 intercept.identify(&kernel, &stream).map_err(|error| error.to_string());
-                            // Kept open when it is a flow, closed when it is none.
+                            // Kept open for a while when it is a flow, closed when it is none.
+                            streams.truncate(64);
                             if flow.is_ok() {
-                                streams.push(stream);
+                                streams.insert(0, stream);
                             }
                             if send.send(flow).is_err() {
                                 return;
@@ -441,8 +445,13 @@ impl Gateway {
         }
     }
 
-    pub(crate) fn flow(&self) -> Result<gateway_agent::intercept::Flow, String> {
+    pub(crate) fn flow(&self) -> Result<intercept::Flow, String> {
         self.flows.recv_timeout(Duration::from_secs(5)).expect("nobody came to the gateway")
+    }
+
+    /// A flow that came already.
+    pub(crate) fn try_flow(&self) -> Result<Result<intercept::Flow, String>, std::sync::mpsc::TryRecvError> {
+        self.flows.try_recv()
     }
 
     /// The next event with this reason.

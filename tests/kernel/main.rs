@@ -502,3 +502,55 @@ fn released_jobs_are_free_and_uninstall_detaches() {
     assert!(!ground.pin_dir.exists());
     ground.actor("job").connect(&to);
 }
+
+/// Prints what a connect costs, and what each hook adds to it. Run by name: it asserts nothing.
+#[test]
+#[ignore = "a measurement, not a test: cargo test -p tests --test kernel -- --ignored --nocapture cost"]
+fn cost_of_connect() {
+    const ROUNDS: usize = 15;
+    const CONNECTS: u32 = 200;
+    let (ground, gateway, mut job) = start();
+    let plain = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let local = plain.local_addr().unwrap();
+    std::thread::spawn(move || {
+        while let Ok((stream, _)) = plain.accept() {
+            drop(stream);
+        }
+    });
+    let mut declared = declared();
+    declared.push(destination("127.0.0.1/32", local.port(), Protocol::Tcp, Disposition::Allow));
+    gateway.kernel.replace_destinations(&declared).unwrap();
+    let resource = SocketAddr::new(FAR_V4.parse().unwrap(), RESOURCE);
+    let mut free = ground.actor("..");
+    let mut bystander = ground.actor("bystander");
+    let mut time = |actor: &mut Actor, to| match actor.ask(&Ask::Cycle { to, count: CONNECTS }) {
+        Answer::Done { micros, .. } => micros as f64 / f64::from(CONNECTS),
+        failed @ Answer::Failed { .. } => panic!("{failed:?}"),
+    };
+    let measuring = gateway_agent::kernel::measure().unwrap();
+    let mut ratios = vec![Vec::new(); 3];
+    let mut base = Vec::new();
+    for _ in 0..ROUNDS {
+        let off = time(&mut free, local);
+        base.push(off);
+        ratios[0].push(time(&mut bystander, local) / off);
+        ratios[1].push(time(&mut job, local) / off);
+        ratios[2].push(time(&mut job, resource) / off);
+        while let Ok(Ok(_)) = gateway.try_flow() {}
+    }
+    let median = |values: &mut Vec<f64>| {
+        values.sort_by(f64::total_cmp);
+        values[values.len() / 2]
+    };
+    println!("connect, accept, close on loopback without programs: {:.1} us", median(&mut base));
+    for (what, values) in
+        ["outside every job", "job, allowed destination", "job, redirected"].iter().zip(&mut ratios)
+    {
+        println!("  {what}: {:.2} of that", median(values));
+    }
+    for cost in gateway_agent::kernel::costs(&ground.pin_dir).unwrap() {
+        let each = cost.time.as_nanos() as f64 / (cost.runs.max(1) as f64);
+        println!("  {:<13} {:>8} runs {:>6.0} ns each", cost.hook.name(), cost.runs, each);
+    }
+    drop(measuring);
+}

@@ -10,12 +10,12 @@ use policy::{Effect, Named, Recording, Resource, ResourceKind, Verdict};
 use protocol::postgres::{Event, Outcome, Refusal, Startup};
 use record::{Event as Recorded, Header, List, Params as RecordedParams};
 
-use crate::state::{SessionRow, Write};
 use super::{Shared, registry::Live, scope::About};
 use crate::audit::{
     AuditEvent, AuditLost, Context, Durability, Facts, Kind, RecordingLost, Scope, SessionRecorder, Value,
     unix_ns,
 };
+use crate::state::{SessionRow, Write};
 use crate::telemetry::{Direction, FlowResult, Phase, Verdict as VerdictLabel};
 
 /// Rows are handed to the recording in runs of about this many bytes.

@@ -203,9 +203,9 @@ impl Driver {
                 Step::Close(reason) => {
                     self.result = match reason {
                         CloseReason::Job(_) => FlowResult::Protocol,
-                        CloseReason::Upstream(_) | CloseReason::LoginFailed { .. } | CloseReason::UpstreamGone => {
-                            FlowResult::Upstream
-                        }
+                        CloseReason::Upstream(_)
+                        | CloseReason::LoginFailed { .. }
+                        | CloseReason::UpstreamGone => FlowResult::Upstream,
                         CloseReason::Ended | CloseReason::Refused => self.result,
                     };
                     self.farewell().await;
