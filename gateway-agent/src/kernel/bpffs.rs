@@ -84,7 +84,7 @@ pub(super) fn link_path(pin_dir: &Path, hook: &str) -> PathBuf {
 
 fn is_bpffs(path: &Path) -> io::Result<bool> {
     // The field's type differs by architecture.
-    #[expect(clippy::unnecessary_cast, reason = "c_long on some targets, i64 on others")]
+    #[allow(clippy::unnecessary_cast, reason = "c_long on some targets, i64 on others")]
     let magic = rustix::fs::statfs(path)?.f_type as u64;
     Ok(magic == BPF_FS_MAGIC)
 }
