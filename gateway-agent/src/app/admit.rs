@@ -96,6 +96,10 @@ impl Agent {
             limits.max_total,
             limits.max_per_job,
         )?;
+        // Whatever ended the job before it was registered could not tell the session.
+        if !self.enrolments.job(flow.job).is_some_and(|job| job.active(now)) {
+            return Err(NotAdmitted::Ended);
+        }
         Ok((Arc::clone(resource), registration))
     }
 

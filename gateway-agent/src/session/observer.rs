@@ -204,7 +204,8 @@ impl Observer {
 
     /// A statement asked a human, or was answered.
     pub fn approval(&mut self, id: &Arc<str>, outcome: &str, by: &[String]) {
-        let n = self.live.statements.load(Ordering::Relaxed);
+        // The statement that waits comes next.
+        let n = self.live.statements.load(Ordering::Relaxed) + 1;
         let now = self.now();
         if let Some(recorder) = &mut self.recorder {
             let event = Recorded::Approval {

@@ -296,10 +296,10 @@ impl Driver {
         let was_dirty = self.observer.dirty();
         let mut events = self.session.events();
         while let Some(event) = events.next() {
-            if self.observer.event(&event)? {
-                if let Some(decisions) = &self.decisions {
-                    self.worker.catalogue_changed(decisions);
-                }
+            if self.observer.event(&event)?
+                && let Some(decisions) = &self.decisions
+            {
+                self.worker.catalogue_changed(decisions);
             }
         }
         drop(events);
