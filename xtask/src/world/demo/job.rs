@@ -92,6 +92,11 @@ impl Command {
         fs::read_to_string(self.files.with_extension("err")).unwrap_or_default()
     }
 
+    /// What it has said on standard output so far.
+    pub(super) fn output(&self) -> String {
+        fs::read_to_string(self.files.with_extension("out")).unwrap_or_default()
+    }
+
     pub(super) fn ended(&self) -> bool {
         self.files.with_extension("status").exists()
     }
