@@ -178,6 +178,31 @@ impl Agent {
         self.process.as_ref().map(Running::pid)
     }
 
+    /// Its resident memory in bytes.
+    ///
+    /// # Errors
+    /// When it does not run.
+    pub fn memory(&self) -> Result<u64> {
+        self.status("VmRSS")
+    }
+
+    /// The most memory it ever had resident, in bytes.
+    ///
+    /// # Errors
+    /// When it does not run.
+    pub fn peak_memory(&self) -> Result<u64> {
+        self.status("VmHWM")
+    }
+
+    fn status(&self, wanted: &str) -> Result<u64> {
+        let pid = self.pid().context("the agent does not run")?;
+        let status = fs::read_to_string(format!("/proc/{pid}/status"))?;
+        let line = status.lines().find_map(|line| line.strip_prefix(wanted)?.strip_prefix(':'));
+        let kib: u64 =
+            line.and_then(|line| line.split_whitespace().next()?.parse().ok()).context("no such line")?;
+        Ok(kib * 1024)
+    }
+
     fn log_file(&self) -> PathBuf {
         self.folder.join("agent.log")
     }

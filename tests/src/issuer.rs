@@ -117,6 +117,32 @@ impl Issuer {
         Token { issuer: self, algorithm: Algorithm::Es256, claims, kid: None }
     }
 
+    /// The key for ES256, for a program that mints tokens on its own. Only for tests.
+    ///
+    /// # Errors
+    /// When the key cannot be exported.
+    pub fn export(&self) -> Result<Value> {
+        let key = self.ecdsa.to_pkcs8v1().map_err(|_| anyhow!("the key cannot be exported"))?;
+        Ok(json!({ "url": self.url, "generation": self.generation, "es256": encode(key.as_ref()) }))
+    }
+
+    /// The issuer that was exported; its other keys are new, so only ES256 tokens are worth something.
+    ///
+    /// # Errors
+    /// When it is none.
+    pub fn import(exported: &Value) -> Result<Self> {
+        let url = exported["url"].as_str().context("no url")?;
+        let generation = exported["generation"]
+            .as_u64()
+            .and_then(|number| number.try_into().ok())
+            .context("no generation")?;
+        let key = URL_SAFE_NO_PAD.decode(exported["es256"].as_str().context("no key")?)?;
+        let mut issuer = Self::generation(url, generation)?;
+        issuer.ecdsa = EcdsaKeyPair::from_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, &key)
+            .map_err(|_| anyhow!("no P-256 key"))?;
+        Ok(issuer)
+    }
+
     fn sign(&self, algorithm: Algorithm, message: &[u8]) -> Result<Vec<u8>> {
         let random = SystemRandom::new();
         match algorithm {

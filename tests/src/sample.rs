@@ -70,15 +70,26 @@ resources:
     login: { user: gateway, password: { file: @DIR@/secrets/orders } }
     tls: { mode: verify-full, server_name: db.internal, ca: @DIR@/db-ca.pem }
     search_path: [public]
+groups:
+  - { name: agents, members: [payments-agent, readonly-agent] }
 rules:
-  - { id: connect, effect: allow, subjects: [payments-agent, readonly-agent], resources: [orders], connect: true }
+  - { id: connect, effect: allow, subjects: [agents], resources: [orders], connect: true }
+  - id: session
+    effect: allow
+    subjects: [agents]
+    resources: [orders]
+    statements: { classes: [transaction, session] }
+    record: statements
   - id: read
     effect: allow
-    subjects: [payments-agent, readonly-agent]
+    subjects: [agents]
     resources: [orders]
-    statements: { classes: [read, transaction, session], relations: [public.customers, public.orders, public.contacts, public.imports, "public.pgbench_*"] }
+    statements:
+      classes: [read]
+      relations: [public.customers, public.orders, public.contacts, public.imports, "public.pgbench_*"]
+      functions: [pg_catalog.pg_sleep, pg_catalog.pg_advisory_unlock_all]
     record: statements
-  - id: write-imports
+  - id: write
     effect: allow
     subjects: [payments-agent]
     resources: [orders]
@@ -93,9 +104,16 @@ rules:
     record: statements
   - id: no-secrets
     effect: deny
-    subjects: [payments-agent, readonly-agent]
+    subjects: [agents]
     resources: [orders]
     statements: { relations: [public.secrets] }
+    reason: nobody reads the secrets
+  - id: no-ddl
+    effect: deny
+    subjects: [agents]
+    resources: [orders]
+    statements: { classes: [ddl, privilege, code] }
+    reason: the schema is changed by migrations, not by jobs
 masks:
   - { id: pii, resources: [orders], columns: [public.customers.email, public.customers.ssn], transform: redact }
   - { id: found, resources: [orders], detectors: [email, card], transform: redact }

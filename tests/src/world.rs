@@ -19,7 +19,7 @@ use crate::{
     netns::{End, Netns, connect},
     pki::Authority,
     postgres::{self, Postgres},
-    sample,
+    process, sample,
 };
 
 /// The address of the database.
@@ -232,6 +232,42 @@ impl World {
         Ok(path)
     }
 
+    /// Makes pgbench's tables, as the role that the gateway logs in as.
+    ///
+    /// # Errors
+    /// When it cannot.
+    pub fn pgbench_tables(&self, scale: u32) -> Result<()> {
+        let mut pgbench = self.db.client("pgbench", Postgres::DATABASE);
+        pgbench.env("PGUSER", Postgres::ROLE).args([
+            "--initialize",
+            "--quiet",
+            "--scale",
+            &scale.to_string(),
+        ]);
+        process::must(&mut pgbench)
+    }
+
+    /// A shell command that prints a token of the usual subject for the audience it is asked for:
+    /// for `--token-command`.
+    ///
+    /// # Errors
+    /// When its keys cannot be written.
+    pub fn mint_command(&self) -> Result<String> {
+        self.write_mint_keys()?;
+        let keys = self.folder.join("issuer.json");
+        Ok(format!("{} {}", crate::program("mint-token")?.display(), keys.display()))
+    }
+
+    /// Gives the issuer's present keys to [`World::mint_command`].
+    ///
+    /// # Errors
+    /// When they cannot be written.
+    pub fn write_mint_keys(&self) -> Result<()> {
+        let path = self.folder.join("issuer.json");
+        fs::write(&path, self.issuer.export()?.to_string())?;
+        Ok(fs::set_permissions(&path, fs::Permissions::from_mode(0o600))?)
+    }
+
     /// Puts another policy in place, as an editor would: at once, by a rename.
     ///
     /// # Errors
@@ -306,7 +342,8 @@ impl Builder {
         self
     }
 
-    /// Sets one value of the agent's configuration, by JSON pointer: `/sessions/workers`.
+    /// Sets one value of the agent's configuration, by JSON pointer: `/sessions/workers`. `@DIR@`
+    /// stands for the world's folder.
     pub fn configure(mut self, pointer: &str, value: impl Into<Value>) -> Self {
         self.configure.push((pointer.to_owned(), value.into()));
         self
@@ -386,12 +423,13 @@ impl Builder {
         for (pointer, value) in self.configure {
             set(&mut config, &pointer, value)?;
         }
+        let config = fill(&serde_json::to_string_pretty(&config)?, &folder, &self.approval_expires);
         bind(&crate::programs()?, &folder.join("programs"))?;
         if let Ok(venv) = crate::venv() {
             bind(&venv, &folder.join("venv"))?;
         }
         let mut agent = Agent::new(&folder, &cgroup, &host)?;
-        fs::write(agent.config_file(), serde_json::to_string_pretty(&config)?)?;
+        fs::write(agent.config_file(), config)?;
         agent.set_prefix(&self.prefix.iter().map(String::as_str).collect::<Vec<_>>());
         if self.agent {
             agent.start()?;

@@ -53,12 +53,10 @@ impl NotAdmitted {
 impl Agent {
     /// Takes one intercepted connection on.
     pub(super) fn admit(self: &Arc<Self>, tcp: TcpStream, flow: &Flow) {
-        match self.hand_over(tcp, flow) {
-            Ok(()) => self.shared.metrics.flow(FlowResult::Opened).inc(),
-            Err(why) => {
-                self.shared.metrics.flow(why.result()).inc();
-                self.log_refused(flow, &why.to_string());
-            }
+        // What becomes of the others is counted by their session.
+        if let Err(why) = self.hand_over(tcp, flow) {
+            self.shared.metrics.flow(why.result()).inc();
+            self.log_refused(flow, &why.to_string());
         }
     }
 
@@ -98,6 +96,10 @@ impl Agent {
             limits.max_total,
             limits.max_per_job,
         )?;
+        // Whatever ended the job before it was registered could not tell the session.
+        if !self.enrolments.job(flow.job).is_some_and(|job| job.active(now)) {
+            return Err(NotAdmitted::Ended);
+        }
         Ok((Arc::clone(resource), registration))
     }
 

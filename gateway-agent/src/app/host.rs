@@ -146,13 +146,32 @@ impl Backend for Agent {
             }
             Observation::ControlRefused { pid, uid, path, inside_job } => {
                 tracing::warn!(pid, uid, path, inside_job, "control call refused");
+                let extra = [
+                    ("pid", Value::Number(u64::try_from(*pid).unwrap_or_default())),
+                    ("uid", Value::Number(u64::from(*uid))),
+                    ("path", Value::Text(path)),
+                ];
+                self.log(&AuditEvent { extra: &extra, ..AuditEvent::new(unix_ns(), Kind::ControlRefused) });
                 metrics.control_refused.inc();
             }
             Observation::Answered { approval, uid, approve, error } => {
                 tracing::info!(approval, uid, approve, error, "approval answered");
+                let extra = [
+                    ("approval", Value::Text(approval)),
+                    ("uid", Value::Number(u64::from(*uid))),
+                    ("approve", Value::Bool(*approve)),
+                    ("error", Value::Text(error.as_deref().unwrap_or_default())),
+                ];
+                self.log(&AuditEvent { extra: &extra, ..AuditEvent::new(unix_ns(), Kind::ApprovalAnswered) });
             }
             Observation::SessionKilled { id, uid, reason } => {
                 tracing::info!(id, uid, reason, "session ended by an operator");
+                let extra = [
+                    ("session", Value::Text(id)),
+                    ("uid", Value::Number(u64::from(*uid))),
+                    ("reason", Value::Text(reason)),
+                ];
+                self.log(&AuditEvent { extra: &extra, ..AuditEvent::new(unix_ns(), Kind::SessionKilled) });
             }
             Observation::JobReleased { cgroup_id, uid } => tracing::info!(cgroup_id, uid, "job released"),
             // Logged where it happens.

@@ -124,7 +124,7 @@ async fn start(config: Config) -> Result<Started> {
     store.end_sessions(clock.now(), "the gateway was restarted")?;
     let approvals = Arc::new(Approvals::open(
         &*store,
-        lazy,
+        lazy.clone(),
         Arc::clone(&clock),
         Arc::clone(&directory),
         config.approvals.approvers.clone(),
@@ -162,6 +162,7 @@ async fn start(config: Config) -> Result<Started> {
         recorder,
         audit,
         metrics,
+        state: lazy,
         config,
     });
     let mut workers = Vec::new();

@@ -29,6 +29,9 @@ pub enum Kind {
     PolicyLoaded,
     PolicyRefused,
     KernelDenied,
+    /// A call of the control API by someone who may not make it.
+    ControlRefused,
+    SessionKilled,
     RecordingLost,
 }
 
@@ -50,6 +53,8 @@ impl Kind {
             Kind::PolicyLoaded => "policy_loaded",
             Kind::PolicyRefused => "policy_refused",
             Kind::KernelDenied => "kernel_denied",
+            Kind::ControlRefused => "control_refused",
+            Kind::SessionKilled => "session_killed",
             Kind::RecordingLost => "recording_lost",
         }
     }

@@ -7,6 +7,7 @@
 //! The only user of aya, and the only unsafe code of the agent (`sys`).
 
 mod bpffs;
+mod cost;
 mod destinations;
 mod error;
 mod events;
@@ -32,6 +33,7 @@ use aya::maps::lpm_trie::LpmTrie;
 use gateway_common::{Beat, Config as Settings, DestKey, Job, limits};
 
 pub use bpffs::{Removed, uninstall};
+pub use cost::{Cost, Measuring, costs, measure};
 pub use destinations::{Destination, Disposition, Protocol};
 pub use error::Error;
 pub use events::{Events, Process, Refusal};
@@ -263,7 +265,7 @@ impl Kernel {
 pub fn cgroup_id(path: &Path) -> Result<u64, Error> {
     const CGROUP2_MAGIC: u64 = 0x6367_7270;
     let failed = |source| Error::Root { path: path.to_owned(), source };
-    #[expect(clippy::unnecessary_cast, reason = "c_long on some targets, i64 on others")]
+    #[allow(clippy::unnecessary_cast, reason = "c_long on some targets, i64 on others")]
     let magic = rustix::fs::statfs(path).map_err(|errno| failed(errno.into()))?.f_type as u64;
     if magic != CGROUP2_MAGIC {
         return Err(failed(io::Error::other("not on a cgroup2 file system")));

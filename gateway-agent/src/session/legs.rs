@@ -45,9 +45,14 @@ impl Pipe {
         Self { stream: Some(stream), room: READ_MIN, unflushed: false, bytes_in: 0, bytes_out: 0 }
     }
 
-    /// The stream, to start TLS on; the pipe is of no use afterwards.
+    /// The stream, to start TLS on; the pipe is of no use until it is restored.
     pub fn take_stream(&mut self) -> Option<Stream> {
         self.stream.take()
+    }
+
+    /// Puts the stream back, with TLS on it.
+    pub fn restore(&mut self, stream: Stream) {
+        self.stream = Some(stream);
     }
 
     /// Says goodbye and closes.

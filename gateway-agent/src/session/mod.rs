@@ -21,6 +21,7 @@ use crate::{
     approval::Approvals,
     audit::{Audit, Recorder},
     config::Config,
+    state::Lazy,
     telemetry::Metrics,
     upstream::{Addresses, Catalogues, Tls},
 };
@@ -38,6 +39,7 @@ pub struct Shared {
     pub recorder: Recorder,
     pub audit: Audit,
     pub metrics: Arc<Metrics>,
+    pub state: Lazy,
 }
 
 /// The policy in force and where its resources are.

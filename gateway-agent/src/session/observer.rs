@@ -15,7 +15,8 @@ use crate::audit::{
     AuditEvent, AuditLost, Context, Durability, Facts, Kind, RecordingLost, Scope, SessionRecorder, Value,
     unix_ns,
 };
-use crate::telemetry::{Phase, Verdict as VerdictLabel};
+use crate::state::{SessionRow, Write};
+use crate::telemetry::{Direction, FlowResult, Phase, Verdict as VerdictLabel};
 
 /// Rows are handed to the recording in runs of about this many bytes.
 const ROWS: usize = 16 * 1024;
@@ -58,6 +59,8 @@ pub struct Observer {
 
 struct Running {
     run: u64,
+    /// Number of the statement in the recording.
+    n: u64,
     about: Arc<About>,
     began: Instant,
     /// Text, where the statement gives it a name.
@@ -112,7 +115,11 @@ impl Observer {
             extra: approved.as_slice(),
             ..self.line(kind)
         })?;
-        if word != "allow" || record == Recording::None {
+        if word != "allow" {
+            return Ok(());
+        }
+        self.store(Some(startup), None);
+        if record == Recording::None {
             return Ok(());
         }
         match self.shared.recorder.open(self.header(startup)).await {
@@ -125,7 +132,19 @@ impl Observer {
         Ok(())
     }
 
+    /// What became of the flow.
+    pub fn flow(&self, result: FlowResult) {
+        self.shared.metrics.flow(result).inc();
+    }
+
+    /// Bytes that moved since the last call.
+    pub fn transferred(&self, from_job: u64, to_job: u64) {
+        self.shared.metrics.transferred(Direction::FromJob).inc_by(from_job);
+        self.shared.metrics.transferred(Direction::ToJob).inc_by(to_job);
+    }
+
     pub fn logged_in(&self) {
+        self.flow(FlowResult::Opened);
         self.shared.metrics.observe(Phase::Login, self.began.elapsed());
     }
 
@@ -151,12 +170,12 @@ impl Observer {
     /// # Errors
     /// Fails when the refusal cannot be written down.
     pub fn denied(&mut self, sql: &str, about: &About, refusal: &Refusal) -> Result<(), Lost> {
-        self.shared.metrics.decided(VerdictLabel::Deny, &about.rules);
-        let n = self.live.statements.fetch_add(1, Ordering::Relaxed);
+        about.decided.iter().for_each(|counter| counter.inc());
+        let n = self.next_number();
         let now = self.now();
         if let Some(recorder) = &mut self.recorder {
             let statement = Recorded::Statement {
-                n: DENIED | n,
+                n,
                 sql: sql.into(),
                 params: RecordedParams::None,
                 verdict: record::Verdict::Deny,
@@ -185,7 +204,8 @@ impl Observer {
 
     /// A statement asked a human, or was answered.
     pub fn approval(&mut self, id: &Arc<str>, outcome: &str, by: &[String]) {
-        let n = self.live.statements.load(Ordering::Relaxed);
+        // The statement that waits comes next.
+        let n = self.live.statements.load(Ordering::Relaxed) + 1;
         let now = self.now();
         if let Some(recorder) = &mut self.recorder {
             let event = Recorded::Approval {
@@ -214,12 +234,12 @@ impl Observer {
                 let Some(about) = decision.context.clone().downcast::<About>().ok() else {
                     return Err(RecordingLost::Failed.into());
                 };
-                self.live.statements.fetch_add(1, Ordering::Relaxed);
+                let n = self.next_number();
                 let now = self.now();
                 if let Some(recorder) = &mut self.recorder {
                     let values: Vec<_>;
                     let statement = Recorded::Statement {
-                        n: run,
+                        n,
                         sql: sql.into(),
                         params: if params.is_empty() {
                             RecordedParams::None
@@ -241,6 +261,7 @@ impl Observer {
                 let defines = decision.statements.iter().any(|s| s.defines.is_some()).then(|| sql.to_owned());
                 self.running.push_back(Running {
                     run,
+                    n,
                     about,
                     began: Instant::now(),
                     defines,
@@ -252,8 +273,9 @@ impl Observer {
                 self.finished(run, index, outcome, rows, bytes, masked)
             }
             Event::Columns { run, columns, .. } => {
+                let n = self.number(run);
                 let names = columns.names().map(str::to_owned).collect();
-                self.append(&Recorded::Columns { n: run, names: List::Owned(names) })?;
+                self.append(&Recorded::Columns { n, names: List::Owned(names) })?;
                 Ok(false)
             }
             Event::Row { run, row, .. } => {
@@ -293,6 +315,7 @@ impl Observer {
             self.running.pop_front();
         }
         let Some(running) = self.running.front().filter(|r| r.run == run) else { return Ok(false) };
+        let n = running.n;
         let about = Arc::clone(&running.about);
         let took = running.began.elapsed();
         let (tag, sqlstate) = match outcome {
@@ -310,8 +333,12 @@ impl Observer {
             self.defined.insert(name, sql.clone());
         }
         let micros = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
+        // A run is over with its last statement, or with the first that did not end well.
+        if !matches!(outcome, Outcome::Done { .. }) || index + 1 >= running.decision.statements.len() {
+            self.running.pop_front();
+        }
         self.append(&Recorded::Finished {
-            n: run,
+            n,
             tag: tag.into(),
             rows,
             bytes,
@@ -399,6 +426,9 @@ impl Observer {
         if let Some(recorder) = self.recorder.take() {
             recorder.close(now, reason);
         }
+        if self.live.login.get().is_some() {
+            self.store(None, Some(reason));
+        }
         let extra = [
             ("reason", Value::Text(reason)),
             ("statements", Value::Number(self.live.statements.load(Ordering::Relaxed))),
@@ -406,6 +436,14 @@ impl Observer {
         ];
         let _ = self.shared.audit.log(&AuditEvent { extra: &extra, ..self.line(Kind::SessionClosed) });
         tracing::debug!(session = %self.live.id, reason, "session closed");
+    }
+
+    fn next_number(&self) -> u64 {
+        self.live.statements.fetch_add(1, Ordering::Relaxed) + 1
+    }
+
+    fn number(&self, run: u64) -> u64 {
+        self.running.iter().find(|r| r.run == run).map_or(0, |r| r.n)
     }
 
     fn append(&mut self, event: &Recorded<'_>) -> Result<(), Lost> {
@@ -424,7 +462,7 @@ impl Observer {
             return Ok(());
         }
         let rows = std::mem::take(&mut self.rows);
-        let kept = self.append(&Recorded::Rows { n: run, data: rows.as_slice().into() });
+        let kept = self.append(&Recorded::Rows { n: self.number(run), data: rows.as_slice().into() });
         self.rows = rows;
         self.rows.clear();
         kept
@@ -440,6 +478,27 @@ impl Observer {
                 self.give_up();
                 Ok(())
             }
+        }
+    }
+
+    /// Keeps the session in the state for `sessions` after a restart.
+    fn store(&self, startup: Option<&Startup>, end: Option<&str>) {
+        let live = &self.live;
+        let database = startup.map(|s| s.database.clone()).or_else(|| live.login.get().map(|l| l.0.clone()));
+        let row = SessionRow {
+            id: Arc::clone(&live.id),
+            job: live.job,
+            subject: Arc::clone(&live.subject),
+            resource: live.resource(),
+            database: database.unwrap_or_default(),
+            pid: live.pid,
+            uid: live.uid,
+            started: live.started,
+            ended: end.map(|_| crate::clock::now()),
+            end_reason: end.map(str::to_owned),
+        };
+        if let Err(error) = self.shared.state.write(Write::Session(row)) {
+            tracing::warn!(%error, session = %live.id, "session not kept in the state");
         }
     }
 
@@ -477,9 +536,6 @@ impl Drop for Observer {
         self.shared.metrics.sessions.dec();
     }
 }
-
-/// Numbers of refused statements in recordings; runs count from 1 on the other side.
-const DENIED: u64 = 1 << 63;
 
 fn verdict_label(word: &str) -> VerdictLabel {
     match word {

@@ -1,3 +1,15 @@
 //! PostgreSQL end to end: real server, real clients, real kernel. Needs root.
 
+mod approvals;
+mod drivers;
 mod fixtures;
+mod identity;
+mod input;
+mod metrics;
+mod network;
+mod pgbench;
+mod psql;
+mod recordings;
+mod reload;
+mod secrets;
+mod support;

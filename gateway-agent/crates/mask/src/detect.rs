@@ -2,9 +2,11 @@
 
 use std::{fmt, ops::Range};
 
-use aho_corasick::{AhoCorasick, Input};
-
-use crate::{recognise, transform::Partial};
+use crate::{
+    recognise::{self, Numbers},
+    token,
+    transform::Partial,
+};
 
 /// A named recogniser.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -70,36 +72,6 @@ impl Detector {
     pub fn named(name: &str) -> Option<Self> {
         Self::ALL.iter().copied().find(|detector| detector.name() == name)
     }
-
-    /// Texts that every hit of a secret recogniser starts with; empty where there is none.
-    fn literals(self) -> &'static [&'static str] {
-        match self {
-            Self::Email | Self::Card | Self::Iban | Self::Phone => &[],
-            Self::AwsAccessKey => &["AKIA", "ASIA"],
-            Self::GithubToken => &["ghp_", "gho_", "ghu_", "ghs_", "ghr_", "github_pat_"],
-            Self::SlackToken => {
-                &["xoxa-", "xoxb-", "xoxe-", "xoxo-", "xoxp-", "xoxr-", "xoxs-", "xoxe.", "xapp-"]
-            }
-            Self::StripeKey => &["sk_live_", "sk_test_", "rk_live_", "rk_test_"],
-            Self::GcpKey => &["AIza"],
-            Self::PrivateKey => &["-----BEGIN "],
-            Self::Jwt => &["eyJ"],
-        }
-    }
-
-    /// The range of a hit that starts with a literal of this recogniser at `start`.
-    fn at_literal(self, cell: &[u8], start: usize, literal: usize) -> Option<Range<usize>> {
-        match self {
-            Self::Email | Self::Card | Self::Iban | Self::Phone => None,
-            Self::AwsAccessKey => recognise::aws_access_key(cell, start, literal),
-            Self::GithubToken => recognise::github_token(cell, start, literal),
-            Self::SlackToken => recognise::slack_token(cell, start, literal),
-            Self::StripeKey => recognise::stripe_key(cell, start, literal),
-            Self::GcpKey => recognise::gcp_key(cell, start, literal),
-            Self::PrivateKey => recognise::private_key(cell, start, literal),
-            Self::Jwt => recognise::jwt(cell, start),
-        }
-    }
 }
 
 impl fmt::Display for Detector {
@@ -123,12 +95,12 @@ pub struct Found {
 
 /// A compiled set of recognisers.
 pub struct Detectors {
-    /// Per recogniser, in the order of [`Detector::ALL`]: `None` = off; else how its findings are shown.
+    /// Recognisers that are on and how their findings are shown, in the order of [`Detector::ALL`].
     show: Vec<(Detector, Show)>,
-    numeric: Numeric,
     email: bool,
-    /// Finds the literals of all secret recognisers at once; `None` when none is on.
-    literals: Option<(AhoCorasick, Vec<Detector>)>,
+    numbers: Numbers,
+    /// Recognisers of tokens that are on.
+    tokens: Vec<Detector>,
 }
 
 /// How a finding is shown.
@@ -137,15 +109,6 @@ enum Show {
     /// As the recogniser's name in brackets.
     Label,
     Partial(Partial),
-}
-
-#[derive(Debug, Clone, Copy, Default)]
-struct Numeric {
-    card: bool,
-    iban: bool,
-    phone: bool,
-    /// Fewest digits in a cell that any of them could match.
-    digits: usize,
 }
 
 impl Detectors {
@@ -177,32 +140,11 @@ impl Detectors {
         }
         show.sort_by_key(|(detector, _)| *detector);
         let on = |wanted: Detector| show.iter().any(|(detector, _)| *detector == wanted);
-        let digits = [
-            (Detector::Card, recognise::CARD_DIGITS),
-            (Detector::Iban, recognise::IBAN_DIGITS),
-            (Detector::Phone, recognise::PHONE_DIGITS),
-        ];
-        let numeric = Numeric {
-            card: on(Detector::Card),
-            iban: on(Detector::Iban),
-            phone: on(Detector::Phone),
-            digits: digits.iter().filter(|(d, _)| on(*d)).map(|(_, n)| *n).min().unwrap_or(usize::MAX),
-        };
-        let mut owners = Vec::new();
-        let mut texts = Vec::new();
-        for (detector, _) in &show {
-            for literal in detector.literals() {
-                owners.push(*detector);
-                texts.push(*literal);
-            }
-        }
-        // Building fails only beyond limits that this fixed list never comes near.
-        let literals = match texts.is_empty() {
-            true => None,
-            false => AhoCorasick::new(&texts).ok().map(|automaton| (automaton, owners)),
-        };
+        let numbers = Numbers::new(on(Detector::Card), on(Detector::Iban), on(Detector::Phone));
+        let tokens =
+            show.iter().map(|(detector, _)| *detector).filter(|d| token::DETECTORS.contains(d)).collect();
         let email = on(Detector::Email);
-        Self { show, numeric, email, literals }
+        Self { show, email, numbers, tokens }
     }
 
     /// The recognisers that are on.
@@ -260,40 +202,25 @@ impl Detectors {
         if cell.len() < recognise::SHORTEST {
             return found;
         }
-        let mut hit = |detector, range| found.push(Found { detector, range });
         if self.email {
             let mut from = 0;
             for at in memchr::memchr_iter(b'@', cell) {
                 if let Some(range) = recognise::email(cell, at, from) {
                     from = range.end;
-                    hit(Detector::Email, range);
+                    found.push(Found { detector: Detector::Email, range });
                 }
             }
         }
-        // Most cells hold few digits, and counting them is far cheaper than looking for what they spell.
-        if self.numeric.digits != usize::MAX && recognise::digits(cell) >= self.numeric.digits {
-            if self.numeric.card {
-                recognise::cards(cell, |range| hit(Detector::Card, range));
-            }
-            if self.numeric.iban {
-                recognise::ibans(cell, |range| hit(Detector::Iban, range));
-            }
-            if self.numeric.phone {
-                recognise::phones(cell, |range| hit(Detector::Phone, range));
-            }
+        // Most cells hold few digits, and counting them is far cheaper than looking at what they spell.
+        if cell.len() >= self.numbers.shortest && recognise::digits(cell) >= self.numbers.digits {
+            self.numbers.find(cell, |detector, range| found.push(Found { detector, range }));
         }
-        if cell.len() >= recognise::SHORTEST_SECRET
-            && let Some((automaton, owners)) = &self.literals
-        {
-            let mut from = 0;
-            while let Some(at) = automaton.find(Input::new(cell).range(from..)) {
-                let owner = owners.get(at.pattern().as_usize());
-                let range = owner.and_then(|owner| owner.at_literal(cell, at.start(), at.end()));
-                from = range.as_ref().map_or(at.start() + 1, |range| range.end);
-                if let (Some(owner), Some(range)) = (owner, range) {
-                    hit(*owner, range);
+        if cell.len() >= token::SHORTEST && !self.tokens.is_empty() {
+            token::find(cell, |detector, range| {
+                if self.tokens.contains(&detector) {
+                    found.push(Found { detector, range });
                 }
-            }
+            });
         }
         found
     }

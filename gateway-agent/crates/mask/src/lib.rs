@@ -21,6 +21,7 @@
 
 mod detect;
 mod recognise;
+mod token;
 mod transform;
 
 pub use detect::{Detector, Detectors, Found, UnknownDetector};

@@ -1,4 +1,4 @@
-//! What each recogniser takes for a finding.
+//! What the recognisers of addresses and numbers take for a finding.
 //!
 //! Shapes alone match too much in tables full of numbers, so everything that has check digits is checked.
 //! Every function is linear in the cell: a finding is skipped as a whole, and a failed attempt has looked at
@@ -6,34 +6,84 @@
 
 use std::ops::Range;
 
+use crate::detect::Detector;
+
 /// Fewest bytes of any finding: `a@b.co`.
 pub(crate) const SHORTEST: usize = 6;
-/// Fewest bytes of any finding that starts with a literal.
-pub(crate) const SHORTEST_SECRET: usize = 15;
-/// Fewest digits in a cell that holds a card number.
-pub(crate) const CARD_DIGITS: usize = 13;
-/// Fewest digits in a cell that holds an IBAN.
-pub(crate) const IBAN_DIGITS: usize = 6;
-/// Fewest digits in a cell that holds a telephone number.
-pub(crate) const PHONE_DIGITS: usize = 8;
-
-/// How many ASCII digits there are; written so that the compiler uses vector instructions.
+/// How many ASCII digits there are. Arithmetic without branches over a small array: the compiler makes vector
+/// instructions of it.
 pub(crate) fn digits(cell: &[u8]) -> usize {
-    cell.chunks(128)
-        .map(|chunk| usize::from(chunk.iter().fold(0u8, |sum, byte| sum + u8::from(byte.is_ascii_digit()))))
-        .sum()
+    const LANES: usize = 32;
+    let (chunks, rest) = cell.as_chunks::<LANES>();
+    let mut total = rest.iter().filter(|byte| byte.is_ascii_digit()).count();
+    // Counts are bytes: no lane may see more chunks than fit.
+    for chunks in chunks.chunks(usize::from(u8::MAX)) {
+        let mut counts = [0u8; LANES];
+        for chunk in chunks {
+            for (count, byte) in counts.iter_mut().zip(chunk) {
+                *count += u8::from(byte.is_ascii_digit());
+            }
+        }
+        total += counts.iter().copied().map(usize::from).sum::<usize>();
+    }
+    total
 }
 
-fn byte(cell: &[u8], at: usize) -> u8 {
+/// Recognisers of numbers.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Numbers {
+    card: bool,
+    iban: bool,
+    phone: bool,
+    /// Fewest digits in a cell that any of them could match.
+    pub(crate) digits: usize,
+    /// Fewest bytes.
+    pub(crate) shortest: usize,
+}
+
+impl Numbers {
+    pub(crate) fn new(card: bool, iban: bool, phone: bool) -> Self {
+        let fewest = |card_has: usize, iban_has: usize, phone_has: usize| {
+            let each = [(card, card_has), (iban, iban_has), (phone, phone_has)];
+            each.iter().filter(|(on, _)| *on).map(|(_, has)| *has).min().unwrap_or(usize::MAX)
+        };
+        Self { card, iban, phone, digits: fewest(13, 6, 8), shortest: fewest(13, 15, 9) }
+    }
+
+    /// Tries every run of digits: whatever is recognised starts at one, or a fixed step before it.
+    pub(crate) fn find(self, cell: &[u8], mut hit: impl FnMut(Detector, Range<usize>)) {
+        let mut from = 0;
+        while let Some(start) = next_digit(cell, from) {
+            let end = run(cell, start, |b| b.is_ascii_digit());
+            let found = None
+                .or_else(|| if self.iban { Some((Detector::Iban, iban(cell, start)?)) } else { None })
+                .or_else(|| if self.card { Some((Detector::Card, card(cell, start, end)?)) } else { None })
+                .or_else(
+                    || if self.phone { Some((Detector::Phone, phone(cell, start, end)?)) } else { None },
+                );
+            from = end;
+            if let Some((detector, range)) = found {
+                from = end.max(range.end);
+                hit(detector, range);
+            }
+        }
+    }
+}
+
+fn next_digit(cell: &[u8], from: usize) -> Option<usize> {
+    cell.get(from..)?.iter().position(|b| b.is_ascii_digit()).map(|at| from + at)
+}
+
+pub(crate) fn byte(cell: &[u8], at: usize) -> u8 {
     cell.get(at).copied().unwrap_or(0)
 }
 
-fn before(cell: &[u8], at: usize) -> u8 {
+pub(crate) fn before(cell: &[u8], at: usize) -> u8 {
     at.checked_sub(1).map_or(0, |at| byte(cell, at))
 }
 
 /// End of the run of accepted bytes that starts at `from`.
-fn run(cell: &[u8], from: usize, accept: impl Fn(u8) -> bool) -> usize {
+pub(crate) fn run(cell: &[u8], from: usize, accept: impl Fn(u8) -> bool) -> usize {
     let rest = cell.get(from..).unwrap_or_default();
     from + rest.iter().position(|b| !accept(*b)).unwrap_or(rest.len())
 }
@@ -69,37 +119,29 @@ pub(crate) fn email(cell: &[u8], at: usize, from: usize) -> Option<Range<usize>>
     (top_ok && rest > 0).then_some(start..end)
 }
 
-/// Card numbers: one digit run, or groups as printed on cards with one kind of separator.
-pub(crate) fn cards(cell: &[u8], mut hit: impl FnMut(Range<usize>)) {
+/// A card number: one run of digits, or groups as printed on cards with one kind of separator.
+fn card(cell: &[u8], start: usize, end: usize) -> Option<Range<usize>> {
     const GROUPS: &[&[usize]] = &[&[4, 4, 4, 4, 3], &[4, 4, 4, 4], &[4, 6, 5], &[4, 6, 4], &[4, 4, 4, 1]];
-    let mut at = 0;
-    while let Some(start) = next_digit(cell, at) {
-        let end = run(cell, start, |b| b.is_ascii_digit());
-        at = end;
-        if before(cell, start).is_ascii_alphabetic() {
-            continue;
+    if before(cell, start).is_ascii_alphabetic() {
+        return None;
+    }
+    match end - start {
+        13..=19 => {
+            let whole = !byte(cell, end).is_ascii_alphabetic() && is_card(cell.get(start..end)?);
+            whole.then_some(start..end)
         }
-        if (13..=19).contains(&(end - start)) {
-            if !byte(cell, end).is_ascii_alphabetic() && is_card(cell.get(start..end).unwrap_or_default()) {
-                hit(start..end);
-            }
-            continue;
+        // All groupings go on with four digits; most dates end here.
+        4 if matches!(byte(cell, end), b' ' | b'-')
+            && cell.get(end + 1..end + 5)?.iter().all(u8::is_ascii_digit) =>
+        {
+            GROUPS.iter().find_map(|groups| grouped_card(cell, start, groups)).map(|end| start..end)
         }
-        if end - start != 4 {
-            continue;
-        }
-        if let Some(end) = GROUPS.iter().find_map(|groups| grouped_card(cell, start, groups)) {
-            hit(start..end);
-            at = end;
-        }
+        _ => None,
     }
 }
 
 fn grouped_card(cell: &[u8], start: usize, groups: &[usize]) -> Option<usize> {
     let separator = byte(cell, start + 4);
-    if !matches!(separator, b' ' | b'-') {
-        return None;
-    }
     let mut number = [0u8; 19];
     let mut filled = 0;
     let mut at = start;
@@ -250,22 +292,11 @@ const IBAN_LENGTHS: &[(&[u8; 2], usize)] = &[
     (b"YE", 30),
 ];
 
-/// IBANs, compact or in groups of four.
-pub(crate) fn ibans(cell: &[u8], mut hit: impl FnMut(Range<usize>)) {
-    let mut at = 0;
-    // Every IBAN has its check digits third and fourth: look there, then step back.
-    while let Some(digit) = next_digit(cell, at) {
-        at = digit + 1;
-        let Some(start) = digit.checked_sub(2) else { continue };
-        if let Some(end) = iban(cell, start) {
-            hit(start..end);
-            at = end;
-        }
-    }
-}
-
-fn iban(cell: &[u8], start: usize) -> Option<usize> {
-    if before(cell, start).is_ascii_alphanumeric() || !byte(cell, start + 3).is_ascii_digit() {
+/// An IBAN, compact or in groups of four, with its check digits at `digits`.
+fn iban(cell: &[u8], digits: usize) -> Option<Range<usize>> {
+    let start = digits.checked_sub(2)?;
+    let letters = byte(cell, start).is_ascii_alphabetic() && byte(cell, start + 1).is_ascii_alphabetic();
+    if !letters || before(cell, start).is_ascii_alphanumeric() || !byte(cell, start + 3).is_ascii_digit() {
         return None;
     }
     let country = [byte(cell, start).to_ascii_uppercase(), byte(cell, start + 1).to_ascii_uppercase()];
@@ -294,31 +325,18 @@ fn iban(cell: &[u8], start: usize) -> Option<usize> {
         b'0'..=b'9' => (value * 10 + u32::from(b - b'0')) % 97,
         _ => (value * 100 + u32::from(b.wrapping_sub(b'A')) + 10) % 97,
     });
-    (remainder == 1).then_some(at)
+    (remainder == 1).then_some(start..at)
 }
 
 /// `+` and 8 to 15 digits (E.164), or a North American number with its usual separators.
-pub(crate) fn phones(cell: &[u8], mut hit: impl FnMut(Range<usize>)) {
-    let mut at = 0;
-    while let Some(found) =
-        cell.get(at..).and_then(|rest| rest.iter().position(|b| b.is_ascii_digit() || *b == b'+'))
-    {
-        let start = at + found;
-        let first = before(cell, start);
-        let range = match byte(cell, start) {
-            b'+' if !first.is_ascii_alphanumeric() => international(cell, start).map(|end| start..end),
-            b'+' => None,
-            _ if first.is_ascii_alphanumeric() => None,
-            _ => american(cell, start),
-        };
-        match range {
-            Some(range) => {
-                at = range.end;
-                hit(range);
-            }
-            None => at = run(cell, start + 1, |b| b.is_ascii_digit()),
-        }
+fn phone(cell: &[u8], start: usize, end: usize) -> Option<Range<usize>> {
+    let first = before(cell, start);
+    if first == b'+' {
+        let plus = start - 1;
+        let free = !before(cell, plus).is_ascii_alphanumeric();
+        return if free { international(cell, plus).map(|end| plus..end) } else { None };
     }
+    (end - start == 3 && !first.is_ascii_alphanumeric()).then(|| american(cell, start)).flatten()
 }
 
 fn international(cell: &[u8], start: usize) -> Option<usize> {
@@ -371,83 +389,18 @@ fn american(cell: &[u8], start: usize) -> Option<Range<usize>> {
     (!runs_on && !runs_in).then_some(from..end)
 }
 
-pub(crate) fn aws_access_key(cell: &[u8], start: usize, literal: usize) -> Option<Range<usize>> {
-    let end = run(cell, literal, |b| b.is_ascii_alphanumeric());
-    let body = cell.get(literal..end)?;
-    (free(cell, start)
-        && body.len() == 16
-        && body.iter().all(|b| b.is_ascii_uppercase() || b.is_ascii_digit()))
-    .then_some(start..end)
-}
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
 
-pub(crate) fn github_token(cell: &[u8], start: usize, literal: usize) -> Option<Range<usize>> {
-    let end = run(cell, literal, |b| b.is_ascii_alphanumeric() || b == b'_');
-    (free(cell, start) && end - literal >= 36).then_some(start..end)
-}
+    use super::*;
 
-pub(crate) fn slack_token(cell: &[u8], start: usize, literal: usize) -> Option<Range<usize>> {
-    let end = run(cell, literal, |b| b.is_ascii_alphanumeric() || b"-.".contains(&b));
-    (free(cell, start) && end - literal >= 10).then_some(start..end)
-}
-
-pub(crate) fn stripe_key(cell: &[u8], start: usize, literal: usize) -> Option<Range<usize>> {
-    let end = run(cell, literal, |b| b.is_ascii_alphanumeric());
-    (free(cell, start) && end - literal >= 16).then_some(start..end)
-}
-
-pub(crate) fn gcp_key(cell: &[u8], start: usize, literal: usize) -> Option<Range<usize>> {
-    let end = run(cell, literal, |b| b.is_ascii_alphanumeric() || b"-_".contains(&b));
-    (free(cell, start) && end - literal == 35).then_some(start..end)
-}
-
-/// From the first dash of BEGIN to the last of END, or to the end of the cell when that is missing.
-pub(crate) fn private_key(cell: &[u8], start: usize, literal: usize) -> Option<Range<usize>> {
-    let head = cell.get(literal..cell.len().min(literal + 64))?;
-    let label = head.get(..memchr::memmem::find(head, b"-----")?)?;
-    memchr::memmem::find(label, b"PRIVATE KEY")?;
-    let rest = cell.get(literal..)?;
-    let end = memchr::memmem::find(rest, b"-----END ").and_then(|at| {
-        let from = literal + at + b"-----END ".len();
-        memchr::memmem::find(cell.get(from..)?, b"-----").map(|close| from + close + 5)
-    });
-    Some(start..end.unwrap_or(cell.len()))
-}
-
-/// Three segments of which the first two are JSON objects, or the five of an encrypted token.
-pub(crate) fn jwt(cell: &[u8], start: usize) -> Option<Range<usize>> {
-    const SHORTEST: usize = 10;
-    let token = |b: u8| b.is_ascii_alphanumeric() || b"-_".contains(&b);
-    if token(before(cell, start)) {
-        return None;
-    }
-    let mut ends = [0usize; 5];
-    let mut segments = 0;
-    let mut at = start;
-    for slot in &mut ends {
-        at = run(cell, at, token);
-        *slot = at;
-        segments += 1;
-        if byte(cell, at) != b'.' {
-            break;
+    proptest! {
+        #[test]
+        fn every_digit_is_counted(cell: Vec<u8>, more in 0usize..20_000) {
+            let mut cell = cell;
+            cell.extend(std::iter::repeat_n(b'7', more));
+            prop_assert_eq!(digits(&cell), cell.iter().filter(|b| b.is_ascii_digit()).count());
         }
-        at += 1;
     }
-    let [header, payload, signature, _, last] = ends;
-    if header - start < SHORTEST || segments < 3 {
-        return None;
-    }
-    if segments == 5 {
-        return Some(start..last);
-    }
-    let payload_text = cell.get(header + 1..payload)?;
-    (payload_text.len() >= SHORTEST && payload_text.starts_with(b"eyJ")).then_some(start..signature)
-}
-
-/// Whether a token may start here.
-fn free(cell: &[u8], start: usize) -> bool {
-    !before(cell, start).is_ascii_alphanumeric()
-}
-
-fn next_digit(cell: &[u8], from: usize) -> Option<usize> {
-    cell.get(from..)?.iter().position(|b| b.is_ascii_digit()).map(|at| from + at)
 }

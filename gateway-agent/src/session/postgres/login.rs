@@ -10,6 +10,7 @@ use crate::{
     approval::{self, Binding},
     credential,
     session::{legs::Pipe, observer::Approval, registry::Command, scope::Key},
+    telemetry::FlowResult,
     upstream::{self, Place},
 };
 
@@ -22,7 +23,12 @@ impl Driver {
         let _ = self.registration.live.login.set(named);
         match self.try_login(&startup).await {
             Ok(login) => self.session.login(login),
-            Err(refusal) => self.session.refuse(&refusal),
+            Err(refusal) => {
+                if self.result == FlowResult::Abandoned {
+                    self.result = FlowResult::Denied;
+                }
+                self.session.refuse(&refusal);
+            }
         }
     }
 
@@ -75,6 +81,7 @@ impl Driver {
         {
             Ok(catalogue) => catalogue,
             Err(error) => {
+                self.result = FlowResult::Upstream;
                 self.observer.upstream_failed(&error.to_string());
                 return Err(unavailable("its catalogue cannot be read".to_owned()));
             }

@@ -16,7 +16,7 @@ use std::{
 
 use policy::Resource;
 use protocol::{
-    Leg, Step,
+    CloseReason, Leg, Step,
     postgres::{Refusal, Session, Settings},
     sniff::{Sniffed, sniff},
 };
@@ -35,7 +35,7 @@ use super::{
     stream::Stream,
     worker::Worker,
 };
-use crate::{intercept::Flow, upstream};
+use crate::{intercept::Flow, telemetry::FlowResult, upstream};
 
 /// How long the last words to a client may take.
 const FAREWELL: Duration = Duration::from_secs(2);
@@ -51,11 +51,20 @@ pub async fn serve(
     let mut observer = Observer::new(&worker.shared, Arc::clone(&registration.live), &resource);
     let opening = Driver::open(&worker, &flow, &resource, tcp);
     let reason = match timeout(worker.shared.config.sessions.login_timeout, opening).await {
-        Err(_) => "the client sent nothing before the login timeout".to_owned(),
-        Ok(Err(reason)) => reason,
+        Err(_) => {
+            observer.flow(FlowResult::Timeout);
+            "the client sent nothing before the login timeout".to_owned()
+        }
+        Ok(Err(reason)) => {
+            observer.flow(FlowResult::Protocol);
+            reason
+        }
         Ok(Ok((session, job))) => {
             let mut driver = Driver::new(worker, flow, resource, registration, observer, session, job);
             let reason = driver.run().await;
+            if !driver.logged_in {
+                driver.observer.flow(driver.result);
+            }
             observer = driver.observer;
             reason
         }
@@ -81,6 +90,10 @@ struct Driver {
     /// When batched records are due.
     tick: Pin<Box<Sleep>>,
     logged_in: bool,
+    /// What became of the flow, should it end before login.
+    result: FlowResult,
+    /// Bytes from and to the job that metrics know of.
+    counted: (u64, u64),
     last_activity: Instant,
 }
 
@@ -152,6 +165,8 @@ impl Driver {
             deadline,
             tick: Box::pin(sleep(Duration::ZERO)),
             logged_in: false,
+            result: FlowResult::Abandoned,
+            counted: (0, 0),
             last_activity: Instant::now(),
         }
     }
@@ -181,8 +196,18 @@ impl Driver {
                     }
                     continue;
                 }
-                Step::Cancel => return self.pass_cancel_on(),
+                Step::Cancel => {
+                    self.result = FlowResult::Cancel;
+                    return self.pass_cancel_on();
+                }
                 Step::Close(reason) => {
+                    self.result = match reason {
+                        CloseReason::Job(_) => FlowResult::Protocol,
+                        CloseReason::Upstream(_)
+                        | CloseReason::LoginFailed { .. }
+                        | CloseReason::UpstreamGone => FlowResult::Upstream,
+                        CloseReason::Ended | CloseReason::Refused => self.result,
+                    };
                     self.farewell().await;
                     return reason.to_string();
                 }
@@ -271,10 +296,10 @@ impl Driver {
         let was_dirty = self.observer.dirty();
         let mut events = self.session.events();
         while let Some(event) = events.next() {
-            if self.observer.event(&event)? {
-                if let Some(decisions) = &self.decisions {
-                    self.worker.catalogue_changed(decisions);
-                }
+            if self.observer.event(&event)?
+                && let Some(decisions) = &self.decisions
+            {
+                self.worker.catalogue_changed(decisions);
             }
         }
         drop(events);
@@ -332,6 +357,9 @@ impl Driver {
     }
 
     fn last_activity_now(&mut self) {
+        let (from, to) = (self.job.bytes_in, self.job.bytes_out);
+        self.observer.transferred(from - self.counted.0, to - self.counted.1);
+        self.counted = (from, to);
         let live = &self.registration.live;
         live.bytes_in.store(self.job.bytes_in, Ordering::Relaxed);
         live.bytes_out.store(self.job.bytes_out, Ordering::Relaxed);
@@ -344,6 +372,7 @@ impl Driver {
         let shared = &self.worker.shared;
         if !self.logged_in {
             self.deadline = None;
+            self.result = FlowResult::Timeout;
             self.session.refuse(&Refusal {
                 sqlstate: "57014",
                 message: "login through the gateway took too long".to_owned(),
@@ -380,7 +409,7 @@ impl Driver {
                 let stream = timeout(self.worker.shared.config.sessions.login_timeout, accepting)
                     .await
                     .map_err(|_| "TLS with the client timed out".to_owned())??;
-                self.job = Pipe::new(stream);
+                self.job.restore(stream);
                 self.session.tls_started(Leg::Job, None);
             }
             Leg::Upstream => {
@@ -391,7 +420,7 @@ impl Driver {
                     upstream::start_tls(&self.worker.shared.tls, &self.resource, self.flow.original, stream);
                 match timeout(self.worker.shared.config.sessions.login_timeout, connecting).await {
                     Ok(Ok((stream, end_point))) => {
-                        self.upstream = Some(Pipe::new(stream));
+                        pipe.restore(stream);
                         self.session.tls_started(Leg::Upstream, end_point);
                     }
                     Ok(Err(error)) => self.refuse_upstream(&error.to_string()),
@@ -405,6 +434,7 @@ impl Driver {
     /// The client learns that the server cannot be used, the operator why.
     fn refuse_upstream(&mut self, why: &str) {
         self.upstream = None;
+        self.result = FlowResult::Upstream;
         self.observer.upstream_failed(why);
         self.session.refuse(&Refusal {
             sqlstate: "08001",
