@@ -73,14 +73,11 @@ fn supervise(keep: bool) -> Result<()> {
     }
     names::sweep();
     let left = gone(pid);
-    match end {
-        End::Interrupted => eprintln!("interrupted"),
-        End::Itself(status) if !status.success() => match status.signal() {
-            Some(signal) => eprintln!("the demo was ended by signal {signal}"),
-            // It has said why.
-            None => {}
-        },
-        End::Itself(_) => {}
+    // A stage that ended by itself has said why.
+    if let End::Itself(status) = &end
+        && let Some(signal) = status.signal()
+    {
+        eprintln!("the demo was ended by signal {signal}");
     }
     ensure!(left.is_empty(), "the demo left something behind:\n  {}", left.join("\n  "));
     println!("Nothing is left behind: no process, network namespace, cgroup, mount or file of it.");

@@ -218,7 +218,9 @@ impl Stage {
         self.said(&said)?;
         self.show.check(
             "the session is cut off",
-            said.status != 0 && said.out.trim() == "before" && said.err.contains("closed the connection"),
+            said.status != 0
+                && said.out.trim() == "before"
+                && said.err.contains("connection to server was lost"),
         )?;
         let said = self.in_job("psql -c \"SELECT 'after'\"")?;
         self.show.check(
