@@ -47,7 +47,7 @@ pub(super) struct Said {
 impl Job {
     /// Enrols it with a fresh token, which is among the secrets from then on.
     pub(super) fn enrol(world: &World, secrets: &mut Secrets) -> Result<Self> {
-        let folder = world.folder().join("job");
+        let folder = world.folder().join("work");
         fs::create_dir_all(&folder)?;
         chown(&folder, Some(agent::JOB_UID), Some(agent::JOB_UID))?;
         fs::set_permissions(&folder, fs::Permissions::from_mode(0o700))?;
