@@ -7,7 +7,7 @@ use crate::postgres::Postgres;
 #[must_use]
 pub fn roles(password: &str) -> String {
     format!(
-        "CREATE ROLE {role} LOGIN PASSWORD '{password}';\nCREATE DATABASE {database} OWNER {role};\n",
+        "SET log_statement = none;\nCREATE ROLE {role} LOGIN PASSWORD '{password}';\nCREATE DATABASE {database} OWNER {role};\n",
         role = Postgres::ROLE,
         database = Postgres::DATABASE,
     )
@@ -85,7 +85,7 @@ rules:
     statements:
       classes: [read]
       relations: [public.customers, public.orders, public.contacts, public.imports, "public.pgbench_*"]
-      functions: [pg_catalog.pg_sleep, pg_catalog.pg_advisory_unlock_all]
+      functions: [pg_catalog.pg_sleep, pg_catalog.pg_advisory_unlock_all, pg_catalog.set_config]
     record: statements
   - id: write
     effect: allow
