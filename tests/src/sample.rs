@@ -87,7 +87,7 @@ rules:
     statements:
       classes: [read]
       relations: [public.customers, public.orders, public.contacts, public.imports, "public.pgbench_*"]
-      functions: [pg_catalog.pg_sleep, pg_catalog.pg_advisory_unlock_all]
+      functions: [pg_catalog.pg_sleep, pg_catalog.pg_advisory_unlock_all, pg_catalog.set_config]
     record: statements
   - id: write
     effect: allow

@@ -55,6 +55,7 @@ fn bad_tokens_make_no_job() {
         assert!(!out.stderr.contains(&token), "a token {what} is not repeated: {out}");
         assert!(out.stderr.len() > 40, "a token {what} is explained: {out}");
     }
+    assert_eq!(jobs(&world), Vec::<std::path::PathBuf>::new());
     let garbage = ["", "x", "a.b.c", "eyJhbGciOiJub25lIn0.e30.", &"A".repeat(100_000)].map(str::to_owned);
     for token in garbage {
         let out = world.job_as(&token, &["sh", "-c", "echo ran"]).expect("a job").run().failed();
@@ -63,12 +64,13 @@ fn bad_tokens_make_no_job() {
     wait_for_audit(&world, "enrolment_refused", |_| true);
     assert!(world.agent.metric("gateway_enrolments_total", &[]).expect("metrics") >= 10.0);
     assert_eq!(ran(&world, "SELECT"), 0);
-    assert!(
-        std::fs::read_dir(world.cgroup().join("gateway-jobs"))
-            .expect("jobs")
-            .flatten()
-            .all(|e| !e.path().is_dir())
-    );
+    assert_eq!(jobs(&world), Vec::<std::path::PathBuf>::new());
+}
+
+/// The cgroups of jobs.
+fn jobs(world: &World) -> Vec<std::path::PathBuf> {
+    let entries = std::fs::read_dir(world.cgroup().join("gateway-jobs")).expect("jobs").flatten();
+    entries.map(|entry| entry.path()).filter(|path| path.is_dir()).collect()
 }
 
 #[test]

@@ -65,10 +65,10 @@ try:
             ended = True
             break
         answer += piece
-except ConnectionError:
-    ended = True
 except TimeoutError:
     pass
+except OSError:
+    ended = True
 print(json.dumps({"answer": answer.decode("latin1"), "ended": ended}))
 "#;
 

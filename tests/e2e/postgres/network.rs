@@ -206,6 +206,6 @@ fn a_stopped_gateway_detaches_nothing_and_uninstall_does() {
         tests::process::run(&mut command).expect("psql")
     };
     let _out = straight().failed();
-    let _out = world.agent.cli(&["uninstall"]).expect("uninstalled").ok();
+    let _out = world.agent.cli(&["uninstall", "--yes"]).expect("uninstalled").ok();
     assert_eq!(straight().ok().text(), "1", "nothing is attached any more");
 }

@@ -7,6 +7,9 @@ use tests::{World, process};
 
 /// What a masked value looks like.
 pub(crate) const REDACTED: &str = "[redacted]";
+/// What a detected card number and a detected mail address look like.
+pub(crate) const CARD: &str = "[redacted:card]";
+pub(crate) const EMAIL: &str = "[redacted:email]";
 
 /// Waits for a condition, for as long as anything may take.
 #[track_caller]
