@@ -55,6 +55,15 @@ pub fn drop(facts: &Facts, reason: Reason) -> i32 {
 #[inline(always)]
 fn emit(facts: &Facts, reason: Reason, process: bool) {
     maps::count(reason);
+    #[cfg(feature = "log")]
+    aya_log_ebpf::debug!(
+        (),
+        "refused: hook {} reason {} job {} port {}",
+        facts.hook.code(),
+        reason.code(),
+        facts.job,
+        u16::from_be(facts.port)
+    );
     let Some(mut entry) = maps::EVENTS.reserve(0) else {
         return maps::count(Reason::EventLost);
     };

@@ -18,6 +18,8 @@ use anyhow::{Context, Result};
 use crate::{cgroup, netns};
 
 const PREFIX: &str = "gwt";
+/// The file in its folder that says that a world stays.
+const KEPT: &str = "kept";
 
 /// The name of one world.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -62,11 +64,29 @@ impl Name {
         }
         let folder = self.folder();
         unmount_below(&folder);
+        // What is bound below belongs to the workspace: never remove through a mount.
+        if !mounts_below(&folder).is_empty() {
+            eprintln!("cannot remove {}: something is still mounted there", folder.display());
+            return;
+        }
         if let Err(error) = fs::remove_dir_all(&folder)
             && error.kind() != std::io::ErrorKind::NotFound
         {
             eprintln!("cannot remove {}: {error}", folder.display());
         }
+    }
+
+    /// Lets it outlive its maker: [`sweep`] leaves it alone, only [`clean`] removes it.
+    ///
+    /// # Errors
+    /// When its folder cannot be written.
+    pub fn mark_kept(&self) -> Result<()> {
+        let path = self.folder().join(KEPT);
+        fs::write(&path, "").with_context(|| format!("writing {}", path.display()))
+    }
+
+    fn is_kept(&self) -> bool {
+        self.folder().join(KEPT).exists()
     }
 
     /// The name in `gwt-PID-START-N` or `gwt-PID-START-N-something`, when its maker is gone.
@@ -85,21 +105,57 @@ impl Name {
 /// Sweeps what killed runs left behind; once a process is enough.
 pub fn sweep() {
     static ONCE: Once = Once::new();
-    ONCE.call_once(|| {
-        let folders = [Some(std::env::temp_dir()), Some("/run/netns".into()), cgroup::mount().ok()];
-        let mut stale: Vec<Name> = folders
-            .into_iter()
-            .flatten()
-            .filter_map(|folder| fs::read_dir(folder).ok())
-            .flat_map(|entries| entries.flatten())
-            .filter_map(|entry| Name::stale(&entry.file_name().to_string_lossy()))
-            .collect();
-        stale.sort_by(|a, b| a.0.cmp(&b.0));
-        stale.dedup();
-        for name in stale {
-            name.remove();
-        }
+    ONCE.call_once(|| stale().iter().filter(|name| !name.is_kept()).for_each(Name::remove));
+}
+
+/// Removes what killed runs left behind and what was kept. Returns the names of the latter.
+pub fn clean() -> Vec<Name> {
+    let (kept, dead): (Vec<_>, Vec<_>) = stale().into_iter().partition(Name::is_kept);
+    kept.iter().chain(&dead).for_each(Name::remove);
+    kept
+}
+
+fn stale() -> Vec<Name> {
+    let mut stale: Vec<Name> =
+        places().iter().flat_map(|folder| entries(folder)).filter_map(|entry| Name::stale(&entry)).collect();
+    stale.sort_by(|a, b| a.0.cmp(&b.0));
+    stale.dedup();
+    stale
+}
+
+/// What is still there of the worlds that this process made: one line each.
+#[must_use]
+pub fn left_by(maker: u32) -> Vec<String> {
+    let prefix = format!("{PREFIX}-{maker}-");
+    let named = places().into_iter().flat_map(|folder| {
+        let own = entries(&folder).into_iter().filter(|entry| entry.starts_with(&prefix));
+        own.map(|entry| folder.join(entry).display().to_string()).collect::<Vec<_>>()
     });
+    let mounts = fs::read_to_string("/proc/self/mounts").unwrap_or_default();
+    let mounts = mounts.lines().filter(|line| line.contains(&prefix)).map(|line| format!("mount {line}"));
+    let processes = entries(Path::new("/proc")).into_iter().filter_map(|pid| {
+        let proc = Path::new("/proc").join(pid.parse::<u32>().ok()?.to_string());
+        let text = |file: &str| fs::read(proc.join(file)).unwrap_or_default();
+        let command = String::from_utf8_lossy(&text("cmdline")).replace('\0', " ");
+        let cgroup = String::from_utf8_lossy(&text("cgroup")).into_owned();
+        let cwd = fs::read_link(proc.join("cwd")).unwrap_or_default().display().to_string();
+        let ours = [&command, &cgroup, &cwd].iter().any(|text| text.contains(&prefix));
+        ours.then(|| format!("process {pid}: {}", command.trim_end()))
+    });
+    named.chain(mounts).chain(processes).collect()
+}
+
+/// Where names show.
+fn places() -> Vec<PathBuf> {
+    [Some(std::env::temp_dir()), Some("/run/netns".into()), cgroup::mount().ok()]
+        .into_iter()
+        .flatten()
+        .collect()
+}
+
+fn entries(folder: &Path) -> Vec<String> {
+    let entries = fs::read_dir(folder).into_iter().flatten().flatten();
+    entries.map(|entry| entry.file_name().to_string_lossy().into_owned()).collect()
 }
 
 /// When a process started, in clock ticks since boot. None when there is no such process any more;
@@ -115,18 +171,18 @@ fn started(pid: u32) -> Option<u64> {
 }
 
 fn unmount_below(folder: &Path) {
-    let mounts = fs::read_to_string("/proc/self/mounts").unwrap_or_default();
-    let mut below: Vec<&str> = mounts
-        .lines()
-        .filter_map(|line| line.split(' ').nth(1))
-        .filter(|point| Path::new(point).starts_with(folder))
-        .collect();
-    below.reverse();
-    for point in below {
+    for point in mounts_below(folder).iter().rev() {
         if let Err(error) = rustix::mount::unmount(point, rustix::mount::UnmountFlags::DETACH) {
-            eprintln!("cannot unmount {point}: {error}");
+            eprintln!("cannot unmount {}: {error}", point.display());
         }
     }
+}
+
+/// Mount points below a folder, in the order in which they were mounted.
+fn mounts_below(folder: &Path) -> Vec<PathBuf> {
+    let mounts = fs::read_to_string("/proc/self/mounts").unwrap_or_default();
+    let points = mounts.lines().filter_map(|line| line.split(' ').nth(1)).map(PathBuf::from);
+    points.filter(|point| point.starts_with(folder)).collect()
 }
 
 #[cfg(test)]

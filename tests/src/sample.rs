@@ -4,10 +4,12 @@ use crate::postgres::Postgres;
 
 /// Roles and the database. `gateway` owns everything in it: what it may not do is for the gateway
 /// to say, and a statement that slips through does its damage where a test sees it.
+///
+/// The server logs statements, and anyone may read its log: not this one, with the password.
 #[must_use]
 pub fn roles(password: &str) -> String {
     format!(
-        "SET log_statement = none;\nCREATE ROLE {role} LOGIN PASSWORD '{password}';\nCREATE DATABASE {database} OWNER {role};\n",
+        "SET log_statement = 'none';\nCREATE ROLE {role} LOGIN PASSWORD '{password}';\nCREATE DATABASE {database} OWNER {role};\n",
         role = Postgres::ROLE,
         database = Postgres::DATABASE,
     )

@@ -309,13 +309,17 @@ impl World {
         Ok(v4 + v6)
     }
 
-    /// Leaves everything running when this is dropped. Returns the name under which
-    /// [`Name::remove`] finds it all.
-    pub fn keep(mut self) -> Name {
+    /// Leaves everything running, also after this process. Returns the name under which
+    /// [`Name::remove`] finds it all; [`names::clean`] does that for every world kept.
+    ///
+    /// # Errors
+    /// When its folder cannot be written.
+    pub fn keep(mut self) -> Result<Name> {
+        self.owned.name.mark_kept()?;
         self.owned.keep = true;
         let name = self.owned.name.clone();
         std::mem::forget(self);
-        name
+        Ok(name)
     }
 }
 

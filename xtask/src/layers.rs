@@ -155,11 +155,13 @@ fn doors(folder: &Path) -> Result<Vec<String>> {
     let mut found = Vec::new();
     for entry in fs::read_dir(folder).with_context(|| format!("reading {}", folder.display()))? {
         let path = entry?.path();
+        let is_test = path.file_stem().is_some_and(|stem| stem == "tests" || stem == "test_support");
         if path.is_dir() {
-            found.extend(doors(&path)?);
+            if !is_test {
+                found.extend(doors(&path)?);
+            }
             continue;
         }
-        let is_test = path.file_stem().is_some_and(|stem| stem == "tests" || stem == "test_support");
         if path.extension().is_none_or(|extension| extension != "rs") || is_test {
             continue;
         }

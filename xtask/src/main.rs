@@ -35,6 +35,9 @@ enum Command {
         /// Leave everything running, and print what to try.
         #[arg(long)]
         keep: bool,
+        /// Remove what --keep left running.
+        #[arg(long, conflicts_with = "keep")]
+        clean: bool,
     },
     /// Runs the tests: all of them, or one suite. End-to-end and kernel tests need root.
     Test(test::Arguments),
@@ -68,8 +71,13 @@ fn main() -> ExitCode {
     let done = Host::find().and_then(|host| match command {
         Command::Setup(arguments) => setup::run(&host, &arguments),
         Command::Build(arguments) => build::run(&host, &arguments),
-        Command::Demo { keep } => {
-            world_runner::run(&host, "demo", if keep { &["--keep"] } else { &[] }, build::Profile::Dev)
+        Command::Demo { keep, clean } => {
+            let words: &[&str] = match (keep, clean) {
+                (true, _) => &["--keep"],
+                (_, true) => &["--clean"],
+                _ => &[],
+            };
+            world_runner::run(&host, "demo", words, build::Profile::Dev)
         }
         Command::Test(arguments) => test::run(&host, &arguments),
         Command::Bench { name, rounds, quick, only } => {

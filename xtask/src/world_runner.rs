@@ -1,6 +1,8 @@
 //! demo and bench are programs of their own (see the `world` feature): build them, then hand over.
 
-use anyhow::Result;
+use std::os::unix::process::CommandExt;
+
+use anyhow::{Context, Result};
 
 use crate::{
     build::{self, Profile},
@@ -16,11 +18,10 @@ pub(crate) fn run(host: &Host, command: &str, words: &[&str], profile: Profile) 
     setup::for_worlds(host)?;
     build::programs(host, profile)?;
     let folder = host.target.join(profile.folder());
-    host::run(
-        host.command(folder.join("xtask-world"))
-            .arg(command)
-            .args(words)
-            .env("GATEWAY_BIN_DIR", &folder)
-            .env("GATEWAY_TARGET_DIR", &host.target),
-    )
+    let mut program = host.command(folder.join("xtask-world"));
+    program.arg(command).args(words).env("GATEWAY_BIN_DIR", &folder).env("GATEWAY_TARGET_DIR", &host.target);
+    // In our place, as cargo put us in its own: Ctrl-C then reaches who cleans up, and the shell
+    // waits for that.
+    let error = program.exec();
+    Err(error).with_context(|| format!("cannot start `{}`", host::show(&program)))
 }

@@ -2,13 +2,16 @@
 
 use std::{
     fs, io,
-    os::unix::fs::{DirBuilderExt as _, MetadataExt as _, PermissionsExt as _},
+    os::{
+        fd::AsFd as _,
+        unix::fs::{DirBuilderExt as _, MetadataExt as _, PermissionsExt as _},
+    },
     path::{Path, PathBuf},
 };
 
 use rustix::mount::{MountFlags, mount};
 
-use super::Error;
+use super::{Error, sys};
 
 const BPF_FS_MAGIC: u64 = 0xcafe_4a11;
 
@@ -65,10 +68,16 @@ pub fn uninstall(pin_dir: &Path) -> Result<Removed, Error> {
         .map_err(failed("reading it"))?;
     names.sort();
     let mut removed = Removed::default();
-    // Links first: a program without its maps' names still has its maps, a link without its pin is gone.
+    // Links first: whatever fails in between, no program is left that nobody can reach.
     for (links, list) in [(true, &mut removed.links), (false, &mut removed.maps)] {
         for name in names.iter().filter(|name| name.starts_with(LINK) == links) {
-            fs::remove_file(pin_dir.join(name)).map_err(failed("removing a pin"))?;
+            let path = pin_dir.join(name);
+            if links {
+                // Taking the pin away would leave it to whoever else holds the link, and to a later moment.
+                let link = sys::object_get(&path).map_err(failed("opening a link"))?;
+                sys::link_detach(link.as_fd()).map_err(failed("detaching a link"))?;
+            }
+            fs::remove_file(path).map_err(failed("removing a pin"))?;
             list.push(name.trim_start_matches(LINK).to_owned());
         }
     }

@@ -48,6 +48,8 @@ pub(super) fn load(pin_dir: &Path) -> Result<Ebpf, Error> {
     Ok(loader.load(aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/gateway")))?)
 }
 
+/// Takes every map but STAMPS, which only the programs look into. They must outlive the loading of the
+/// programs, whose code names them by descriptor until then.
 pub(super) fn open(ebpf: &mut Ebpf, pin_dir: &Path) -> Result<(Maps, BeatMap, Origins), Error> {
     let settings: Array<_, Settings> = typed(ebpf, CONFIG)?;
     // Before any other map: when this one has another layout, theirs cannot be told.

@@ -7,6 +7,7 @@
 //! The only user of aya, and the only unsafe code of the agent (`sys`).
 
 mod bpffs;
+mod cost;
 mod destinations;
 mod error;
 mod events;
@@ -32,6 +33,7 @@ use aya::maps::lpm_trie::LpmTrie;
 use gateway_common::{Beat, Config as Settings, DestKey, Job, limits};
 
 pub use bpffs::{Removed, uninstall};
+pub use cost::{Cost, Measuring, costs, measure};
 pub use destinations::{Destination, Disposition, Protocol};
 pub use error::Error;
 pub use events::{Events, Process, Refusal};

@@ -19,6 +19,7 @@ const BPF_OBJ_GET_INFO_BY_FD: libc::c_long = 15;
 const BPF_MAP_LOOKUP_AND_DELETE_ELEM: libc::c_long = 21;
 const BPF_LINK_CREATE: libc::c_long = 28;
 const BPF_LINK_UPDATE: libc::c_long = 29;
+const BPF_LINK_DETACH: libc::c_long = 34;
 
 /// Attach points, `enum bpf_attach_type` of linux/bpf.h.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -156,6 +157,13 @@ pub(super) fn link_update(link: BorrowedFd<'_>, program: BorrowedFd<'_>) -> io::
         LinkUpdate { link_fd: number(link), new_prog_fd: number(program), ..LinkUpdate::default() };
     // SAFETY: the attribute struct of this command; it holds no address.
     unsafe { bpf(BPF_LINK_UPDATE, &mut attr) }.map(drop)
+}
+
+/// Detaches a link for good, whoever else holds it. Returns when the program runs no more.
+pub(super) fn link_detach(link: BorrowedFd<'_>) -> io::Result<()> {
+    let mut attr = number(link);
+    // SAFETY: the attribute of this command is the descriptor alone.
+    unsafe { bpf(BPF_LINK_DETACH, &mut attr) }.map(drop)
 }
 
 pub(super) fn link_info(link: BorrowedFd<'_>) -> io::Result<LinkInfo> {
