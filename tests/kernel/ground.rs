@@ -56,7 +56,7 @@ impl Ground {
             rustix::process::geteuid().is_root(),
             "these tests make namespaces and load BPF programs: run them as root"
         );
-        let name = format!("gwt-{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
+        let name = format!("gwk-{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
         let (host, far) = (format!("{name}-host"), format!("{name}-far"));
         // Everything inside its own namespaces: the two ends are moved by the same command that makes them.
         for command in [

@@ -55,7 +55,8 @@ fn every_mandatory_hook_is_on() {
     for hook in &status.hooks {
         match &hook.program {
             Ok(id) => assert!(*id > 0),
-            Err(why) => assert!(hook.optional, "{}: {why}", hook.hook.name()),
+            Err(why) if hook.optional => println!("{} is off: {why}", hook.hook.name()),
+            Err(why) => panic!("{}: {why}", hook.hook.name()),
         }
     }
     assert!(status.heartbeat_age.unwrap().as_secs() < 2);
@@ -511,6 +512,8 @@ fn cost_of_connect() {
     const CONNECTS: u32 = 200;
     let (ground, gateway, mut job) = start();
     let plain = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    // As long a queue as the gateway's: a dropped SYN costs a second.
+    rustix::net::listen(&plain, 4096).unwrap();
     let local = plain.local_addr().unwrap();
     std::thread::spawn(move || {
         while let Ok((stream, _)) = plain.accept() {
@@ -523,7 +526,7 @@ fn cost_of_connect() {
     let resource = SocketAddr::new(FAR_V4.parse().unwrap(), RESOURCE);
     let mut free = ground.actor("..");
     let mut bystander = ground.actor("bystander");
-    let mut time = |actor: &mut Actor, to| match actor.ask(&Ask::Cycle { to, count: CONNECTS }) {
+    let time = |actor: &mut Actor, to| match actor.ask(&Ask::Cycle { to, count: CONNECTS }) {
         Answer::Done { micros, .. } => micros as f64 / f64::from(CONNECTS),
         failed @ Answer::Failed { .. } => panic!("{failed:?}"),
     };

@@ -18,7 +18,7 @@ use anyhow::{Context, Result};
 use crate::{cgroup, netns};
 
 const PREFIX: &str = "gwt";
-/// The file in its folder that says that a world stays.
+/// The cgroup that says that a world stays.
 const KEPT: &str = "kept";
 
 /// The name of one world.
@@ -78,15 +78,16 @@ impl Name {
 
     /// Lets it outlive its maker: [`sweep`] leaves it alone, only [`clean`] removes it.
     ///
+    /// The mark is a cgroup, because that is gone with the world and after a boot.
+    ///
     /// # Errors
-    /// When its folder cannot be written.
+    /// When the kernel refuses the mark.
     pub fn mark_kept(&self) -> Result<()> {
-        let path = self.folder().join(KEPT);
-        fs::write(&path, "").with_context(|| format!("writing {}", path.display()))
+        cgroup::make(&cgroup::mount()?.join(&self.0).join(KEPT))
     }
 
     fn is_kept(&self) -> bool {
-        self.folder().join(KEPT).exists()
+        cgroup::mount().is_ok_and(|root| root.join(&self.0).join(KEPT).is_dir())
     }
 
     /// The name in `gwt-PID-START-N` or `gwt-PID-START-N-something`, when its maker is gone.
@@ -108,10 +109,13 @@ pub fn sweep() {
     ONCE.call_once(|| stale().iter().filter(|name| !name.is_kept()).for_each(Name::remove));
 }
 
-/// Removes what killed runs left behind and what was kept. Returns the names of the latter.
-pub fn clean() -> Vec<Name> {
-    let (kept, dead): (Vec<_>, Vec<_>) = stale().into_iter().partition(Name::is_kept);
-    kept.iter().chain(&dead).for_each(Name::remove);
+/// Removes what was kept, all of it or one, and what killed runs left behind. Returns the names of
+/// the former.
+pub fn clean(only: Option<&str>) -> Vec<Name> {
+    sweep();
+    let mut kept = stale();
+    kept.retain(|name| name.is_kept() && only.is_none_or(|only| only == name.0));
+    kept.iter().for_each(Name::remove);
     kept
 }
 

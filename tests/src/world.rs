@@ -313,7 +313,7 @@ impl World {
     /// [`Name::remove`] finds it all; [`names::clean`] does that for every world kept.
     ///
     /// # Errors
-    /// When its folder cannot be written.
+    /// When the kernel refuses the mark that it is kept.
     pub fn keep(mut self) -> Result<Name> {
         self.owned.name.mark_kept()?;
         self.owned.keep = true;

@@ -35,9 +35,9 @@ enum Command {
         /// Leave everything running, and print what to try.
         #[arg(long)]
         keep: bool,
-        /// Remove what --keep left running.
-        #[arg(long, conflicts_with = "keep")]
-        clean: bool,
+        /// Remove what --keep left running: all of it, or the world of this name.
+        #[arg(long, value_name = "NAME", num_args = 0..=1, default_missing_value = "", conflicts_with = "keep")]
+        clean: Option<String>,
     },
     /// Runs the tests: all of them, or one suite. End-to-end and kernel tests need root.
     Test(test::Arguments),
@@ -72,10 +72,11 @@ fn main() -> ExitCode {
         Command::Setup(arguments) => setup::run(&host, &arguments),
         Command::Build(arguments) => build::run(&host, &arguments),
         Command::Demo { keep, clean } => {
-            let words: &[&str] = match (keep, clean) {
-                (true, _) => &["--keep"],
-                (_, true) => &["--clean"],
-                _ => &[],
+            let words: &[&str] = match &clean {
+                Some(name) if name.is_empty() => &["--clean"],
+                Some(name) => &["--clean", name],
+                None if keep => &["--keep"],
+                None => &[],
             };
             world_runner::run(&host, "demo", words, build::Profile::Dev)
         }

@@ -61,6 +61,7 @@ pub enum Observation<'a> {
         approval: &'a str,
         uid: u32,
         approve: bool,
+        reason: &'a str,
         error: Option<String>,
     },
     SessionKilled {

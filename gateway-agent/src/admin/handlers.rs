@@ -206,6 +206,7 @@ async fn answer(
         approval: result.as_ref().map_or(&id, |r: &Record| &*r.id),
         uid: caller.0.uid,
         approve: answer.approve,
+        reason: &answer.reason,
         error: result.as_ref().err().map(ToString::to_string),
     });
     match result {

@@ -154,12 +154,13 @@ impl Backend for Agent {
                 self.log(&AuditEvent { extra: &extra, ..AuditEvent::new(unix_ns(), Kind::ControlRefused) });
                 metrics.control_refused.inc();
             }
-            Observation::Answered { approval, uid, approve, error } => {
+            Observation::Answered { approval, uid, approve, reason, error } => {
                 tracing::info!(approval, uid, approve, error, "approval answered");
                 let extra = [
                     ("approval", Value::Text(approval)),
                     ("uid", Value::Number(u64::from(*uid))),
                     ("approve", Value::Bool(*approve)),
+                    ("reason", Value::Text(reason)),
                     ("error", Value::Text(error.as_deref().unwrap_or_default())),
                 ];
                 self.log(&AuditEvent { extra: &extra, ..AuditEvent::new(unix_ns(), Kind::ApprovalAnswered) });

@@ -39,13 +39,25 @@ impl Binding {
         h.finalize()
     }
 
-    /// Parameters for a human: text as it is, anything else in hex.
+    /// Parameters for a human: text as it is, anything else in hex, with the integer that it may be.
     pub fn params_for_display(&self) -> Vec<Option<String>> {
         let show = |value: &Vec<u8>| match std::str::from_utf8(value) {
             Ok(text) if !text.chars().any(|c| c.is_control() && c != '\n' && c != '\t') => text.to_owned(),
-            _ => format!("\\x{}", hex::encode(value)),
+            _ => match integer(value) {
+                Some(number) => format!("\\x{} (integer {number})", hex::encode(value)),
+                None => format!("\\x{}", hex::encode(value)),
+            },
         };
         self.params.iter().map(|p| p.as_ref().map(show)).collect()
+    }
+}
+
+/// A value as PostgreSQL's binary int2, int4 or int8, network order.
+fn integer(value: &[u8]) -> Option<i64> {
+    match *value {
+        [a, b] => Some(i16::from_be_bytes([a, b]).into()),
+        [a, b, c, d] => Some(i32::from_be_bytes([a, b, c, d]).into()),
+        _ => value.try_into().ok().map(i64::from_be_bytes),
     }
 }
 
@@ -90,7 +102,12 @@ mod tests {
         b.params = vec![Some(vec![0, 0, 0, 1]), Some("é\n".into()), None, Some(b"\x1b[2J".to_vec())];
         assert_eq!(
             b.params_for_display(),
-            [Some("\\x00000001".into()), Some("é\n".into()), None, Some("\\x1b5b324a".into())]
+            [
+                Some("\\x00000001 (integer 1)".into()),
+                Some("é\n".into()),
+                None,
+                Some("\\x1b5b324a (integer 458961482)".into())
+            ]
         );
     }
 }

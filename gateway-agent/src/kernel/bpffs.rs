@@ -13,7 +13,7 @@ use rustix::mount::{MountFlags, mount};
 
 use super::{Error, sys};
 
-const BPF_FS_MAGIC: u64 = 0xcafe_4a11;
+const BPF_FS_MAGIC: u32 = 0xcafe_4a11;
 
 /// Makes the pin directory, mounting the BPF file system at its parent when that is none yet. The mount must
 /// outlive the agent: a service must not have a mount namespace of its own in which only it sees the mount.
@@ -92,8 +92,6 @@ pub(super) fn link_path(pin_dir: &Path, hook: &str) -> PathBuf {
 }
 
 fn is_bpffs(path: &Path) -> io::Result<bool> {
-    // The field's type differs by architecture.
-    #[allow(clippy::unnecessary_cast, reason = "c_long on some targets, i64 on others")]
-    let magic = rustix::fs::statfs(path)?.f_type as u64;
-    Ok(magic == BPF_FS_MAGIC)
+    // The field's type differs by architecture, and so does its sign.
+    Ok(rustix::fs::statfs(path)?.f_type as u32 == BPF_FS_MAGIC)
 }

@@ -263,11 +263,10 @@ impl Kernel {
 
 /// The id under which the kernel knows a cgroup2 directory.
 pub fn cgroup_id(path: &Path) -> Result<u64, Error> {
-    const CGROUP2_MAGIC: u64 = 0x6367_7270;
+    const CGROUP2_MAGIC: u32 = 0x6367_7270;
     let failed = |source| Error::Root { path: path.to_owned(), source };
-    #[allow(clippy::unnecessary_cast, reason = "c_long on some targets, i64 on others")]
-    let magic = rustix::fs::statfs(path).map_err(|errno| failed(errno.into()))?.f_type as u64;
-    if magic != CGROUP2_MAGIC {
+    // The field's type differs by architecture, and so does its sign.
+    if rustix::fs::statfs(path).map_err(|errno| failed(errno.into()))?.f_type as u32 != CGROUP2_MAGIC {
         return Err(failed(io::Error::other("not on a cgroup2 file system")));
     }
     // kernfs numbers inodes by node id, which is what the BPF helpers return.

@@ -47,7 +47,7 @@ pub(super) struct Said {
 impl Job {
     /// Enrols it with a fresh token, which is among the secrets from then on.
     pub(super) fn enrol(world: &World, secrets: &mut Secrets) -> Result<Self> {
-        let folder = world.folder().join("job");
+        let folder = world.folder().join("work");
         fs::create_dir_all(&folder)?;
         chown(&folder, Some(agent::JOB_UID), Some(agent::JOB_UID))?;
         fs::set_permissions(&folder, fs::Permissions::from_mode(0o700))?;
@@ -90,6 +90,11 @@ impl Command {
     /// What it has said on standard error so far.
     pub(super) fn complaints(&self) -> String {
         fs::read_to_string(self.files.with_extension("err")).unwrap_or_default()
+    }
+
+    /// What it has said on standard output so far.
+    pub(super) fn output(&self) -> String {
+        fs::read_to_string(self.files.with_extension("out")).unwrap_or_default()
     }
 
     pub(super) fn ended(&self) -> bool {

@@ -65,7 +65,7 @@ pub(super) fn leave(world: World, show: &mut Show) -> Result<()> {
     let log = folder.join("agent.log");
     let policy = folder.join("policy.yaml");
     let pid = world.agent.pid().context("the agent does not run")?;
-    world.keep()?;
+    let name = world.keep()?;
     show.chapter(
         "Left running",
         &format!("Jobs run as user {}; tokens are good for {} hours.", agent::JOB_UID, GOOD_FOR / 3600),
@@ -101,7 +101,7 @@ pub(super) fn leave(world: World, show: &mut Show) -> Result<()> {
         ),
         ("kill the gateway, and start it again", format!("kill -KILL {pid}")),
         ("", format!("{there}/gateway run >>{} 2>&1 &", log.display())),
-        ("remove everything", "cargo xtask demo --clean".to_owned()),
+        ("remove everything", format!("cargo xtask demo --clean {}", name.as_str())),
     ] {
         if !what.is_empty() {
             show.line(&format!("  # {what}"))?;

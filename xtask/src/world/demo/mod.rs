@@ -31,9 +31,9 @@ pub(crate) struct Arguments {
     /// Leave everything running, and print what to try.
     #[arg(long)]
     keep: bool,
-    /// Remove what --keep left running.
-    #[arg(long)]
-    clean: bool,
+    /// Remove what --keep left running: all of it, or the world of this name.
+    #[arg(long, value_name = "NAME", num_args = 0..=1, default_missing_value = "")]
+    clean: Option<String>,
     /// Be the stage: the supervisor starts it so.
     #[arg(long, hide = true)]
     stage: bool,
@@ -43,8 +43,8 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     if arguments.stage {
         return stage::run(arguments.keep);
     }
-    if arguments.clean {
-        let kept = names::clean();
+    if let Some(only) = &arguments.clean {
+        let kept = names::clean(Some(only.as_str()).filter(|only| !only.is_empty()));
         for name in &kept {
             println!("removed {}", name.as_str());
         }
@@ -73,20 +73,13 @@ fn supervise(keep: bool) -> Result<()> {
     }
     names::sweep();
     let left = gone(pid);
-    match end {
-        End::Interrupted => eprintln!("interrupted"),
-        End::Itself(status) if !status.success() => match status.signal() {
-            Some(signal) => eprintln!("the demo was ended by signal {signal}"),
-            // It has said why.
-            None => {}
-        },
-        End::Itself(_) => {}
+    // A stage that ended by itself has said why.
+    if let End::Itself(status) = &end
+        && let Some(signal) = status.signal()
+    {
+        eprintln!("the demo was ended by signal {signal}");
     }
-    ensure!(
-        left.is_empty(),
-        "the demo left something behind:\n  {}\n`cargo xtask demo --clean` tries again",
-        left.join("\n  ")
-    );
+    ensure!(left.is_empty(), "the demo left something behind:\n  {}", left.join("\n  "));
     println!("Nothing is left behind: no process, network namespace, cgroup, mount or file of it.");
     match end {
         End::Itself(status) if status.success() => Ok(()),

@@ -11,8 +11,8 @@ use std::{
     process::Command,
 };
 
+use ::tests::{World, process::LIMIT, process::Running};
 use anyhow::{Context, Result, bail, ensure};
-use tests::{World, process::LIMIT, process::Running};
 
 #[derive(Debug)]
 pub(super) struct Secrets {

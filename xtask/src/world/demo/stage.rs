@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use tests::{World, world};
 
 use super::{
@@ -128,9 +128,4 @@ pub(super) fn quoted(word: &str) -> String {
         return word.to_owned();
     }
     format!("'{}'", word.replace('\'', "'\\''"))
-}
-
-/// A number in the agent's JSON.
-pub(super) fn number(value: &serde_json::Value) -> Result<f64> {
-    value.as_f64().with_context(|| format!("{value} is not a number"))
 }

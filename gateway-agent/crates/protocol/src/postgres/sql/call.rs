@@ -28,10 +28,18 @@ impl<'a> Analyser<'a> {
         }
         let parts = texts(&call.funcname);
         let name = parts.last().copied().unwrap_or_default();
+        let safe = self.function_name(&parts);
         if name == "set_config" {
             self.set_config(&call.args);
+            // What a setting holds can be read back by anyone, any time.
+            self.facts.mark(&flow, Use::Stored);
+            if flow.unknown {
+                self.facts.opaque();
+            }
+            // It returns what it was given.
+            return Ok(flow);
         }
-        flow.unknown |= !self.function_name(&parts);
+        flow.unknown |= !safe;
         Ok(flow)
     }
 
