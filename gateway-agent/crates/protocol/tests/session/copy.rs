@@ -32,13 +32,13 @@ fn in_by_simple_query() {
     let mut rig = Rig::ready();
     rig.run(&query("COPY t FROM STDIN"), &plain());
     assert_eq!(rig.reply(WANTS), WANTS);
-    rig.to_up();
+    rig.sent_up();
     let sent = [data(b"1\n"), data(b"2\n"), message(b'c', b"")].concat();
     rig.job(&sent[..9]);
     rig.need();
     rig.job(&sent[9..]);
     rig.need();
-    assert_eq!(rig.to_up(), sent);
+    assert_eq!(rig.sent_up(), sent);
     rig.reply(&[done("COPY 2"), ready('I')].concat());
     assert_eq!(rig.ends(), [(1, 0, "COPY 2".to_owned(), 0, 0)]);
     assert!(rig.session.idle());
@@ -51,11 +51,11 @@ fn in_by_execute_with_a_sync_that_the_server_ignores() {
         [parse("", "COPY t FROM STDIN"), bind("", "", &[], 0), execute("", 0), SYNC.to_vec()].concat();
     rig.run(&begin, &plain());
     rig.reply(&[PARSED, BOUND, WANTS].concat());
-    rig.to_up();
+    rig.sent_up();
     let sent = [data(b"1\n"), message(b'c', b""), SYNC.to_vec()].concat();
     rig.job(&sent);
     rig.need();
-    assert_eq!(rig.to_up(), sent);
+    assert_eq!(rig.sent_up(), sent);
     let answer = [done("COPY 1"), ready('I')].concat();
     assert_eq!(rig.reply(&answer), answer);
     assert!(rig.session.idle());
@@ -68,11 +68,11 @@ fn in_that_fails_drops_what_is_still_sent() {
     rig.reply(WANTS);
     rig.job(&data(b"bad\n"));
     rig.need();
-    rig.to_up();
+    rig.sent_up();
     rig.reply(&[failure(&[('S', "ERROR"), ('C', "22P02"), ('M', "bad")]), ready('I')].concat());
     rig.job(&[data(b"more\n"), message(b'c', b"")].concat());
     rig.need();
-    assert!(rig.to_up().is_empty());
+    assert!(rig.sent_up().is_empty());
     rig.run(&query("SELECT 1"), &plain());
 }
 
@@ -83,9 +83,9 @@ fn data_before_the_server_wants_it_waits() {
     assert_eq!(rig.step(), Step::Ask);
     rig.session.allow(plain());
     rig.need();
-    assert_eq!(rig.to_up(), query("COPY t FROM STDIN"));
+    assert_eq!(rig.sent_up(), query("COPY t FROM STDIN"));
     rig.reply(WANTS);
-    assert_eq!(rig.to_up(), [data(b"1\n"), message(b'c', b"")].concat());
+    assert_eq!(rig.sent_up(), [data(b"1\n"), message(b'c', b"")].concat());
 }
 
 #[test]
@@ -139,5 +139,5 @@ fn a_row_without_an_end_ends_the_session() {
     rig.reply(&out(2));
     rig.up(&data(b"1\tsecr"));
     assert!(matches!(rig.closes(), CloseReason::Upstream(_)));
-    assert!(!has(&rig.to_job(), "secr"));
+    assert!(!has(&rig.sent_to_job(), "secr"));
 }

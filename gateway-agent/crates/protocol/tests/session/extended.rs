@@ -25,7 +25,7 @@ fn a_pipeline_goes_through_unchanged() {
     let sent =
         [parse("", "SELECT $1"), bind("", "", &["a"], 0), describe('P', ""), execute("", 0), SYNC.to_vec()]
             .concat();
-    assert_eq!(rig.to_up(), sent);
+    assert_eq!(rig.sent_up(), sent);
     let answer = [
         PARSED.to_vec(),
         BOUND.to_vec(),
@@ -73,8 +73,8 @@ fn a_denied_parse_discards_up_to_sync() {
     assert_eq!(rig.step(), Step::Ask);
     rig.session.deny(&denied());
     rig.need();
-    assert_eq!(rig.to_up(), SYNC);
-    assert_eq!(rig.to_job(), refused(&denied()));
+    assert_eq!(rig.sent_up(), SYNC);
+    assert_eq!(rig.sent_to_job(), refused(&denied()));
     assert_eq!(rig.reply(&ready('I')), ready('I'));
     pipeline(&mut rig, "SELECT 1");
     assert_eq!(rig.step(), Step::Ask);
@@ -85,12 +85,12 @@ fn a_deny_after_something_ran_makes_the_server_roll_it_back() {
     let mut rig = Rig::ready();
     let insert = [parse("", "INSERT"), bind("", "", &[], 0), execute("", 0)].concat();
     rig.run(&insert, &plain());
-    assert_eq!(rig.to_up(), insert);
+    assert_eq!(rig.sent_up(), insert);
     rig.job(&[parse("", "DROP TABLE t"), bind("", "", &[], 0), execute("", 0), SYNC.to_vec()].concat());
     assert_eq!(rig.step(), Step::Ask);
     rig.session.deny(&denied());
     rig.need();
-    let sent = rig.to_up();
+    let sent = rig.sent_up();
     assert!(sent.starts_with(b"P") && sent.ends_with(SYNC) && !has(&sent, "DROP"));
     let before = [PARSED.to_vec(), BOUND.to_vec(), done("INSERT 0 1")].concat();
     assert_eq!(rig.reply(&before), before);
@@ -103,18 +103,18 @@ fn a_deny_after_something_ran_makes_the_server_roll_it_back() {
 fn a_deny_behind_unflushed_replies_flushes_them() {
     let mut rig = Rig::ready();
     rig.run(&[parse("a", "SELECT 1"), describe('S', "a")].concat(), &plain());
-    rig.to_up();
+    rig.sent_up();
     rig.job(&[parse("b", "DROP TABLE t"), FLUSH.to_vec()].concat());
     assert_eq!(rig.step(), Step::Ask);
     rig.session.deny(&denied());
     rig.need();
-    assert_eq!(rig.to_up(), FLUSH);
-    assert!(rig.to_job().is_empty());
+    assert_eq!(rig.sent_up(), FLUSH);
+    assert!(rig.sent_to_job().is_empty());
     let answers = [PARSED, NO_PARAMS, NO_DATA].concat();
     assert_eq!(rig.reply(&answers), [answers.clone(), refused(&denied())].concat());
     rig.job(SYNC);
     rig.need();
-    assert_eq!(rig.to_up(), SYNC);
+    assert_eq!(rig.sent_up(), SYNC);
     assert_eq!(rig.reply(&ready('I')), ready('I'));
 }
 
@@ -130,22 +130,22 @@ fn a_server_error_discards_up_to_sync() {
     assert_eq!(rig.reply(&answer), answer);
     assert_eq!(rig.ends(), [(1, 0, "skipped".to_owned(), 0, 0)]);
     // The statement does not exist: binding it is refused here.
-    rig.to_up();
+    rig.sent_up();
     rig.job(&[bind("", "", &[], 0), SYNC.to_vec()].concat());
     rig.need();
-    assert!(has(&rig.to_job(), "26000"));
-    assert_eq!(rig.to_up(), SYNC);
+    assert!(has(&rig.sent_to_job(), "26000"));
+    assert_eq!(rig.sent_up(), SYNC);
 }
 
 #[test]
 fn an_error_before_the_sync_came_drops_what_follows() {
     let mut rig = Rig::ready();
     rig.run(&[parse("", "SELECT nope"), FLUSH.to_vec()].concat(), &plain());
-    rig.to_up();
+    rig.sent_up();
     rig.reply(&failure(&[('S', "ERROR"), ('C', "42703"), ('M', "no column")]));
     rig.job(&[parse("", "SELECT 2"), query("SELECT 3"), SYNC.to_vec()].concat());
     rig.need();
-    assert_eq!(rig.to_up(), SYNC);
+    assert_eq!(rig.sent_up(), SYNC);
     assert_eq!(rig.reply(&ready('I')), ready('I'));
 }
 
@@ -153,14 +153,14 @@ fn an_error_before_the_sync_came_drops_what_follows() {
 fn an_ask_overtaken_by_an_error_is_dropped() {
     let mut rig = Rig::ready();
     rig.run(&[parse("", "SELECT nope"), FLUSH.to_vec()].concat(), &plain());
-    rig.to_up();
+    rig.sent_up();
     rig.job(&parse("", "SELECT 2"));
     assert_eq!(rig.step(), Step::Ask);
     rig.reply(&failure(&[('S', "ERROR"), ('C', "42703"), ('M', "no column")]));
     rig.session.allow(plain());
     rig.need();
-    assert!(rig.to_up().is_empty());
-    assert!(rig.to_job().is_empty());
+    assert!(rig.sent_up().is_empty());
+    assert!(rig.sent_to_job().is_empty());
 }
 
 #[test]
@@ -179,7 +179,7 @@ fn a_new_epoch_asks_at_bind() {
     let mut rig = Rig::ready();
     rig.run(&[parse("s", "SELECT $1"), SYNC.to_vec()].concat(), &plain());
     rig.reply(&[PARSED.to_vec(), ready('I')].concat());
-    rig.to_up();
+    rig.sent_up();
     rig.session.set_epoch(2);
     rig.job(&[bind("", "s", &["secret"], 0), execute("", 0), SYNC.to_vec()].concat());
     assert_eq!(rig.step(), Step::Ask);
@@ -189,8 +189,8 @@ fn a_new_epoch_asks_at_bind() {
     assert!(pending.previous.is_some());
     rig.session.deny(&denied());
     rig.need();
-    assert_eq!(rig.to_up(), SYNC);
-    assert_eq!(rig.to_job(), refused(&denied()));
+    assert_eq!(rig.sent_up(), SYNC);
+    assert_eq!(rig.sent_to_job(), refused(&denied()));
     rig.reply(&ready('I'));
     // Allowed anew, it is not asked again.
     rig.job(&[bind("", "s", &["x"], 0), execute("", 0), SYNC.to_vec()].concat());
@@ -225,10 +225,10 @@ fn a_deferred_statement_asks_with_its_parameters_each_time() {
     assert_eq!((pending.kind, pending.sql), (AskKind::Execute, "DELETE $1"));
     assert!(pending.params.complete());
     assert_eq!(pending.params.iter().next().unwrap().value, Some(&b"7"[..]));
-    assert!(!has(&rig.to_up(), "E\0\0\0\x09"));
+    assert!(!has(&rig.sent_up(), "E\0\0\0\x09"));
     rig.session.allow(plain());
     rig.need();
-    assert_eq!(rig.to_up(), [execute("", 0), SYNC.to_vec()].concat());
+    assert_eq!(rig.sent_up(), [execute("", 0), SYNC.to_vec()].concat());
     rig.reply(&[PARSED.to_vec(), BOUND.to_vec(), done("DELETE 1"), ready('I')].concat());
     rig.job(&[bind("", "s", &["8"], 0), execute("", 0), SYNC.to_vec()].concat());
     assert_eq!(rig.step(), Step::Ask);
@@ -278,10 +278,10 @@ fn a_limit_in_a_pipeline_hides_the_rest_of_it() {
     assert!(
         rig.reply(&[done("SELECT 2"), BOUND.to_vec(), texts(&["1"]), done("SELECT 1")].concat()).is_empty()
     );
-    rig.to_up();
+    rig.sent_up();
     rig.job(&[parse("x", "SELECT 3"), SYNC.to_vec()].concat());
     rig.need();
-    assert_eq!(rig.to_up(), SYNC);
+    assert_eq!(rig.sent_up(), SYNC);
     assert_eq!(rig.reply(&ready('I')), ready('I'));
 }
 
@@ -290,8 +290,8 @@ fn several_statements_cannot_be_prepared() {
     let mut rig = Rig::ready();
     let both = decision(vec![allowed(Obligations::default()), allowed(Obligations::default())]);
     rig.run(&[parse("", "SELECT 1; SELECT 2"), SYNC.to_vec()].concat(), &both);
-    assert_eq!(rig.to_up(), SYNC);
-    assert!(has(&rig.to_job(), "42601"));
+    assert_eq!(rig.sent_up(), SYNC);
+    assert!(has(&rig.sent_to_job(), "42601"));
 }
 
 #[test]
@@ -306,7 +306,7 @@ fn names_that_sql_gives_leave_the_protocol() {
     rig.reply(&[done("PREPARE"), ready('I')].concat());
     rig.job(&[bind("", "s", &[], 0), SYNC.to_vec()].concat());
     rig.need();
-    assert!(has(&rig.to_job(), "26000"));
+    assert!(has(&rig.sent_to_job(), "26000"));
 }
 
 #[test]
@@ -315,7 +315,7 @@ fn what_sql_made_can_be_described() {
     let sent = [describe('P', "c"), describe('S', "p"), SYNC.to_vec()].concat();
     rig.job(&sent);
     rig.need();
-    assert_eq!(rig.to_up(), sent);
+    assert_eq!(rig.sent_up(), sent);
     let head = columns(&[("x", 0, 0, 25, 0)]);
     let answer = [head.clone(), NO_PARAMS.to_vec(), head, ready('T')].concat();
     assert_eq!(rig.reply(&answer), answer);
@@ -342,12 +342,12 @@ fn statements_that_refer_are_asked_at_every_execute() {
 fn settling_waits_for_all_replies() {
     let mut rig = Rig::ready();
     rig.run(&[parse("p", "SELECT 1"), bind("c", "p", &[], 0)].concat(), &plain());
-    rig.to_up();
+    rig.sent_up();
     rig.job(&query("FETCH c"));
     assert_eq!(rig.step(), Step::Ask);
     assert!(rig.session.settle());
     rig.need();
-    assert_eq!(rig.to_up(), FLUSH);
+    assert_eq!(rig.sent_up(), FLUSH);
     rig.reply(PARSED);
     rig.up(BOUND);
     assert_eq!(rig.step(), Step::Ask);
@@ -360,8 +360,8 @@ fn names_longer_than_the_servers_are_refused() {
     let mut rig = Rig::ready();
     rig.job(&[parse(&"n".repeat(64), "SELECT 1"), SYNC.to_vec()].concat());
     rig.need();
-    assert!(has(&rig.to_job(), "42622"));
-    assert_eq!(rig.to_up(), SYNC);
+    assert!(has(&rig.sent_to_job(), "42622"));
+    assert_eq!(rig.sent_up(), SYNC);
 }
 
 #[test]
@@ -375,7 +375,7 @@ fn names_are_bounded() {
     }
     rig.job(&[parse("c", "SELECT 1"), SYNC.to_vec()].concat());
     rig.need();
-    assert!(has(&rig.to_job(), "53400"));
+    assert!(has(&rig.sent_to_job(), "53400"));
     rig.job(&[close('S', "a"), SYNC.to_vec()].concat());
     rig.need();
     rig.reply(&[ready('I'), CLOSED.to_vec(), ready('I')].concat());

@@ -10,7 +10,7 @@ fn tls_then_startup() {
     let mut rig = Rig::new();
     rig.job(SSL);
     assert_eq!(rig.step(), Step::StartTls(JOB));
-    assert_eq!(rig.to_job(), b"S");
+    assert_eq!(rig.sent_to_job(), b"S");
     rig.session.tls_started(JOB, None);
     rig.job(&startup(0, &[("user", "u"), ("application_name", "psql"), ("TimeZone", "UTC")]));
     assert_eq!(rig.step(), Step::Login);
@@ -25,7 +25,7 @@ fn gss_is_declined_and_tls_still_offered() {
     let mut rig = Rig::new();
     rig.job(GSS);
     rig.need();
-    assert_eq!(rig.to_job(), b"N");
+    assert_eq!(rig.sent_to_job(), b"N");
     rig.job(SSL);
     assert_eq!(rig.step(), Step::StartTls(JOB));
 }
@@ -35,7 +35,7 @@ fn bytes_before_the_handshake_end_it() {
     let mut rig = Rig::new();
     rig.job(&[SSL, &startup(0, &[("user", "u")])].concat());
     assert_eq!(rig.closes(), CloseReason::Job("unprotected data after the request for TLS"));
-    assert!(!rig.to_job().starts_with(b"S"));
+    assert!(!rig.sent_to_job().starts_with(b"S"));
 }
 
 #[test]
@@ -76,7 +76,7 @@ fn refused_startup_parameters() {
         let mut rig = Rig::new();
         rig.job(&startup(0, &[("user", "u"), (name, value)]));
         assert_eq!(rig.closes(), CloseReason::Job("startup parameters refused"), "{name}={value}");
-        let told = rig.to_job();
+        let told = rig.sent_to_job();
         assert!(told.starts_with(b"E") && has(&told, "FATAL"), "{name}={value}");
     }
 }
@@ -126,7 +126,7 @@ fn old_protocols_are_refused_in_words() {
     let mut rig = Rig::new();
     rig.job(b"\0\0\0\x08\0\x02\0\0");
     rig.closes();
-    assert!(has(&rig.to_job(), "0A000"));
+    assert!(has(&rig.sent_to_job(), "0A000"));
 }
 
 #[test]
@@ -136,7 +136,7 @@ fn newer_versions_are_negotiated_down() {
     newer[6..8].copy_from_slice(&9999u16.to_be_bytes());
     rig.job(&newer);
     assert_eq!(rig.step(), Step::Login);
-    assert_eq!(rig.to_job(), b"v\0\0\0\x19\0\x03\0\x02\0\0\0\x01_pq_.feature\0");
+    assert_eq!(rig.sent_to_job(), b"v\0\0\0\x19\0\x03\0\x02\0\0\0\x01_pq_.feature\0");
     assert_eq!(rig.session.startup().minor, 2);
 }
 
@@ -147,7 +147,7 @@ fn login_without_tls_or_password() {
     assert_eq!(rig.step(), Step::Login);
     rig.session.login(login());
     rig.need();
-    let hello = rig.to_up();
+    let hello = rig.sent_up();
     assert_eq!(
         hello[8..],
         *b"user\0gateway\0database\0orders\0client_encoding\0UTF8\0standard_conforming_strings\0on\0\
@@ -158,7 +158,7 @@ fn login_without_tls_or_password() {
     rig.up(b"K\0\0\0\x0c\0\0\0\x09wxyzZ\0\0\0\x05I");
     rig.need();
     assert_eq!(
-        rig.to_job(),
+        rig.sent_to_job(),
         b"R\0\0\0\x08\0\0\0\0S\0\0\0\x16server_version\x0015\0K\0\0\0\x0c\0\0\0\x4d\x07\x07\x07\x07Z\0\0\0\x05I"
     );
     assert_eq!(rig.session.upstream_key().unwrap().secret, b"wxyz");
@@ -185,10 +185,10 @@ fn upstream_tls_is_required() {
     assert_eq!(rig.step(), Step::Login);
     rig.session.login(protocol::postgres::Login { tls: true, ..login() });
     rig.need();
-    assert_eq!(rig.to_up(), SSL);
+    assert_eq!(rig.sent_up(), SSL);
     rig.up(b"N");
     assert!(matches!(rig.closes(), CloseReason::LoginFailed { sqlstate, .. } if sqlstate == "08001"));
-    assert!(rig.to_up().is_empty());
+    assert!(rig.sent_up().is_empty());
 }
 
 #[test]
@@ -198,15 +198,15 @@ fn upstream_tls_then_startup() {
     assert_eq!(rig.step(), Step::Login);
     rig.session.login(protocol::postgres::Login { tls: true, ..login() });
     rig.need();
-    rig.to_up();
+    rig.sent_up();
     rig.up(b"S");
     assert_eq!(rig.step(), Step::StartTls(UPSTREAM));
     rig.session.tls_started(UPSTREAM, None);
     rig.need();
-    assert!(has(&rig.to_up(), "gateway"));
+    assert!(has(&rig.sent_up(), "gateway"));
     rig.up(b"R\0\0\0\x08\0\0\0\x03");
     rig.need();
-    assert_eq!(rig.to_up(), b"p\0\0\0\x0chunter2\0");
+    assert_eq!(rig.sent_up(), b"p\0\0\0\x0chunter2\0");
 }
 
 #[test]
@@ -239,7 +239,7 @@ fn a_failed_login_tells_the_job_nothing_of_the_account() {
         }
         other => panic!("{other:?}"),
     }
-    let told = rig.to_job();
+    let told = rig.sent_to_job();
     assert!(has(&told, "could not log in") && has(&told, "28P01"));
     assert!(!has(&told, "\"gateway\"") && !has(&told, "hunter2"));
 }
@@ -251,10 +251,10 @@ fn clear_text_password_needs_tls() {
     assert_eq!(rig.step(), Step::Login);
     rig.session.login(login());
     rig.need();
-    rig.to_up();
+    rig.sent_up();
     rig.up(b"R\0\0\0\x08\0\0\0\x03");
     rig.closes();
-    assert!(rig.to_up().is_empty());
+    assert!(rig.sent_up().is_empty());
 }
 
 #[test]
@@ -275,7 +275,7 @@ fn refusing_the_connection_is_fatal() {
     assert_eq!(rig.step(), Step::Login);
     rig.session.refuse(&denied());
     assert_eq!(rig.closes(), CloseReason::Refused);
-    let told = rig.to_job();
+    let told = rig.sent_to_job();
     assert!(has(&told, "FATAL") && has(&told, "42501") && has(&told, "no-drop"));
-    assert!(rig.to_up().is_empty());
+    assert!(rig.sent_up().is_empty());
 }

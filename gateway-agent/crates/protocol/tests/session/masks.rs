@@ -113,7 +113,7 @@ fn a_row_of_another_length_ends_the_session() {
     rig.reply(&columns(&[("x", 0, 0, TEXT, 0)]));
     rig.up(&texts(&["secret", "secret"]));
     rig.closes();
-    assert!(!has(&rig.to_job(), "secret"));
+    assert!(!has(&rig.sent_to_job(), "secret"));
 }
 
 #[test]
@@ -145,7 +145,7 @@ fn portals_without_a_description_are_described_for_the_gateway() {
     let sent = [parse("", "SELECT"), bind("", "", &[], 0), execute("", 0), SYNC.to_vec()].concat();
     rig.run(&sent, &one(positions(&[REDACT, None])));
     assert_eq!(
-        rig.to_up(),
+        rig.sent_up(),
         [parse("", "SELECT"), bind("", "", &[], 0), describe('P', ""), execute("", 0), SYNC.to_vec()]
             .concat()
     );
@@ -170,10 +170,10 @@ fn described_statements_use_the_formats_of_the_bind() {
     rig.run(&[parse("s", "SELECT"), describe('S', "s"), SYNC.to_vec()].concat(), &decision);
     let head = columns(&[("x", 0, 0, TEXT, 0), ("j", 0, 0, JSONB, 0)]);
     rig.reply(&[PARSED.to_vec(), NO_PARAMS.to_vec(), head, ready('I')].concat());
-    rig.to_up();
+    rig.sent_up();
     rig.job(&[bind("", "s", &[], 1), execute("", 0), SYNC.to_vec()].concat());
     rig.need();
-    assert_eq!(rig.to_up(), [bind("", "s", &[], 1), execute("", 0), SYNC.to_vec()].concat());
+    assert_eq!(rig.sent_up(), [bind("", "s", &[], 1), execute("", 0), SYNC.to_vec()].concat());
     let seen = rig.reply(&[BOUND.to_vec(), row(&[Some(b"a"), Some(b"\x01{}")])].concat());
     assert!(seen.ends_with(&row(&[Some(b"[redacted]"), Some(b"\x01\"[redacted]\"")])));
     rig.reply(&[done("SELECT 1"), ready('I')].concat());

@@ -97,8 +97,8 @@ fn play(rig: &mut Rig, moves: &[Move]) -> (Vec<u8>, Vec<u8>) {
             }
         }
         while rig.session.events().next().is_some() {}
-        up.extend(rig.to_up());
-        job.extend(rig.to_job());
+        up.extend(rig.sent_up());
+        job.extend(rig.sent_to_job());
     }
     (up, job)
 }

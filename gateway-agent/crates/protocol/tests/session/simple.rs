@@ -17,10 +17,10 @@ fn an_allowed_query_goes_through_unchanged() {
     rig.need();
     let pending = rig.session.pending().unwrap();
     assert_eq!((pending.ask, pending.kind, pending.sql), (1, AskKind::Query, "SELECT 1"));
-    assert!(rig.to_up().is_empty());
+    assert!(rig.sent_up().is_empty());
     rig.session.allow(plain());
     rig.need();
-    assert_eq!(rig.to_up(), sql);
+    assert_eq!(rig.sent_up(), sql);
     let answer =
         [columns(&[("?column?", 0, 0, 23, 0)]), texts(&["1"]), done("SELECT 1"), ready('I')].concat();
     assert_eq!(rig.reply(&answer), answer);
@@ -59,10 +59,10 @@ fn a_denied_query_leaves_the_session_usable() {
     assert_eq!(rig.step(), Step::Ask);
     rig.session.deny(&denied());
     rig.need();
-    assert_eq!(rig.to_job(), [refused(&denied()), ready('I')].concat());
-    assert!(rig.to_up().is_empty());
+    assert_eq!(rig.sent_to_job(), [refused(&denied()), ready('I')].concat());
+    assert!(rig.sent_up().is_empty());
     rig.run(&query("SELECT 1"), &plain());
-    assert_eq!(rig.to_up(), query("SELECT 1"));
+    assert_eq!(rig.sent_up(), query("SELECT 1"));
 }
 
 #[test]
@@ -74,7 +74,7 @@ fn a_deny_tells_the_transaction_as_it_is() {
     assert_eq!(rig.step(), Step::Ask);
     rig.session.deny(&denied());
     rig.need();
-    assert_eq!(rig.to_job(), [refused(&denied()), ready('T')].concat());
+    assert_eq!(rig.sent_to_job(), [refused(&denied()), ready('T')].concat());
 }
 
 #[test]
@@ -85,7 +85,7 @@ fn a_deny_waits_for_the_replies_before_it() {
     assert_eq!(rig.step(), Step::Ask);
     rig.session.deny(&denied());
     rig.need();
-    assert!(rig.to_job().is_empty());
+    assert!(rig.sent_to_job().is_empty());
     rig.run(&query("SELECT 1"), &plain());
     // The status is the one after BEGIN, not the one when it was denied.
     let begun = [done("BEGIN"), ready('T')].concat();
@@ -111,7 +111,7 @@ fn more_results_than_statements_end_the_session() {
     rig.reply(&[columns(&[("x", 0, 0, 25, 0)]), done("SELECT 0")].concat());
     rig.up(&columns(&[("secret", 0, 0, 25, 0)]));
     assert!(matches!(rig.closes(), CloseReason::Upstream(_)));
-    assert!(!has(&rig.to_job(), "secret"));
+    assert!(!has(&rig.sent_to_job(), "secret"));
 }
 
 #[test]
@@ -119,7 +119,7 @@ fn rows_without_a_question_end_the_session() {
     let mut rig = Rig::ready();
     rig.up(&texts(&["secret"]));
     assert!(matches!(rig.closes(), CloseReason::Upstream(_)));
-    assert!(!has(&rig.to_job(), "secret"));
+    assert!(!has(&rig.sent_to_job(), "secret"));
 }
 
 #[test]
@@ -148,7 +148,7 @@ fn a_decision_of_another_epoch_does_not_count() {
     rig.session.set_epoch(2);
     rig.session.allow(plain());
     assert_eq!(rig.step(), Step::Ask);
-    assert!(rig.to_up().is_empty());
+    assert!(rig.sent_up().is_empty());
 }
 
 #[test]
@@ -159,7 +159,7 @@ fn too_long_a_query_is_refused_while_it_streams() {
     rig.need();
     rig.job(&long[500..]);
     rig.need();
-    let told = rig.to_job();
+    let told = rig.sent_to_job();
     assert!(has(&told, "54000") && told.ends_with(&ready('I')));
     assert!(rig.session.job_in().is_empty());
     rig.run(&query("SELECT 1"), &plain());
@@ -170,9 +170,9 @@ fn function_calls_are_refused() {
     let mut rig = Rig::ready();
     rig.job(&message(b'F', b"\0\0\0\x01\0\0\0\0\0\0"));
     rig.need();
-    let told = rig.to_job();
+    let told = rig.sent_to_job();
     assert!(has(&told, "42501") && told.ends_with(&ready('I')));
-    assert!(rig.to_up().is_empty());
+    assert!(rig.sent_up().is_empty());
 }
 
 #[test]
@@ -190,8 +190,8 @@ fn broken_messages_end_the_session() {
         let mut rig = Rig::ready();
         rig.job(wrong);
         assert!(matches!(rig.closes(), CloseReason::Job(_)), "{wrong:?}");
-        assert!(has(&rig.to_job(), "08P01"), "{wrong:?}");
-        assert_eq!(rig.to_up(), b"X\0\0\0\x04", "{wrong:?}");
+        assert!(has(&rig.sent_to_job(), "08P01"), "{wrong:?}");
+        assert_eq!(rig.sent_up(), b"X\0\0\0\x04", "{wrong:?}");
     }
 }
 
@@ -200,7 +200,7 @@ fn goodbye_is_passed_on() {
     let mut rig = Rig::ready();
     rig.job(b"X\0\0\0\x04");
     assert_eq!(rig.closes(), CloseReason::Ended);
-    assert_eq!(rig.to_up(), b"X\0\0\0\x04");
+    assert_eq!(rig.sent_up(), b"X\0\0\0\x04");
 }
 
 #[test]
@@ -210,7 +210,7 @@ fn notices_go_between_messages() {
     let long = row(&[Some(&[b'x'; 100])]);
     rig.reply(&[columns(&[("x", 0, 0, 25, 0)]), long[..50].to_vec()].concat());
     rig.session.notice("waiting for @dba", None);
-    assert!(rig.to_job().is_empty());
+    assert!(rig.sent_to_job().is_empty());
     let rest = [long[50..].to_vec(), done("SELECT 1"), ready('I')].concat();
     let seen = rig.reply(&rest);
     assert!(seen.starts_with(&long[50..]));
@@ -229,11 +229,11 @@ fn back_pressure_on_both_legs() {
     }
     rig.need();
     assert!(!rig.session.reads(UPSTREAM));
-    let mut seen = rig.to_job();
+    let mut seen = rig.sent_to_job();
     assert!(seen.len() < 3000);
     loop {
         rig.need();
-        let more = rig.to_job();
+        let more = rig.sent_to_job();
         if more.is_empty() {
             break;
         }
@@ -255,7 +255,7 @@ fn denied_queries_do_not_pile_up_for_a_client_that_never_reads() {
         rig.session.deny(&denied());
     }
     assert!(asked < 20, "{asked}");
-    assert!(rig.to_job().len() < 2000);
+    assert!(rig.sent_to_job().len() < 2000);
 }
 
 #[test]
@@ -303,7 +303,7 @@ fn the_server_going_away_is_told() {
     rig.run(&query("SELECT 1"), &plain());
     rig.session.upstream_gone();
     assert_eq!(rig.closes(), CloseReason::UpstreamGone);
-    assert!(has(&rig.to_job(), "08006"));
+    assert!(has(&rig.sent_to_job(), "08006"));
 }
 
 #[test]
@@ -313,7 +313,7 @@ fn the_servers_own_farewell_is_enough() {
     rig.up(&fatal);
     rig.session.upstream_gone();
     assert_eq!(rig.closes(), CloseReason::UpstreamGone);
-    assert_eq!(rig.to_job(), fatal);
+    assert_eq!(rig.sent_to_job(), fatal);
 }
 
 #[test]
@@ -333,8 +333,8 @@ fn terminating_tells_both_sides() {
     rig.session.terminate(&denied());
     rig.session.allow(plain());
     assert_eq!(rig.closes(), CloseReason::Refused);
-    assert!(has(&rig.to_job(), "FATAL"));
-    assert_eq!(rig.to_up(), b"X\0\0\0\x04");
+    assert!(has(&rig.sent_to_job(), "FATAL"));
+    assert_eq!(rig.sent_up(), b"X\0\0\0\x04");
 }
 
 #[test]
@@ -350,7 +350,7 @@ fn undrained_events_stop_the_session() {
         }
         asked += 1;
         rig.session.allow(Arc::clone(&decision));
-        rig.to_up();
+        rig.sent_up();
     }
     assert!((10..30).contains(&asked), "{asked}");
     drop(rig.session.events());

@@ -125,8 +125,8 @@ impl Rig {
         rig.need();
         rig.up(b"R\0\0\0\x08\0\0\0\0K\0\0\0\x0c\0\0\0\x09wxyzZ\0\0\0\x05I");
         rig.need();
-        rig.to_up();
-        rig.to_job();
+        rig.sent_up();
+        rig.sent_to_job();
         rig
     }
 
@@ -155,11 +155,11 @@ impl Rig {
         }
     }
 
-    pub(crate) fn to_up(&mut self) -> Vec<u8> {
+    pub(crate) fn sent_up(&mut self) -> Vec<u8> {
         take(self.session.up_out())
     }
 
-    pub(crate) fn to_job(&mut self) -> Vec<u8> {
+    pub(crate) fn sent_to_job(&mut self) -> Vec<u8> {
         take(self.session.job_out())
     }
 
@@ -177,7 +177,7 @@ impl Rig {
     pub(crate) fn reply(&mut self, message: &[u8]) -> Vec<u8> {
         self.up(message);
         self.need();
-        self.to_job()
+        self.sent_to_job()
     }
 
     /// Ends of statements: run, index, how, rows, masked cells.
