@@ -13,7 +13,7 @@ use record::{Event as Recorded, Header, List, Params as RecordedParams};
 use super::{Shared, registry::Live, scope::About};
 use crate::audit::{
     AuditEvent, AuditLost, Context, Durability, Facts, Kind, RecordingLost, Scope, SessionRecorder, Value,
-    unix_ns,
+    statement_hash, unix_ns,
 };
 use crate::telemetry::{Phase, Verdict as VerdictLabel};
 
@@ -63,6 +63,8 @@ struct Running {
     /// Text, where the statement gives it a name.
     defines: Option<String>,
     decision: Arc<protocol::postgres::Decision>,
+    /// Where the decision does not know it.
+    hash: Option<blake3::Hash>,
 }
 
 impl Observer {
@@ -170,7 +172,7 @@ impl Observer {
             "deny",
             &about.rules,
             &about.kinds.join(","),
-            sql,
+            Some(sql),
             false,
             &[],
             Some(&refusal.message),
@@ -239,8 +241,10 @@ impl Observer {
                     self.unsettled = self.shared.recorder.durability() == Durability::Each;
                 }
                 let defines = decision.statements.iter().any(|s| s.defines.is_some()).then(|| sql.to_owned());
+                let hash = about.many_texts.then(|| statement_hash(sql));
                 self.running.push_back(Running {
                     run,
+                    hash,
                     about,
                     began: Instant::now(),
                     defines,
@@ -294,6 +298,7 @@ impl Observer {
         }
         let Some(running) = self.running.front().filter(|r| r.run == run) else { return Ok(false) };
         let about = Arc::clone(&running.about);
+        let hash = running.hash.map(|hash| hash.to_hex());
         let took = running.began.elapsed();
         let (tag, sqlstate) = match outcome {
             Outcome::Done { tag } => (tag, None),
@@ -323,15 +328,20 @@ impl Observer {
         about.decided.iter().for_each(|counter| counter.inc());
         metrics.masked_cells.inc_by(masked);
         metrics.observe(Phase::Statement, took);
-        let approval = about.approval.as_ref();
+        // At most one of them: who agreed, agreed to one text.
+        let last = match (&about.approval, &hash) {
+            (Some(approval), _) => Some(("approval", Value::Text(&approval.id))),
+            (None, Some(hash)) => Some(("statement_hash", Value::Text(hash))),
+            (None, None) => None,
+        };
         let extra = [
             ("rows", Value::Number(rows)),
             ("bytes", Value::Number(bytes)),
             ("masked", Value::Number(masked)),
             ("outcome", Value::Text(tag)),
-            ("approval", Value::Text(approval.map_or("", |a| &a.id))),
+            last.unwrap_or(("", Value::Bool(false))),
         ];
-        let extra = extra.get(..if approval.is_some() { 5 } else { 4 }).unwrap_or_default();
+        let extra = extra.get(..if last.is_some() { 5 } else { 4 }).unwrap_or_default();
         self.shared.audit.log(&AuditEvent {
             facts: Some(&about.facts),
             latency: Some(took),

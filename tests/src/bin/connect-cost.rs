@@ -12,7 +12,9 @@ use anyhow::{Context, Result, bail};
 
 fn main() -> Result<()> {
     let words: Vec<String> = env::args().skip(1).collect();
-    let [how, address, count] = words.as_slice() else { bail!("connect-cost tcp|udp|loopback ADDRESS COUNT") };
+    let [how, address, count] = words.as_slice() else {
+        bail!("connect-cost tcp|udp|loopback ADDRESS COUNT")
+    };
     let listener = TcpListener::bind("127.0.0.1:0").context("a listener")?;
     let address: SocketAddr = match how.as_str() {
         "loopback" => listener.local_addr()?,

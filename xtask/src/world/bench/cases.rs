@@ -4,9 +4,6 @@ use anyhow::{Context, Result};
 
 use super::contender::Contender;
 
-
-
-
 /// The tables, the script and the policy of the measurements.
 pub(super) const TABLES: &str = "
 CREATE TABLE public.bench_plain AS

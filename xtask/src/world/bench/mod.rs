@@ -68,7 +68,8 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     }
     bench.memory()?;
     bench.connect()?;
-    let target = std::env::var_os("GATEWAY_TARGET_DIR").map_or_else(|| PathBuf::from("target"), PathBuf::from);
+    let target =
+        std::env::var_os("GATEWAY_TARGET_DIR").map_or_else(|| PathBuf::from("target"), PathBuf::from);
     report::write(&target.join("bench/postgres.json"), &bench.measured, &bench.facts)
 }
 
@@ -82,7 +83,10 @@ impl Bench {
                 // The second address is for the resource with TLS.
                 settings: vec![format!("listen_addresses = '{DATABASE},{UNDECLARED}'")],
             })
-            .configure("/kernel/allow", json!([{ "net": format!("{ALLOWED}/32"), "port": 53, "protocol": "udp" }]))
+            .configure(
+                "/kernel/allow",
+                json!([{ "net": format!("{ALLOWED}/32"), "port": 53, "protocol": "udp" }]),
+            )
             .start()?;
         must(world.db.client("pgbench", Postgres::DATABASE).args(["-i", "-q", "-s", "1"]))?;
         world.db.admin(Postgres::DATABASE, cases::TABLES)?;
@@ -147,7 +151,14 @@ impl Bench {
         Ok(costs)
     }
 
-    fn case(&mut self, section: &str, case: Case, tls: bool, prefix: &str, setup: &[f64]) -> Result<Measured> {
+    fn case(
+        &mut self,
+        section: &str,
+        case: Case,
+        tls: bool,
+        prefix: &str,
+        setup: &[f64],
+    ) -> Result<Measured> {
         let mut all: Vec<(String, Series)> = takes_part(&mut self.contenders, tls)
             .map(|contender| (contender.name.to_owned(), Series::default()))
             .collect();

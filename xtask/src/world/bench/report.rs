@@ -65,11 +65,12 @@ impl Measured {
             .contenders
             .iter()
             .map(|(name, series)| {
-                let ratio = self.ratio(series).map(
-                    |Spread { low, median, high }| json!({ "p10": low, "median": median, "p90": high }),
-                );
+                let ratio = self
+                    .ratio(series)
+                    .map(|Spread { low, median, high }| json!({ "p10": low, "median": median, "p90": high }));
                 let cpu = (series.operations > 0.0).then(|| series.cpu * 1e6 / series.operations);
-                let value = json!({ "ratio_to_direct": ratio, "cpu_us_per_operation": cpu, "rounds": series.values });
+                let value =
+                    json!({ "ratio_to_direct": ratio, "cpu_us_per_operation": cpu, "rounds": series.values });
                 (name.as_str(), value)
             })
             .collect();
@@ -79,10 +80,7 @@ impl Measured {
 
 pub(super) fn heading(section: &str) {
     println!("\n{section}");
-    println!(
-        "  {:<24} {:<10} {:<20} {:>10}",
-        "", "", "ratio to direct", "CPU µs/op"
-    );
+    println!("  {:<24} {:<10} {:<20} {:>10}", "", "", "ratio to direct", "CPU µs/op");
 }
 
 pub(super) fn write(file: &Path, measured: &[Measured], facts: &[(String, Value)]) -> Result<()> {
