@@ -213,11 +213,12 @@ impl Observer {
     pub fn event(&mut self, event: &Event<'_>) -> Result<bool, Lost> {
         match *event {
             Event::Started { run, decision, sql, params, .. } => {
+                let at = Instant::now();
                 let Some(about) = decision.context.clone().downcast::<About>().ok() else {
                     return Err(RecordingLost::Failed.into());
                 };
                 self.live.statements.fetch_add(1, Ordering::Relaxed);
-                let now = self.now();
+                let now = self.since_began(at);
                 if let Some(recorder) = &mut self.recorder {
                     let values: Vec<_>;
                     let statement = Recorded::Statement {
@@ -246,7 +247,7 @@ impl Observer {
                     run,
                     hash,
                     about,
-                    began: Instant::now(),
+                    began: at,
                     defines,
                     decision: Arc::clone(decision),
                 });
@@ -299,7 +300,8 @@ impl Observer {
         let Some(running) = self.running.front().filter(|r| r.run == run) else { return Ok(false) };
         let about = Arc::clone(&running.about);
         let hash = running.hash.map(|hash| hash.to_hex());
-        let took = running.began.elapsed();
+        let at = Instant::now();
+        let took = at.saturating_duration_since(running.began);
         let (tag, sqlstate) = match outcome {
             Outcome::Done { tag } => (tag, None),
             Outcome::Suspended => ("SUSPENDED", None),
@@ -315,7 +317,7 @@ impl Observer {
             self.defined.insert(name, sql.clone());
         }
         let micros = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
-        self.append(&Recorded::Finished {
+        let finished = Recorded::Finished {
             n: run,
             tag: tag.into(),
             rows,
@@ -323,7 +325,8 @@ impl Observer {
             sqlstate: sqlstate.map(Into::into),
             micros,
             masked,
-        })?;
+        };
+        self.append_at(at, &finished)?;
         let metrics = &self.shared.metrics;
         about.decided.iter().for_each(|counter| counter.inc());
         metrics.masked_cells.inc_by(masked);
@@ -419,7 +422,11 @@ impl Observer {
     }
 
     fn append(&mut self, event: &Recorded<'_>) -> Result<(), Lost> {
-        let now = self.now();
+        self.append_at(Instant::now(), event)
+    }
+
+    fn append_at(&mut self, at: Instant, event: &Recorded<'_>) -> Result<(), Lost> {
+        let now = self.since_began(at);
         match &mut self.recorder {
             Some(recorder) => {
                 let kept = recorder.append(now, event);
@@ -458,7 +465,11 @@ impl Observer {
     }
 
     fn now(&self) -> u64 {
-        u64::try_from(self.began.elapsed().as_nanos()).unwrap_or(u64::MAX)
+        self.since_began(Instant::now())
+    }
+
+    fn since_began(&self, at: Instant) -> u64 {
+        u64::try_from(at.saturating_duration_since(self.began).as_nanos()).unwrap_or(u64::MAX)
     }
 
     fn header(&self, startup: &Startup) -> Header {

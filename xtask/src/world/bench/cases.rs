@@ -106,7 +106,8 @@ impl Case {
         let Programs { pgbench, psql, script } = programs;
         match self {
             Self::Select { mode, clients } => {
-                let each = (size / clients).max(1);
+                // A fresh server process is slow at first, and pgbouncer does not use fresh ones.
+                let each = (size / clients).max(size / 8);
                 let command =
                     format!("{prefix} {pgbench} -n -M {mode} -c {clients} -t {each} -f {script} '{target}'");
                 let rate = number(&contender.lane.run(&command)?, "tps = ")?;

@@ -103,7 +103,7 @@ impl Bench {
             contenders,
             programs,
             rounds: if arguments.quick { arguments.rounds.min(3) } else { arguments.rounds },
-            size: if arguments.quick { 320 } else { 2560 },
+            size: if arguments.quick { 640 } else { 2560 },
             only: arguments.only.clone(),
             measured: Vec::new(),
             facts: Vec::new(),
