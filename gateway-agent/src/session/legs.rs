@@ -109,7 +109,7 @@ pub fn poll(
 ) -> Poll<Moved> {
     let mut moved = false;
     match job.poll_write(cx, session.job_out()) {
-        Poll::Ready(Ok(wrote)) => moved |= wrote && !session.starved(),
+        Poll::Ready(Ok(wrote)) => moved |= wrote && !session.wants_input(),
         Poll::Ready(Err(error)) => return Poll::Ready(Moved::Failed(Leg::Job, error)),
         Poll::Pending => {}
     }
@@ -136,7 +136,7 @@ pub fn poll(
 pub fn poll_upstream(cx: &mut Context<'_>, session: &mut Session, pipe: &mut Pipe) -> Poll<Moved> {
     let mut moved = false;
     match pipe.poll_write(cx, session.up_out()) {
-        Poll::Ready(Ok(wrote)) => moved |= wrote && !session.starved(),
+        Poll::Ready(Ok(wrote)) => moved |= wrote && !session.wants_input(),
         Poll::Ready(Err(error)) => return Poll::Ready(Moved::Failed(Leg::Upstream, error)),
         Poll::Pending => {}
     }

@@ -374,7 +374,7 @@ impl Session {
     }
 
     /// Nothing but more input, from either leg, gives `step` anything to do.
-    pub fn starved(&self) -> bool {
+    pub fn wants_input(&self) -> bool {
         self.phase == Phase::Ready && self.up_need && self.job_need && !self.gone
     }
 
