@@ -64,6 +64,12 @@ impl Job {
         Running::capturing(&mut self.command, Some(&self.stdin))
     }
 
+    /// What it would run, for whoever talks to it while it runs.
+    #[must_use]
+    pub fn into_command(self) -> Command {
+        self.command
+    }
+
     /// Starts it with its standard input left open to write to.
     ///
     /// # Errors

@@ -145,12 +145,12 @@ struct FactsFields<'a> {
 
 impl Facts {
     /// `masks` are the ids of the masks that apply. `statement_hash` in the line is BLAKE3 of the text; the
-    /// text itself is there only `with_text`.
+    /// text itself is there only `with_text`. Facts about several texts have none.
     pub fn statement(
         verdict: &str,
         rules: &[Arc<str>],
         kind: &str,
-        sql: &str,
+        sql: Option<&str>,
         with_text: bool,
         masks: &[Arc<str>],
         reason: Option<&str>,
@@ -159,8 +159,8 @@ impl Facts {
             verdict,
             rules,
             statement_kind: Some(kind),
-            statement_hash: Some(blake3::hash(sql.as_bytes()).to_hex().to_string()),
-            statement: with_text.then_some(sql),
+            statement_hash: sql.map(|sql| statement_hash(sql).to_hex().to_string()),
+            statement: sql.filter(|_| with_text),
             masks,
             reason,
         }))
@@ -178,6 +178,11 @@ impl Facts {
             reason,
         }))
     }
+}
+
+/// By which lines about one text are found, without telling it.
+pub fn statement_hash(sql: &str) -> blake3::Hash {
+    blake3::hash(sql.as_bytes())
 }
 
 /// The members of an object, each followed by the comma that the next one needs.
@@ -313,7 +318,7 @@ mod tests {
         });
         let rules = ["read".into(), "pii".into()];
         let sql = "SELECT \"a\\\" FROM t -- \u{1}\n";
-        let facts = Facts::statement("allow", &rules, "select", sql, true, &rules[1..], None);
+        let facts = Facts::statement("allow", &rules, "select", Some(sql), true, &rules[1..], None);
         let event = AuditEvent {
             context: Some(&context),
             facts: Some(&facts),
@@ -348,7 +353,8 @@ mod tests {
 
     #[test]
     fn statement_text_stays_out_unless_wanted() {
-        let facts = Facts::statement("deny", &[], "select", "SELECT 'secret'", false, &[], Some("no rule"));
+        let facts =
+            Facts::statement("deny", &[], "select", Some("SELECT 'secret'"), false, &[], Some("no rule"));
         let event = AuditEvent { facts: Some(&facts), ..AuditEvent::new(0, Kind::Decision) };
         assert!(!line(&event).to_string().contains("secret"));
     }

@@ -10,7 +10,7 @@ mod log;
 mod recorder;
 mod recovery;
 
-pub use event::{AuditEvent, Context, Facts, Kind, Scope, Value};
+pub use event::{AuditEvent, Context, Facts, Kind, Scope, Value, statement_hash};
 pub use key::{KeyFileError, load_or_create, public_key};
 pub use log::{Audit, AuditConfig, AuditLost};
 pub use recorder::{

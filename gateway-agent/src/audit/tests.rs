@@ -404,7 +404,7 @@ async fn print_what_a_decision_costs() {
     });
     let rules: [Arc<str>; 1] = ["read".into()];
     let sql = "SELECT abalance FROM pgbench_accounts WHERE aid = $1";
-    let facts = Facts::statement("allow", &rules, "select", sql, true, &[], None);
+    let facts = Facts::statement("allow", &rules, "select", Some(sql), true, &[], None);
     let (mut logging, mut recording) = (Duration::ZERO, Duration::ZERO);
     for round in 0..10 {
         let start = Instant::now();

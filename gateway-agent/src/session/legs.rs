@@ -104,8 +104,8 @@ impl Pipe {
     }
 }
 
-/// Writes what the session has for either leg, then reads what it can use. Pending: nothing moved, and the
-/// task is woken when something can.
+/// Writes what the session has for either leg, then reads what it can use. Pending: nothing moved that the session
+/// could go on with, and the task is woken when something can.
 pub fn poll(
     cx: &mut Context<'_>,
     session: &mut Session,
@@ -114,7 +114,7 @@ pub fn poll(
 ) -> Poll<Moved> {
     let mut moved = false;
     match job.poll_write(cx, session.job_out()) {
-        Poll::Ready(Ok(wrote)) => moved |= wrote,
+        Poll::Ready(Ok(wrote)) => moved |= wrote && !session.wants_input(),
         Poll::Ready(Err(error)) => return Poll::Ready(Moved::Failed(Leg::Job, error)),
         Poll::Pending => {}
     }
@@ -141,7 +141,7 @@ pub fn poll(
 pub fn poll_upstream(cx: &mut Context<'_>, session: &mut Session, pipe: &mut Pipe) -> Poll<Moved> {
     let mut moved = false;
     match pipe.poll_write(cx, session.up_out()) {
-        Poll::Ready(Ok(wrote)) => moved |= wrote,
+        Poll::Ready(Ok(wrote)) => moved |= wrote && !session.wants_input(),
         Poll::Ready(Err(error)) => return Poll::Ready(Moved::Failed(Leg::Upstream, error)),
         Poll::Pending => {}
     }

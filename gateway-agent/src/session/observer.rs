@@ -13,7 +13,7 @@ use record::{Event as Recorded, Header, List, Params as RecordedParams};
 use super::{Shared, registry::Live, scope::About};
 use crate::audit::{
     AuditEvent, AuditLost, Context, Durability, Facts, Kind, RecordingLost, Scope, SessionRecorder, Value,
-    unix_ns,
+    statement_hash, unix_ns,
 };
 use crate::state::{SessionRow, Write};
 use crate::telemetry::{Direction, FlowResult, Phase, Verdict as VerdictLabel};
@@ -66,6 +66,8 @@ struct Running {
     /// Text, where the statement gives it a name.
     defines: Option<String>,
     decision: Arc<protocol::postgres::Decision>,
+    /// Where the decision does not know it.
+    hash: Option<blake3::Hash>,
 }
 
 impl Observer {
@@ -189,7 +191,7 @@ impl Observer {
             "deny",
             &about.rules,
             &about.kinds.join(","),
-            sql,
+            Some(sql),
             false,
             &[],
             Some(&refusal.message),
@@ -231,11 +233,12 @@ impl Observer {
     pub fn event(&mut self, event: &Event<'_>) -> Result<bool, Lost> {
         match *event {
             Event::Started { run, decision, sql, params, .. } => {
+                let at = Instant::now();
                 let Some(about) = decision.context.clone().downcast::<About>().ok() else {
                     return Err(RecordingLost::Failed.into());
                 };
                 let n = self.next_number();
-                let now = self.now();
+                let now = self.since_began(at);
                 if let Some(recorder) = &mut self.recorder {
                     let values: Vec<_>;
                     let statement = Recorded::Statement {
@@ -259,11 +262,13 @@ impl Observer {
                     self.unsettled = self.shared.recorder.durability() == Durability::Each;
                 }
                 let defines = decision.statements.iter().any(|s| s.defines.is_some()).then(|| sql.to_owned());
+                let hash = about.many_texts.then(|| statement_hash(sql));
                 self.running.push_back(Running {
                     run,
                     n,
+                    hash,
                     about,
-                    began: Instant::now(),
+                    began: at,
                     defines,
                     decision: Arc::clone(decision),
                 });
@@ -317,7 +322,9 @@ impl Observer {
         let Some(running) = self.running.front().filter(|r| r.run == run) else { return Ok(false) };
         let n = running.n;
         let about = Arc::clone(&running.about);
-        let took = running.began.elapsed();
+        let hash = running.hash.map(|hash| hash.to_hex());
+        let at = Instant::now();
+        let took = at.saturating_duration_since(running.began);
         let (tag, sqlstate) = match outcome {
             Outcome::Done { tag } => (tag, None),
             Outcome::Suspended => ("SUSPENDED", None),
@@ -337,7 +344,7 @@ impl Observer {
         if !matches!(outcome, Outcome::Done { .. }) || index + 1 >= running.decision.statements.len() {
             self.running.pop_front();
         }
-        self.append(&Recorded::Finished {
+        let finished = Recorded::Finished {
             n,
             tag: tag.into(),
             rows,
@@ -345,20 +352,26 @@ impl Observer {
             sqlstate: sqlstate.map(Into::into),
             micros,
             masked,
-        })?;
+        };
+        self.append_at(at, &finished)?;
         let metrics = &self.shared.metrics;
         about.decided.iter().for_each(|counter| counter.inc());
         metrics.masked_cells.inc_by(masked);
         metrics.observe(Phase::Statement, took);
-        let approval = about.approval.as_ref();
+        // At most one of them: who agreed, agreed to one text.
+        let last = match (&about.approval, &hash) {
+            (Some(approval), _) => Some(("approval", Value::Text(&approval.id))),
+            (None, Some(hash)) => Some(("statement_hash", Value::Text(hash))),
+            (None, None) => None,
+        };
         let extra = [
             ("rows", Value::Number(rows)),
             ("bytes", Value::Number(bytes)),
             ("masked", Value::Number(masked)),
             ("outcome", Value::Text(tag)),
-            ("approval", Value::Text(approval.map_or("", |a| &a.id))),
+            last.unwrap_or(("", Value::Bool(false))),
         ];
-        let extra = extra.get(..if approval.is_some() { 5 } else { 4 }).unwrap_or_default();
+        let extra = extra.get(..if last.is_some() { 5 } else { 4 }).unwrap_or_default();
         self.shared.audit.log(&AuditEvent {
             facts: Some(&about.facts),
             latency: Some(took),
@@ -447,7 +460,11 @@ impl Observer {
     }
 
     fn append(&mut self, event: &Recorded<'_>) -> Result<(), Lost> {
-        let now = self.now();
+        self.append_at(Instant::now(), event)
+    }
+
+    fn append_at(&mut self, at: Instant, event: &Recorded<'_>) -> Result<(), Lost> {
+        let now = self.since_began(at);
         match &mut self.recorder {
             Some(recorder) => {
                 let kept = recorder.append(now, event);
@@ -507,7 +524,11 @@ impl Observer {
     }
 
     fn now(&self) -> u64 {
-        u64::try_from(self.began.elapsed().as_nanos()).unwrap_or(u64::MAX)
+        self.since_began(Instant::now())
+    }
+
+    fn since_began(&self, at: Instant) -> u64 {
+        u64::try_from(at.saturating_duration_since(self.began).as_nanos()).unwrap_or(u64::MAX)
     }
 
     fn header(&self, startup: &Startup) -> Header {

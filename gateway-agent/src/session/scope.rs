@@ -1,7 +1,7 @@
 //! Decisions shared by all sessions of a subject on a database, one cache per worker.
 //!
-//! A cache entry is found by the whole statement text, never by a hash alone, and dies with the policy, the
-//! catalogue or the moment it was good until.
+//! A cache entry is found by the whole statement text or by its whole shape, never by a hash alone, and dies with the
+//! policy, the catalogue or the moment it was good until.
 
 use std::{
     cell::{Cell, RefCell},
@@ -16,7 +16,7 @@ use prometheus::IntCounter;
 use protocol::postgres::{
     Decision, Origin, Origins, Refusal,
     gate::{Outcome, Ruling},
-    sql::Catalogue,
+    sql::{self, Catalogue},
 };
 
 use tokio::sync::watch;
@@ -50,9 +50,18 @@ pub struct Decisions {
     reading: RefCell<Option<watch::Receiver<()>>>,
     scope: RefCell<Arc<Scope>>,
     epoch: Cell<u64>,
-    answers: RefCell<HashMap<Box<str>, Rc<Answer>>>,
-    bytes: Cell<usize>,
+    answers: RefCell<Answers>,
     pub origins: Arc<Names>,
+}
+
+/// Answers by text, and by the shape of texts that are analysed alike.
+#[derive(Default)]
+struct Answers {
+    by_text: HashMap<Box<str>, Rc<Answer>>,
+    by_shape: HashMap<Box<[u8]>, Rc<Answer>>,
+    bytes: usize,
+    /// The shape of the text that is looked for.
+    shape: Vec<u8>,
 }
 
 /// A decided text.
@@ -77,6 +86,8 @@ pub struct About {
     /// Who agreed, when a human had to.
     pub approval: Option<Approval>,
     pub facts: Facts,
+    /// The facts are without a text's hash: each run has its own.
+    pub many_texts: bool,
     /// Counters of the verdict, by rule.
     pub decided: Vec<IntCounter>,
 }
@@ -101,7 +112,6 @@ impl Decisions {
             scope: RefCell::new(Arc::new(scope)),
             epoch: Cell::new(epoch),
             answers: RefCell::default(),
-            bytes: Cell::new(0),
         }
     }
 
@@ -144,14 +154,7 @@ impl Decisions {
 
     /// The answer to `sql`, if it was given before and still counts.
     pub fn find(&self, sql: &str, now: impl FnOnce() -> UnixTime) -> Option<Rc<Answer>> {
-        let answer = self.answers.borrow().get(sql).map(Rc::clone)?;
-        match answer.valid_until {
-            Some(until) if now() >= until => {
-                self.answers.borrow_mut().remove(sql);
-                None
-            }
-            _ => Some(answer),
-        }
+        self.answers.borrow_mut().find(sql, now)
     }
 
     /// Keeps a ruling made under `epoch`, if it may be kept.
@@ -164,26 +167,67 @@ impl Decisions {
         metrics: &Metrics,
     ) -> Rc<Answer> {
         let cacheable = ruling.cacheable && approval.is_none() && epoch == self.epoch.get();
-        let answer = Rc::new(Answer::new(sql, ruling, epoch, approval, metrics));
+        let answers = &mut *self.answers.borrow_mut();
+        let shared = cacheable
+            && matches!(ruling.outcome, Outcome::Allow(_))
+            && sql::shape_counts(&ruling.kinds)
+            && sql::shape(sql, &mut answers.shape);
+        let answer = Rc::new(Answer::new((!shared).then_some(sql), ruling, epoch, approval, metrics));
         if cacheable {
-            let size = sql.len() + ENTRY_OVERHEAD;
-            if self.bytes.get() + size > CACHE_BYTES {
-                self.forget();
-            }
-            self.bytes.set(self.bytes.get() + size);
-            self.answers.borrow_mut().insert(sql.into(), Rc::clone(&answer));
+            answers.keep(sql, shared, &answer);
         }
         answer
     }
 
     fn forget(&self) {
-        self.answers.borrow_mut().clear();
-        self.bytes.set(0);
+        *self.answers.borrow_mut() = Answers::default();
+    }
+}
+
+impl Answers {
+    fn find(&mut self, sql: &str, now: impl FnOnce() -> UnixTime) -> Option<Rc<Answer>> {
+        let by_shape = match sql::shape(sql, &mut self.shape) {
+            true => self.by_shape.get(&*self.shape),
+            false => None,
+        };
+        let shared = by_shape.is_some();
+        let answer = by_shape.or_else(|| self.by_text.get(sql)).map(Rc::clone)?;
+        if answer.valid_until.is_some_and(|until| now() >= until) {
+            match shared {
+                true => self.by_shape.remove(&*self.shape),
+                false => self.by_text.remove(sql),
+            };
+            return None;
+        }
+        Some(answer)
+    }
+
+    /// `shared`: for all texts of the shape that was looked at last.
+    fn keep(&mut self, sql: &str, shared: bool, answer: &Rc<Answer>) {
+        let size = sql.len() + ENTRY_OVERHEAD;
+        if self.bytes + size > CACHE_BYTES {
+            self.by_text.clear();
+            self.by_shape.clear();
+            self.bytes = 0;
+        }
+        self.bytes += size;
+        let answer = Rc::clone(answer);
+        match shared {
+            true => self.by_shape.insert(self.shape.as_slice().into(), answer),
+            false => self.by_text.insert(sql.into(), answer),
+        };
     }
 }
 
 impl Answer {
-    fn new(sql: &str, ruling: Ruling, epoch: u64, approval: Option<Approval>, metrics: &Metrics) -> Self {
+    /// Without a text, the answer is for many.
+    fn new(
+        sql: Option<&str>,
+        ruling: Ruling,
+        epoch: u64,
+        approval: Option<Approval>,
+        metrics: &Metrics,
+    ) -> Self {
         let (verdict, reason) = match &ruling.outcome {
             Outcome::Allow(_) => (Verdict::Allow, None),
             Outcome::Approve(_) => (Verdict::Approve, None),
@@ -200,6 +244,7 @@ impl Answer {
         );
         let about = Arc::new(About {
             facts,
+            many_texts: sql.is_none(),
             decided: ruling.rules.iter().map(|rule| metrics.decision(verdict, rule)).collect(),
             rules: ruling.rules,
             kinds: ruling.kinds,

@@ -1,5 +1,6 @@
 //! demo and bench.
 
+mod bench;
 mod demo;
 
 use std::process::ExitCode;
@@ -12,11 +13,14 @@ use clap::Parser;
 enum Arguments {
     /// Shows the gateway at work.
     Demo(demo::Arguments),
+    /// Measures.
+    Bench(bench::Arguments),
 }
 
 fn main() -> ExitCode {
     let done = match Arguments::parse() {
         Arguments::Demo(arguments) => demo::run(&arguments),
+        Arguments::Bench(arguments) => bench::run(&arguments),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

@@ -99,6 +99,11 @@ impl CopyOut {
         }
     }
 
+    /// Whether the values of a column matter at all.
+    fn looks_at(&self, at: usize) -> bool {
+        self.detectors.is_some() || !matches!(self.masks.get(at), Some(None))
+    }
+
     /// What takes the place of the value in `self.cell`, if anything: in `self.masked`, or NULL.
     fn replace(&mut self, rewriter: &mut Rewriter, key: &Key, at: usize) -> Option<Masked> {
         self.masked.clear();
@@ -129,7 +134,7 @@ impl CopyOut {
                 out.push(format.delimiter);
             }
             let mut replaced = None;
-            if field != format.null {
+            if self.looks_at(at) && field != format.null {
                 self.cell.clear();
                 text_decode(field, &mut self.cell);
                 replaced = self.replace(rewriter, key, at);
@@ -248,23 +253,22 @@ fn text_field(line: &[u8], delimiter: u8) -> Result<(&[u8], Option<&[u8]>), Malf
 }
 
 /// Appends the value of an escaped field.
-fn text_decode(field: &[u8], out: &mut Vec<u8>) {
-    let mut bytes = field.iter();
-    while let Some(byte) = bytes.next() {
-        out.push(match byte {
-            b'\\' => match bytes.next() {
-                Some(b'b') => 8,
-                Some(b'f') => 12,
-                Some(b'n') => b'\n',
-                Some(b'r') => b'\r',
-                Some(b't') => b'\t',
-                Some(b'v') => 11,
-                Some(other) => *other,
-                None => b'\\',
-            },
-            other => *other,
+fn text_decode(mut field: &[u8], out: &mut Vec<u8>) {
+    while let Some(at) = memchr::memchr(b'\\', field) {
+        out.extend_from_slice(field.get(..at).unwrap_or_default());
+        out.push(match field.get(at + 1) {
+            Some(b'b') => 8,
+            Some(b'f') => 12,
+            Some(b'n') => b'\n',
+            Some(b'r') => b'\r',
+            Some(b't') => b'\t',
+            Some(b'v') => 11,
+            Some(other) => *other,
+            None => b'\\',
         });
+        field = field.get(at + 2..).unwrap_or_default();
     }
+    out.extend_from_slice(field);
 }
 
 /// Appends a value in escaped form.

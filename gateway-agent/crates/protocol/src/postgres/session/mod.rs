@@ -373,6 +373,11 @@ impl Session {
         }
     }
 
+    /// Nothing but more input, from either leg, gives `step` anything to do.
+    pub fn wants_input(&self) -> bool {
+        self.phase == Phase::Ready && self.up_need && self.job_need && !self.gone
+    }
+
     /// The handshake that `StartTls` asked for is done; from now on the buffers hold plain text.
     /// `server_end_point` is for SCRAM channel binding (upstream only): the certificate's hash by RFC 5929.
     pub fn tls_started(&mut self, leg: Leg, server_end_point: Option<Vec<u8>>) {

@@ -30,6 +30,7 @@ mod query;
 mod report;
 mod resolve;
 mod scope;
+mod shape;
 mod statement;
 mod utility;
 mod with;
@@ -46,6 +47,7 @@ pub use catalogue::{
 };
 pub(super) use copy::copy_options;
 pub use report::report;
+pub use shape::{shape, shape_counts};
 
 use analyser::{Analyser, Names};
 

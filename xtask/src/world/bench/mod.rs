@@ -1,0 +1,252 @@
+//! `cargo xtask bench postgres`: the gateway beside a direct connection and other proxies.
+//!
+//! Machines drift, so contenders take turns batch by batch, and what is told is the median of the ratios to the
+//! direct connection of the same round. The CPU that a proxy spends on an operation is read from /proc.
+
+mod cases;
+mod contender;
+mod lane;
+mod report;
+mod usage;
+
+use std::{fs, path::PathBuf, process::Command};
+
+use anyhow::{Context, Result};
+use serde_json::{Value, json};
+use tests::{
+    World,
+    postgres::{Options, Postgres},
+    process::must,
+    world::{DATABASE, UNDECLARED},
+};
+
+use self::{
+    cases::{Case, Programs},
+    contender::Contender,
+    report::{Measured, Series},
+};
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Arguments {
+    #[arg(value_parser = ["postgres"])]
+    name: String,
+    #[arg(long, default_value_t = 30)]
+    rounds: usize,
+    #[arg(long)]
+    quick: bool,
+    /// Sections and cases whose `section: case` contains this.
+    #[arg(long)]
+    only: Option<String>,
+}
+
+/// An address that jobs may send datagrams to without the gateway.
+const ALLOWED: &str = "127.0.0.53";
+
+struct Bench {
+    world: World,
+    contenders: Vec<Contender>,
+    programs: Programs,
+    rounds: usize,
+    size: usize,
+    only: Option<String>,
+    measured: Vec<Measured>,
+    facts: Vec<(String, Value)>,
+}
+
+pub(crate) fn run(arguments: &Arguments) -> Result<()> {
+    let mut bench = Bench::new(arguments)?;
+    for (cores, label) in [("0", "one core"), ("0,1", "two cores")] {
+        bench.pin(cores)?;
+        let prefix = format!("taskset -c {cores}");
+        bench.section(&format!("queries, {label}"), &cases::selects(&[1, 8, 32]), false, &prefix)?;
+        bench.section(&format!("connections, {label}"), &[Case::Connect], false, &prefix)?;
+        bench.section(&format!("streaming, {label}"), &cases::STREAMS, false, &prefix)?;
+        let mut secure = cases::selects(&[8]);
+        secure.push(Case::Connect);
+        secure.extend(cases::STREAMS);
+        bench.section(&format!("TLS on both legs, {label}"), &secure, true, &prefix)?;
+    }
+    bench.memory()?;
+    bench.connect()?;
+    let target =
+        std::env::var_os("GATEWAY_TARGET_DIR").map_or_else(|| PathBuf::from("target"), PathBuf::from);
+    report::write(&target.join("bench/postgres.json"), &bench.measured, &bench.facts)
+}
+
+impl Bench {
+    fn new(arguments: &Arguments) -> Result<Self> {
+        eprintln!("starting PostgreSQL, the gateway and the others");
+        let world = World::builder()
+            .policy(cases::POLICY)
+            .postgres(Options {
+                quiet: true,
+                // The second address is for the resource with TLS.
+                settings: vec![format!("listen_addresses = '{DATABASE},{UNDECLARED}'")],
+            })
+            .configure(
+                "/kernel/allow",
+                json!([{ "net": format!("{ALLOWED}/32"), "port": 53, "protocol": "udp" }]),
+            )
+            .start()?;
+        must(world.db.client("pgbench", Postgres::DATABASE).args(["-i", "-q", "-s", "1"]))?;
+        world.db.admin(Postgres::DATABASE, cases::TABLES)?;
+        let contenders = contender::all(&world)?;
+        let script = world.folder().join("bench/select.sql");
+        fs::write(&script, cases::SCRIPT)?;
+        let programs = Programs {
+            pgbench: world.db.program("pgbench").display().to_string(),
+            psql: world.db.program("psql").display().to_string(),
+            script: script.display().to_string(),
+        };
+        Ok(Self {
+            world,
+            contenders,
+            programs,
+            rounds: if arguments.quick { arguments.rounds.min(3) } else { arguments.rounds },
+            size: if arguments.quick { 640 } else { 2560 },
+            only: arguments.only.clone(),
+            measured: Vec::new(),
+            facts: Vec::new(),
+        })
+    }
+
+    fn wants(&self, section: &str, case: &str) -> bool {
+        self.only.as_ref().is_none_or(|only| format!("{section}: {case}").contains(only.as_str()))
+    }
+
+    /// Everyone onto these cores; what they start later follows.
+    fn pin(&self, cores: &str) -> Result<()> {
+        let proxies = self.contenders.iter().filter_map(|contender| contender.pid);
+        for pid in proxies.chain([self.world.db.pid()]) {
+            must(Command::new("taskset").args(["-acp", cores, &pid.to_string()]))?;
+        }
+        Ok(())
+    }
+
+    fn section(&mut self, section: &str, cases: &[Case], tls: bool, prefix: &str) -> Result<()> {
+        let wanted: Vec<_> = cases.iter().filter(|case| self.wants(section, &case.name())).copied().collect();
+        if wanted.is_empty() {
+            return Ok(());
+        }
+        report::heading(section);
+        let setup = self.connection_costs(tls, prefix)?;
+        for case in wanted {
+            let measured = self.case(section, case, tls, prefix, &setup)?;
+            measured.print();
+            self.measured.push(measured);
+        }
+        Ok(())
+    }
+
+    /// CPU that a proxy spends on a connection and its first query: batches begin with those.
+    fn connection_costs(&mut self, tls: bool, prefix: &str) -> Result<Vec<f64>> {
+        let case = Case::Select { mode: "simple", clients: 32 };
+        let mut costs = Vec::new();
+        for contender in takes_part(&mut self.contenders, tls) {
+            case.run(contender, tls, prefix, &self.programs, 32)?;
+            let before = cpu(contender)?;
+            let batch = case.run(contender, tls, prefix, &self.programs, 32)?;
+            costs.push((cpu(contender)? - before) / batch.connections as f64);
+        }
+        Ok(costs)
+    }
+
+    fn case(
+        &mut self,
+        section: &str,
+        case: Case,
+        tls: bool,
+        prefix: &str,
+        setup: &[f64],
+    ) -> Result<Measured> {
+        let mut all: Vec<(String, Series)> = takes_part(&mut self.contenders, tls)
+            .map(|contender| (contender.name.to_owned(), Series::default()))
+            .collect();
+        // Round 0 warms up.
+        for round in 0..=self.rounds {
+            let contenders = takes_part(&mut self.contenders, tls);
+            for ((contender, (name, series)), setup) in contenders.zip(&mut all).zip(setup) {
+                let before = cpu(contender)?;
+                let batch = case
+                    .run(contender, tls, prefix, &self.programs, self.size)
+                    .with_context(|| format!("{name}: {section}: {}", case.name()))?;
+                let spent = cpu(contender)? - before - setup * batch.connections as f64;
+                if round == 0 {
+                    continue;
+                }
+                series.values.push(batch.rate);
+                series.cpu += spent.max(0.0);
+                series.operations += (batch.operations - batch.connections.min(batch.operations - 1)) as f64;
+            }
+        }
+        Ok(Measured { section: section.to_owned(), case: case.name(), contenders: all })
+    }
+
+    /// The gateway's memory while a million rows pass through it.
+    fn memory(&mut self) -> Result<()> {
+        if !self.wants("memory", "a million rows") {
+            return Ok(());
+        }
+        let pid = self.world.agent.pid().context("the gateway does not run")?;
+        let (psql, gateway) = (self.programs.psql.clone(), self.contender("gateway")?);
+        println!("\nmemory of the gateway, MiB");
+        let mut peaks = Vec::new();
+        for (name, table) in [("a million rows", "bench_plain"), ("a million rows, masked", "bench_masked")] {
+            usage::forget_peak(pid)?;
+            let before = usage::peak(pid)?;
+            let sql = format!("SELECT b.* FROM {table} AS b, bench_plain AS c WHERE c.id <= 5");
+            gateway.lane.run(&format!("{psql} -XqAt -o /dev/null -c '{sql}' '{}'", gateway.plain))?;
+            let peak = usage::peak(pid)?;
+            println!("  {name:<24} peak {peak:.1}, before {before:.1}");
+            peaks.push((name.to_owned(), json!({ "peak_mib": peak, "before_mib": before })));
+        }
+        self.facts.extend(peaks);
+        Ok(())
+    }
+
+    /// What the kernel programs add to `connect`.
+    fn connect(&mut self) -> Result<()> {
+        if !self.wants("connect()", "cost") {
+            return Ok(());
+        }
+        let program = self.world.program("connect-cost");
+        let dns = format!("{ALLOWED}:53");
+        let server = format!("{DATABASE}:{}", Postgres::PORT);
+        println!("\nconnect(), ns, median of the rounds");
+        let asked = [
+            ("TCP, plain loopback", "direct", "loopback", dns.as_str(), 50),
+            ("TCP, direct", "direct", "tcp", &server, 50),
+            ("TCP, redirected", "gateway", "tcp", &server, 50),
+            ("UDP, no programs", "direct", "udp", &dns, 500),
+            ("UDP, allowed in a job", "gateway", "udp", &dns, 500),
+        ];
+        let mut took = vec![Vec::new(); asked.len()];
+        for _ in 0..self.rounds {
+            for ((_, lane, how, address, count), took) in asked.iter().zip(&mut took) {
+                let said = self.contender(lane)?.lane.run(&format!("{program} {how} {address} {count}"))?;
+                took.push(said.trim().parse::<u64>().with_context(|| format!("reading {said:?}"))?);
+            }
+        }
+        for ((name, ..), mut took) in asked.into_iter().zip(took) {
+            took.sort_unstable();
+            let median = took.get(took.len() / 2).copied().unwrap_or_default();
+            println!("  {name:<24} {median:>8}");
+            self.facts.push((format!("connect: {name}"), json!({ "median_ns": median })));
+        }
+        Ok(())
+    }
+
+    fn contender(&mut self, name: &str) -> Result<&mut Contender> {
+        let mut all = self.contenders.iter_mut();
+        all.find(|contender| contender.name == name).with_context(|| format!("no contender {name}"))
+    }
+}
+
+/// Who is measured with or without TLS. What only copies bytes would copy TLS all the same, which tells nothing.
+fn takes_part(contenders: &mut [Contender], tls: bool) -> impl Iterator<Item = &mut Contender> {
+    contenders.iter_mut().filter(move |c| if tls { c.tls.is_some() } else { !c.plain.is_empty() })
+}
+
+fn cpu(contender: &Contender) -> Result<f64> {
+    contender.pid.map_or(Ok(0.0), usage::cpu)
+}
