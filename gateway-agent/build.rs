@@ -4,7 +4,7 @@ use std::{
     env,
     ffi::OsString,
     path::{Path, PathBuf},
-    process::{Command, Stdio},
+    process::{Command, ExitCode, Stdio},
 };
 
 use anyhow::{Context as _, Result, bail};
@@ -13,7 +13,17 @@ use aya_build::Toolchain;
 /// Which toolchain compiles for BPF; `rustup` knows it by this name.
 const TOOLCHAIN: &str = "GATEWAY_EBPF_TOOLCHAIN";
 
-fn main() -> Result<()> {
+fn main() -> ExitCode {
+    match build() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn build() -> Result<()> {
     let package = PathBuf::from(env::var_os("CARGO_MANIFEST_DIR").context("run this through cargo")?);
     let workspace = package.parent().context("the agent lies inside the workspace")?;
     println!("cargo:rerun-if-changed=build.rs");

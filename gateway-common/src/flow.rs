@@ -31,8 +31,9 @@ pub struct Beat {
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Job {
-    /// Redirected sockets that are still open. Only the kernel programs change it.
-    pub live: u64,
+    /// Redirected sockets that are still open. Only the kernel programs change it. Negative when sockets from
+    /// before the job was released and enrolled again have been closed.
+    pub live: i64,
     /// CLOCK_MONOTONIC at enrolment, nanoseconds.
     pub since_ns: u64,
 }

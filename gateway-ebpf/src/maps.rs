@@ -78,7 +78,7 @@ pub fn is_job(cgroup: u64) -> bool {
 pub fn acquire(job: u64, limit: u32) -> bool {
     let Some(job) = JOBS.get_ptr_mut(job) else { return false };
     // SAFETY: the pointer comes from a lookup that did not miss.
-    if unsafe { ptr::read_volatile(&raw const (*job).live) } >= limit as u64 {
+    if unsafe { ptr::read_volatile(&raw const (*job).live) } >= limit as i64 {
         return false;
     }
     add(job, 1);

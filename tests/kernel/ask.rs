@@ -16,7 +16,7 @@ pub(crate) enum Ask {
         from: SocketAddr,
         to: SocketAddr,
     },
-    /// Create a socket, wait for [`Ask::Go`]-like second message is not needed: the next ask uses it.
+    /// Create a TCP socket for a later [`Ask::ConnectPrepared`].
     Prepare {
         v6: bool,
     },
