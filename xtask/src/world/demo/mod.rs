@@ -13,6 +13,7 @@ mod steps;
 
 use std::{
     env,
+    io::Write,
     os::unix::process::ExitStatusExt,
     process::{ExitStatus, Stdio},
     time::{Duration, Instant},
@@ -80,7 +81,12 @@ fn supervise(keep: bool) -> Result<()> {
         eprintln!("the demo was ended by signal {signal}");
     }
     ensure!(left.is_empty(), "the demo left something behind:\n  {}", left.join("\n  "));
-    println!("Nothing is left behind: no process, network namespace, cgroup, mount or file of it.");
+    // A reader that had enough (`| head`) is no failure of the cleaning.
+    writeln!(
+        std::io::stdout(),
+        "Nothing is left behind: no process, network namespace, cgroup, mount or file of it."
+    )
+    .ok();
     match end {
         End::Itself(status) if status.success() => Ok(()),
         End::Itself(_) => bail!("the demo failed"),
