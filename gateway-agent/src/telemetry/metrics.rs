@@ -95,10 +95,8 @@ labels! {
         Connect = "connect",
         /// From the client's first byte until it may send statements.
         Login = "login",
-        /// Parsing a statement that is not in the cache.
+        /// Parsing and deciding a statement that is not in the cache.
         Analyse = "analyse",
-        /// Policy's answer.
-        Decide = "decide",
         /// From forwarding a statement to its end.
         Statement = "statement",
         /// A human's answer.
@@ -429,7 +427,7 @@ mod tests {
         metrics.policy_loaded("v1", UNIX_EPOCH + Duration::from_secs(5));
         metrics.policy_loaded("v2", UNIX_EPOCH + Duration::from_secs(6));
         metrics.policy_refused();
-        metrics.observe(Phase::Decide, Duration::from_micros(3));
+        metrics.observe(Phase::Analyse, Duration::from_micros(3));
         metrics.flow(FlowResult::NoResource).inc();
         metrics.transferred(Direction::ToJob).inc_by(7);
         metrics.approval(ApprovalOutcome::Expired).inc();
