@@ -261,7 +261,12 @@ impl<'a> Facts<'a> {
         matcher.functions.iter().any(|pattern| match name.split_once('.') {
             Some((_, rest)) if rest.contains('.') => false,
             Some((schema, name)) => pattern.grants(schema, name),
-            None => pattern.names(name) && self.search_path.iter().any(|schema| pattern.grants(schema, name)),
+            // The server looks into pg_catalog first, without being told to.
+            None => {
+                let catalog = std::iter::once("pg_catalog");
+                let mut places = self.search_path.iter().map(|schema| &**schema).chain(catalog);
+                pattern.names(name) && places.any(|schema| pattern.grants(schema, name))
+            }
         })
     }
 
