@@ -194,8 +194,9 @@ async fn answer(
     let voter = Voter { uid: caller.0.uid, inside_job };
     let (shared, wanted) = (control.clone(), id.clone());
     // Looking names up may block on a slow directory.
+    let reason = answer.reason.clone();
     let result = tokio::task::spawn_blocking(move || {
-        shared.approvals.decide(&wanted, &voter, answer.approve, &answer.reason)
+        shared.approvals.decide(&wanted, &voter, answer.approve, &reason)
     })
     .await;
     let result = match result {
