@@ -163,7 +163,7 @@ impl Backend for Agent {
                     ("reason", Value::Text(reason)),
                     ("error", Value::Text(error.as_deref().unwrap_or_default())),
                 ];
-                self.log(&AuditEvent { extra: &extra, ..AuditEvent::new(unix_ns(), Kind::ApprovalAnswered) });
+                self.log(&AuditEvent { extra: &extra, ..AuditEvent::new(unix_ns(), Kind::ApprovalVoted) });
             }
             Observation::SessionKilled { id, uid, reason } => {
                 tracing::info!(id, uid, reason, "session ended by an operator");

@@ -25,6 +25,9 @@ pub enum Kind {
     /// An allowed action ended.
     Completed,
     ApprovalAsked,
+    /// A person said yes or no; a quorum may need more of them.
+    ApprovalVoted,
+    /// What became of the request.
     ApprovalAnswered,
     PolicyLoaded,
     PolicyRefused,
@@ -49,6 +52,7 @@ impl Kind {
             Kind::Decision => "decision",
             Kind::Completed => "completed",
             Kind::ApprovalAsked => "approval_asked",
+            Kind::ApprovalVoted => "approval_voted",
             Kind::ApprovalAnswered => "approval_answered",
             Kind::PolicyLoaded => "policy_loaded",
             Kind::PolicyRefused => "policy_refused",

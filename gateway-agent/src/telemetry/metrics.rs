@@ -449,7 +449,7 @@ mod tests {
             "gateway_flows_total{result=\"no_resource\"} 1",
             "gateway_flows_total{result=\"opened\"} 0",
             "gateway_decisions_total{rule=\"read\",verdict=\"deny\"} 1",
-            "gateway_phase_duration_seconds_bucket{phase=\"decide\",le=\"0.000004\"} 1",
+            "gateway_phase_duration_seconds_bucket{phase=\"analyse\",le=\"0.000004\"} 1",
             "gateway_transferred_bytes_total{direction=\"to_job\"} 7",
             "gateway_approvals_total{outcome=\"expired\"} 1",
             "gateway_kernel_denials_total{reason=\"not_allowed\"} 3",

@@ -48,7 +48,7 @@ fn an_approved_delete_runs_once_and_the_client_knew_that_it_waited() {
     assert!(out.stderr.contains("NOTICE:") && out.stderr.contains("root"), "who is waited for: {out}");
     assert_eq!(world.db.ask("SELECT count(*) FROM orders"), "999");
     assert_eq!(world.agent.metric("gateway_approvals_waiting", &[]).expect("metrics"), 0.0);
-    let answered = wait_for_audit(&world, "approval_answered", |_| true);
+    let answered = wait_for_audit(&world, "approval_voted", |_| true);
     assert_eq!((&answered["approve"], &answered["uid"]), (&Value::from(true), &Value::from(0)), "{answered}");
 
     // Good once: the same statement waits again.
