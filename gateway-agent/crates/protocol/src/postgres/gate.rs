@@ -80,11 +80,11 @@ pub fn decide(cx: &Context<'_>, sql: &str, names: &dyn Fn(&Named) -> Option<Stri
                 None if defined_here() => {}
                 None => {
                     ruling.unresolved.push(name.clone());
-                    ruling.note(&["builtin:unknown-name".into()], None);
-                    ruling.refuse(Denial {
+                    let denial = Denial {
                         reason: format!("{} was not made in this session", describe(name)),
                         hint: "Create it through this connection first.".to_owned(),
-                    });
+                    };
+                    ruling.refuse(&["builtin:unknown-name".into()], denial);
                 }
                 Some(text) => ruling.take_definition(cx, &text),
             }
@@ -116,12 +116,15 @@ impl Ruling {
                     self.note(&verdict.rules, verdict.valid_until);
                     match verdict.effect {
                         Effect::Allow(_) => {}
-                        Effect::Approve(terms) => self.need_approval(terms),
-                        Effect::Deny(denial) => self.refuse(denial),
+                        Effect::Approve(terms) => self.need_approval(&verdict.rules, terms),
+                        Effect::Deny(denial) => self.refuse(&verdict.rules, denial),
                     }
                 }
             }
-            Err(refused) => self.refuse(Denial { reason: refused.reason, hint: refused.hint }),
+            Err(refused) => {
+                let denial = Denial { reason: refused.reason, hint: refused.hint };
+                self.refuse(&["builtin:unparsable".into()], denial);
+            }
         }
     }
 
@@ -143,15 +146,18 @@ impl Ruling {
                     });
                 }
             }
-            Effect::Approve(terms) => self.need_approval(terms),
-            Effect::Deny(denial) => self.refuse(denial),
+            Effect::Approve(terms) => self.need_approval(&verdict.rules, terms),
+            Effect::Deny(denial) => self.refuse(&verdict.rules, denial),
         }
     }
 
     fn note(&mut self, rules: &[Arc<str>], valid_until: Option<UnixTime>) {
-        for rule in rules {
-            if !self.rules.contains(rule) {
-                self.rules.push(Arc::clone(rule));
+        // A denial is by the rules of the statement that was denied, whatever else the text holds.
+        if !matches!(self.outcome, Outcome::Deny(_)) {
+            for rule in rules {
+                if !self.rules.contains(rule) {
+                    self.rules.push(Arc::clone(rule));
+                }
             }
         }
         self.valid_until = match (self.valid_until, valid_until) {
@@ -160,22 +166,31 @@ impl Ruling {
         };
     }
 
-    fn refuse(&mut self, denial: Denial) {
+    fn refuse(&mut self, rules: &[Arc<str>], denial: Denial) {
         // The first reason is the one the user reads.
         if !matches!(self.outcome, Outcome::Deny(_)) {
             self.outcome = Outcome::Deny(denial);
+            self.rules = rules.to_vec();
         }
     }
 
-    fn need_approval(&mut self, terms: ApprovalTerms) {
+    fn need_approval(&mut self, rules: &[Arc<str>], terms: ApprovalTerms) {
         match &mut self.outcome {
-            Outcome::Allow(_) => self.outcome = Outcome::Approve(terms),
+            Outcome::Allow(_) => {
+                self.outcome = Outcome::Approve(terms);
+                // The rules that ask for people come first: the first one is named to the client.
+                self.rules.sort_by_key(|rule| !rules.contains(rule));
+            }
             Outcome::Approve(earlier) => match stricter(earlier, terms) {
                 Some(both) => *earlier = both,
-                None => self.refuse(Denial {
-                    reason: "the statements need approval by different people".to_owned(),
-                    hint: "Send them one by one.".to_owned(),
-                }),
+                None => {
+                    let denial = Denial {
+                        reason: "the statements need approval by different people".to_owned(),
+                        hint: "Send them one by one.".to_owned(),
+                    };
+                    let rules = self.rules.clone();
+                    self.refuse(&rules, denial);
+                }
             },
             Outcome::Deny(_) => {}
         }
