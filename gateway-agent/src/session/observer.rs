@@ -171,7 +171,13 @@ impl Observer {
     ///
     /// # Errors
     /// Fails when the refusal cannot be written down.
-    pub fn denied(&mut self, sql: &str, about: &About, refusal: &Refusal) -> Result<(), Lost> {
+    pub fn denied(
+        &mut self,
+        sql: &str,
+        about: &About,
+        refusal: &Refusal,
+        took: Duration,
+    ) -> Result<(), Lost> {
         about.decided.iter().for_each(|counter| counter.inc());
         let n = self.next_number();
         let now = self.now();
@@ -198,6 +204,7 @@ impl Observer {
         );
         self.shared.audit.log(&AuditEvent {
             facts: Some(&facts),
+            latency: Some(took),
             sqlstate: Some(refusal.sqlstate),
             ..self.line(Kind::Decision)
         })?;

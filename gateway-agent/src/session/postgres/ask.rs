@@ -108,8 +108,9 @@ impl Driver {
             return self.session.deny(&internal("the server's catalogue cannot be read"));
         }
         let Some(pending) = self.session.pending() else { return };
+        let since = Instant::now();
         match decisions.find(pending.sql, crate::clock::now) {
-            Some(answer) => self.answer(&answer),
+            Some(answer) => self.answer(&answer, since),
             None => self.analyse(Vec::new(), 0, None, None),
         }
     }
@@ -182,7 +183,7 @@ impl Driver {
         }
         let Some(pending) = self.session.pending() else { return };
         let answer = decisions.keep(pending.sql, ruling, epoch, approval, &self.worker.shared.metrics);
-        self.answer(&answer);
+        self.answer(&answer, since);
     }
 
     /// The text that a statement name or cursor of this session stands for.
@@ -194,12 +195,12 @@ impl Driver {
         by_protocol.map(|(sql, _)| sql.to_owned()).or(by_sql)
     }
 
-    fn answer(&mut self, answer: &std::rc::Rc<Answer>) {
+    fn answer(&mut self, answer: &std::rc::Rc<Answer>, since: Instant) {
         let Some(pending) = self.session.pending() else { return };
         match &answer.outcome {
             Decided::Allow(decision) => self.session.allow(Arc::clone(decision)),
             Decided::Deny(refusal) => {
-                let kept = self.observer.denied(pending.sql, &answer.about, refusal);
+                let kept = self.observer.denied(pending.sql, &answer.about, refusal, since.elapsed());
                 self.session.deny(refusal);
                 if let Err(lost) = kept {
                     self.end_unrecorded(&lost);
@@ -209,15 +210,15 @@ impl Driver {
             Decided::Approve(_) if matches!(pending.kind, AskKind::Parse | AskKind::Bind) => {
                 self.session.defer()
             }
-            Decided::Approve(terms) => self.ask_human(answer, terms),
+            Decided::Approve(terms) => self.ask_human(answer, terms, since),
         }
     }
 
-    fn ask_human(&mut self, answer: &std::rc::Rc<Answer>, terms: &ApprovalTerms) {
+    fn ask_human(&mut self, answer: &std::rc::Rc<Answer>, terms: &ApprovalTerms, since: Instant) {
         let Some(pending) = self.session.pending() else { return };
         let (ask, sql) = (pending.ask, pending.sql.to_owned());
         if !pending.params.complete() {
-            return self.refuse_approval(answer, &sql, "its parameters are too long to be shown to anyone");
+            return self.refuse_approval(answer, &sql, "its parameters are too long to be shown to anyone", since);
         }
         let Some(decisions) = &self.decisions else { return };
         let scope = decisions.scope();
@@ -247,7 +248,7 @@ impl Driver {
                     answer: std::rc::Rc::clone(answer),
                 });
             }
-            Err(error) => self.refuse_approval(answer, &sql, &error.to_string()),
+            Err(error) => self.refuse_approval(answer, &sql, &error.to_string(), since),
         }
     }
 
@@ -285,7 +286,7 @@ impl Driver {
                         Some(Grant::approved(rules, version)),
                         Some(Approval { id, by }),
                     ),
-                    Err(stale) => self.refuse_approval(&answer, &sql, &stale.to_string()),
+                    Err(stale) => self.refuse_approval(&answer, &sql, &stale.to_string(), since),
                 }
             }
             approval::Outcome::Denied { by, reason } => {
@@ -294,16 +295,17 @@ impl Driver {
                     true => format!("{by} denied approval {id}"),
                     false => format!("{by} denied approval {id}: {reason}"),
                 };
-                self.refuse_approval(&answer, &sql, &reason);
+                self.refuse_approval(&answer, &sql, &reason, since);
             }
             approval::Outcome::Expired => {
                 self.observer.approval(&id, "expired", &[]);
-                self.refuse_approval(&answer, &sql, &format!("nobody approved request {id} in time"));
+                let reason = format!("nobody approved request {id} in time");
+                self.refuse_approval(&answer, &sql, &reason, since);
             }
         }
     }
 
-    fn refuse_approval(&mut self, answer: &Answer, sql: &str, reason: &str) {
+    fn refuse_approval(&mut self, answer: &Answer, sql: &str, reason: &str, since: Instant) {
         let rule = answer.about.rules.first().map_or("builtin:approval", |rule| &**rule);
         let refusal = Refusal::policy(
             rule,
@@ -313,7 +315,7 @@ impl Driver {
                     .to_owned(),
             ),
         );
-        let kept = self.observer.denied(sql, &answer.about, &refusal);
+        let kept = self.observer.denied(sql, &answer.about, &refusal, since.elapsed());
         self.session.deny(&refusal);
         if let Err(lost) = kept {
             self.end_unrecorded(&lost);
