@@ -233,13 +233,17 @@ impl Answer {
             Outcome::Approve(_) => (Verdict::Approve, None),
             Outcome::Deny(denial) => (Verdict::Deny, Some(denial.reason.as_str())),
         };
+        let masks = match &ruling.outcome {
+            Outcome::Allow(statements) => statements.first().map(|s| Arc::clone(&s.allow.obligations.masks)),
+            Outcome::Approve(_) | Outcome::Deny(_) => None,
+        };
         let facts = Facts::statement(
             verdict.as_str(),
             &ruling.rules,
             &ruling.kinds.join(","),
             sql,
             false,
-            &[],
+            masks.as_deref().unwrap_or_default(),
             reason,
         );
         let about = Arc::new(About {

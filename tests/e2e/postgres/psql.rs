@@ -32,6 +32,7 @@ fn a_select_comes_back_masked_whatever_its_columns_are_called() {
         wait_for_audit(&world, "decision", |line| line["verdict"] == "allow" && line["rules"][0] == "read");
     assert_eq!(decision["subject"], "payments-agent");
     assert_eq!(decision["resource"], "orders");
+    assert_eq!(decision["masks"], serde_json::json!(["pii", "found"]), "{decision}");
     assert!(
         decision["process"]["command"].as_str().is_some_and(|command| command.contains("psql")),
         "{decision}"

@@ -347,6 +347,7 @@ fn obligations(granting: &[&Rule], masks: &MaskSet, action: &Action) -> Obligati
             Action::Statement(statement) => masks.outputs(&statement.outputs, statement.opaque),
         },
         columns: masks.columns.clone(),
+        masks: Arc::clone(&masks.ids),
         detectors: masks.detectors.clone(),
         limits: Limits { rows: strictest(|limits| limits.rows), bytes: strictest(|limits| limits.bytes) },
         record: granting.iter().map(|rule| rule.record).max().unwrap_or_default(),

@@ -15,14 +15,18 @@ pub(crate) struct MaskSet {
     /// `None` when no column is masked.
     pub(crate) columns: Option<Arc<ColumnMasks>>,
     pub(crate) detectors: Option<Arc<Detectors>>,
+    /// In the order of the policy.
+    pub(crate) ids: Arc<[Arc<str>]>,
 }
 
 impl MaskSet {
     pub(crate) fn new(
         columns: Vec<(ColumnPattern, Transform)>,
         detectors: &[(Detector, Option<Partial>)],
+        ids: Vec<Arc<str>>,
     ) -> Self {
         Self {
+            ids: ids.into(),
             columns: (!columns.is_empty()).then(|| Arc::new(ColumnMasks { columns: columns.into() })),
             detectors: (!detectors.is_empty()).then(|| Arc::new(Detectors::new(detectors))),
         }

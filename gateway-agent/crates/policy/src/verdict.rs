@@ -73,6 +73,8 @@ pub struct Obligations {
     pub columns: Option<Arc<ColumnMasks>>,
     /// Applied to every textual cell that no other mask replaced, and to errors and notices.
     pub detectors: Option<Arc<Detectors>>,
+    /// Ids of the masks in force, for audit.
+    pub masks: Arc<[Arc<str>]>,
     pub limits: Limits,
     pub record: Recording,
 }

@@ -218,7 +218,12 @@ impl Driver {
         let Some(pending) = self.session.pending() else { return };
         let (ask, sql) = (pending.ask, pending.sql.to_owned());
         if !pending.params.complete() {
-            return self.refuse_approval(answer, &sql, "its parameters are too long to be shown to anyone", since);
+            return self.refuse_approval(
+                answer,
+                &sql,
+                "its parameters are too long to be shown to anyone",
+                since,
+            );
         }
         let Some(decisions) = &self.decisions else { return };
         let scope = decisions.scope();

@@ -296,6 +296,7 @@ fn resources(
 
 /// A checked mask.
 pub(super) struct Mask {
+    id: Arc<str>,
     columns: Vec<ColumnPattern>,
     detectors: Vec<(Detector, Option<Partial>)>,
     transform: Transform,
@@ -351,15 +352,16 @@ fn mask(raw: &RawMask, place: &Place, findings: &mut Findings) -> Mask {
         }
     }
     let columns = patterns(&raw.columns, &place.at("columns"), findings, ColumnPattern::new);
-    Mask { columns, detectors, transform: raw.transform }
+    Mask { id: raw.id.as_str().into(), columns, detectors, transform: raw.transform }
 }
 
 /// All the masks that apply to one subject on one resource, together.
 pub(super) fn mask_set<'a>(masks: impl Iterator<Item = &'a Mask>) -> Arc<MaskSet> {
-    let (mut columns, mut detectors) = (Vec::new(), Vec::new());
+    let (mut columns, mut detectors, mut ids) = (Vec::new(), Vec::new(), Vec::new());
     for mask in masks {
+        ids.push(Arc::clone(&mask.id));
         columns.extend(mask.columns.iter().map(|pattern| (pattern.clone(), mask.transform)));
         detectors.extend(mask.detectors.iter().copied());
     }
-    Arc::new(MaskSet::new(columns, &detectors))
+    Arc::new(MaskSet::new(columns, &detectors, ids))
 }
