@@ -7,6 +7,8 @@ use crate::{host, host::Host, setup};
 
 pub(crate) fn run(host: &Host) -> Result<()> {
     setup::cargo_tool(host, "cargo-deny", "0.20")?;
+    // Also what other platforms' builds would need: the graph is checked as a whole, without the network.
+    host::run(host.cargo().args(["fetch", "--locked"]))?;
     host::run(host.cargo().args([
         "deny",
         "--offline",
