@@ -1,6 +1,6 @@
 //! What a job's sockets may be and do. Pure: the hooks only fetch the facts.
 
-use crate::{Addr, Canonical, Reason, flow::Config};
+use crate::{Addr, Canonical, Reason, flow::Config, flow::flags, limits};
 
 pub const AF_UNIX: u32 = 1;
 pub const AF_INET: u32 = 2;
@@ -40,6 +40,24 @@ pub const fn destination(flags: u32, protocol: u32, connect: bool) -> Outcome {
         return Outcome::Deny(Reason::Undeclared);
     }
     if flags & dest::ALLOW != 0 { Outcome::Pass } else { Outcome::Deny(Reason::Undeclared) }
+}
+
+/// Where resolvers listen, network order.
+pub const DNS_PORT: u16 = 53_u16.to_be();
+
+/// Whether a job that asks this port asks a resolver, whose questions the gateway answers itself. Whatever the
+/// address is: no declared destination comes before it.
+#[inline(always)]
+pub const fn resolver(port: u16, config: &Config) -> bool {
+    port == DNS_PORT && config.flags & flags::DNS != 0
+}
+
+/// Place of a namespace's socket in the socket map.
+#[inline(always)]
+pub const fn listener(slot: u32, protocol: u8, v4: bool) -> u32 {
+    let udp = if protocol == IPPROTO_UDP { 2 } else { 0 };
+    let v6 = if v4 { 0 } else { 1 };
+    slot * limits::LISTENERS_PER_NETNS + udp + v6
 }
 
 /// Internet sockets that a job may create: TCP and UDP. No raw, ping, UDP-Lite, MPTCP, SCTP, DCCP or L2TP.
@@ -204,6 +222,26 @@ mod tests {
         ] {
             assert!(socket_option(level, name), "{level} {name}");
         }
+    }
+
+    #[test]
+    fn port_53_is_the_resolvers_wherever_it_is() {
+        let on = Config { flags: flags::DNS, ..Config::default() };
+        assert!(resolver(53_u16.to_be(), &on));
+        assert!(!resolver(53_u16.to_be(), &Config::default()));
+        assert!(!resolver(853_u16.to_be(), &on) && !resolver(5353_u16.to_be(), &on));
+    }
+
+    #[test]
+    fn every_socket_of_every_namespace_has_its_own_place() {
+        let mut places = std::vec::Vec::new();
+        for slot in [0, 1, limits::MAX_NETNS - 1] {
+            for protocol in [IPPROTO_TCP, IPPROTO_UDP] {
+                places.extend([listener(slot, protocol, true), listener(slot, protocol, false)]);
+            }
+        }
+        assert!(places.iter().all(|place| *place < limits::MAX_LISTENERS));
+        assert!(places.is_sorted_by(|one, next| one < next), "{places:?}");
     }
 
     #[test]

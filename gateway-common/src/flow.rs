@@ -16,7 +16,14 @@ pub struct Config {
     pub flows_per_job: u32,
     /// Loopback port that stands for the gateway, network order.
     pub port: u16,
-    pub zero: u16,
+    /// [`flags`].
+    pub flags: u16,
+}
+
+/// Bits of [`Config::flags`].
+pub mod flags {
+    /// Port 53 of every address is the gateway's.
+    pub const DNS: u16 = 1;
 }
 
 /// When the agent last proved to be alive: the only element of the `beat` map.

@@ -1,7 +1,7 @@
 //! Bounds that both sides rely on.
 
 /// Version of everything in this crate that crosses a pinned map. Raise it when a shared type changes.
-pub const LAYOUT: u32 = 1;
+pub const LAYOUT: u32 = 2;
 
 /// Cgroup levels below the attach root that are searched for a job. A job enrolled deeper is refused by the
 /// agent; whatever is nested below an enrolled job is found through its ancestor.
@@ -19,8 +19,11 @@ pub const MAX_DESTINATIONS: u32 = 65_536;
 /// Network namespaces with a listener of the gateway.
 pub const MAX_NETNS: u32 = 1024;
 
-/// Listeners in the socket map: two a network namespace, IPv4 first.
-pub const MAX_LISTENERS: u32 = 2 * MAX_NETNS;
+/// Sockets of the gateway in the socket map: four a network namespace.
+pub const MAX_LISTENERS: u32 = LISTENERS_PER_NETNS * MAX_NETNS;
+
+/// TCP over IPv4, TCP over IPv6, UDP over IPv4, UDP over IPv6.
+pub const LISTENERS_PER_NETNS: u32 = 4;
 
 /// Bytes of the event ring buffer; a power of two and a multiple of the page size.
 pub const EVENT_BYTES: u32 = 1 << 20;

@@ -1,4 +1,5 @@
-//! connect4, connect6: a job's connection goes to the gateway, to an allowed destination, or nowhere.
+//! connect4, connect6: a job's connection goes to the gateway, to an allowed destination, or nowhere. Questions
+//! to a resolver go to the gateway over TCP and UDP alike.
 //!
 //! TCP Fast Open and io_uring connects come through here too.
 
@@ -82,6 +83,19 @@ fn examine<const V6: bool, const CONNECT: bool>(
         protocol @ (IPPROTO_TCP | IPPROTO_UDP) => protocol,
         _ => return Err(Reason::SocketKind),
     };
+    if decide::resolver(facts.port, config) {
+        return redirect::<V6>(ctx, config, facts, stamp, shown);
+    }
+    // A connected IPv6 socket whose peer is an IPv4 one names the rewritten address with every datagram.
+    // SAFETY: `stamp` comes from a lookup that did not miss.
+    if !CONNECT
+        && protocol == IPPROTO_UDP
+        && facts.port == config.port
+        && shown.is_loopback()
+        && unsafe { (*stamp.as_ptr()).redirected } == 1
+    {
+        return Ok(());
+    }
     match decide::destination(maps::destination(facts.addr, facts.port, protocol), protocol as u32, CONNECT) {
         Outcome::Deny(reason) => Err(reason),
         Outcome::Pass => {

@@ -1,4 +1,5 @@
-//! sendmsg4, sendmsg6: every unconnected datagram of a job is judged like a connect, and never redirected.
+//! sendmsg4, sendmsg6: every unconnected datagram of a job is judged like a connect; questions to a resolver are
+//! the only ones that are redirected.
 //! recvmsg4, recvmsg6: like getpeername, they show the peer that the job asked for.
 
 use aya_ebpf::{macros::cgroup_sock_addr, programs::SockAddrContext};

@@ -1,4 +1,5 @@
-//! sk_lookup: the gateway's port on loopback is the gateway's listener, whoever binds it meanwhile.
+//! sk_lookup: the gateway's port on loopback is the gateway's socket, whoever binds it meanwhile. Loaded once for
+//! each network namespace, because the hook cannot ask in which one it runs.
 
 use core::ptr;
 
@@ -12,13 +13,17 @@ use aya_ebpf::{
 };
 use gateway_common::{
     Addr, Hook, Reason,
-    decide::{AF_INET, IPPROTO_TCP},
+    decide::{self, AF_INET, IPPROTO_TCP, IPPROTO_UDP},
 };
 
 use crate::{
     maps::{self, LISTENERS},
     report::{self, Facts},
 };
+
+/// Of the namespace that this program is attached to. Set when it is loaded.
+#[unsafe(no_mangle)]
+static SLOT: u32 = 0;
 
 #[sk_lookup]
 // Not named after its section: the linker would take the two for one symbol.
@@ -36,17 +41,22 @@ pub fn listener(ctx: SkLookupContext) -> u32 {
             ptr::read_volatile(&raw const (*raw).local_port),
         )
     };
-    if protocol != IPPROTO_TCP as u32 || port != u32::from(u16::from_be(config.port)) {
+    let transport = protocol as u8;
+    if !(transport == IPPROTO_TCP || transport == IPPROTO_UDP) || port != u32::from(u16::from_be(config.port))
+    {
         return SK_PASS;
     }
     let v4 = family == AF_INET;
     if !local(raw, v4).is_loopback() {
         return SK_PASS;
     }
-    if LISTENERS.redirect_sk_lookup(&ctx, u32::from(!v4), 0).is_ok() {
+    // SAFETY: a static; volatile, because what the compiler sees in it is not what the agent puts there.
+    let slot = unsafe { ptr::read_volatile(&raw const SLOT) };
+    if LISTENERS.redirect_sk_lookup(&ctx, decide::listener(slot, transport, v4), 0).is_ok() {
         return SK_PASS;
     }
-    let facts = Facts { port: config.port, family: family as u8, ..Facts::new(Hook::SkLookup) };
+    let facts =
+        Facts { port: config.port, family: family as u8, protocol: transport, ..Facts::new(Hook::SkLookup) };
     report::drop(&facts, Reason::NoListener);
     SK_DROP
 }

@@ -40,7 +40,7 @@ static DESTINATIONS: ArrayOfMaps<Trie, 1> = ArrayOfMaps::new();
 #[btf_map]
 static NETNS: HashMap<u64, u32, { limits::MAX_NETNS as usize }> = HashMap::new();
 
-/// Listeners: slot * 2 for IPv4, slot * 2 + 1 for IPv6.
+/// The gateway's sockets; see `decide::listener` for who is where.
 #[btf_map]
 pub static LISTENERS: SockMap<{ limits::MAX_LISTENERS as usize }> = SockMap::new();
 

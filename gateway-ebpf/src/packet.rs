@@ -49,9 +49,7 @@ fn examine<const OUT: bool>(skb: *mut __sk_buff, packet: &Packet, facts: &mut Fa
     let config = maps::config().ok_or(Reason::NotConfigured)?;
     // The bulk of all traffic that matters ends here. It does not matter whose packet it is: the gateway's
     // port on loopback is answered by the gateway or by nobody.
-    if packet.plain
-        && packet.protocol == IPPROTO_TCP
-        && decide::gateway_leg(&packet.src, packet.sport, &packet.dst, packet.dport, config.port)
+    if packet.plain && decide::gateway_leg(&packet.src, packet.sport, &packet.dst, packet.dport, config.port)
     {
         return Ok(());
     }

@@ -16,6 +16,7 @@ pub(crate) fn run(mut args: impl Iterator<Item = String>) -> Result<()> {
         pin_dir: PathBuf::from(next()?),
         virtual_port: next()?.parse()?,
         flows_per_job: 1000,
+        dns: false,
     };
     let kernel = Arc::new(Kernel::attach(config)?);
     let beating = Arc::clone(&kernel);

@@ -104,6 +104,7 @@ impl Ground {
             pin_dir: self.pin_dir.clone(),
             virtual_port: PORT,
             flows_per_job: 1000,
+            dns: false,
         }
     }
 

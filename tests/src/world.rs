@@ -123,6 +123,51 @@ impl World {
         &self.cgroup
     }
 
+    /// One more namespace, such as a container has, with a wire of its own to the canary and a way out through
+    /// it. `number`: the third part of its network, 0 to 255.
+    ///
+    /// # Errors
+    /// When `ip` refuses.
+    pub fn space(&self, part: &str, number: u8) -> Result<Netns> {
+        let space = Netns::make(format!("{}-{part}", self.name().as_str()))?;
+        let (near, far) = (format!("192.0.{number}.1/24"), format!("192.0.{number}.20/24"));
+        let device = format!("box{number}");
+        connect(
+            End { space: &space, device: "eth0", addresses: &[&near] },
+            End { space: &self.canary, device: &device, addresses: &[&far] },
+        )?;
+        space.ip(&["route", "add", "default", "via", far.trim_end_matches("/24")])?;
+        Ok(space)
+    }
+
+    /// A command that will run in this namespace and cgroup, as root, past `exec`; with what psql needs to know.
+    #[must_use]
+    pub fn inside(&self, space: &Netns, cgroup: &Path, words: &[&str]) -> std::process::Command {
+        let mut command = space.command("sh");
+        command.args(["-c", "echo $$ > \"$0/cgroup.procs\" && exec \"$@\""]).arg(cgroup).args(words);
+        self.describe(&mut command);
+        command.env("PGCONNECT_TIMEOUT", "5");
+        command
+    }
+
+    fn describe(&self, command: &mut std::process::Command) {
+        for (name, value) in [
+            ("PGHOST", DATABASE),
+            ("PGPORT", "5432"),
+            ("PGDATABASE", Postgres::DATABASE),
+            // Whoever the job says it is: the gateway logs in on its own account.
+            ("PGUSER", "job"),
+            ("PGPASSWORD", "placeholder"),
+            ("PGSSLMODE", "verify-full"),
+            ("PGAPPNAME", "job"),
+            ("PSQLRC", "/dev/null"),
+            ("PSQL_PAGER", ""),
+        ] {
+            command.env(name, value);
+        }
+        command.env("PGSSLROOTCERT", self.agent.job_ca());
+    }
+
     /// The password that no job may ever see.
     #[must_use]
     pub fn password(&self) -> &str {
@@ -158,21 +203,7 @@ impl World {
         let path = file.to_str().context("a folder whose name is not UTF-8")?;
         let mut command = self.agent.command(&["exec", "--token-file", path, "--"]);
         command.args(words.iter().map(AsRef::as_ref));
-        for (name, value) in [
-            ("PGHOST", DATABASE),
-            ("PGPORT", "5432"),
-            ("PGDATABASE", Postgres::DATABASE),
-            // Whoever the job says it is: the gateway logs in on its own account.
-            ("PGUSER", "job"),
-            ("PGPASSWORD", "placeholder"),
-            ("PGSSLMODE", "verify-full"),
-            ("PGAPPNAME", "job"),
-            ("PSQLRC", "/dev/null"),
-            ("PSQL_PAGER", ""),
-        ] {
-            command.env(name, value);
-        }
-        command.env("PGSSLROOTCERT", self.agent.job_ca());
+        self.describe(&mut command);
         Ok(Job::new(command, file))
     }
 

@@ -23,6 +23,8 @@ pub struct Status {
     pub hooks: Vec<Hook>,
     /// Age of the last heartbeat in milliseconds; the kernel denies from 2000 on.
     pub heartbeat_ms: Option<u64>,
+    /// Network namespaces of jobs in which the gateway listens; absent when it follows none.
+    pub namespaces: Option<usize>,
     pub jobs: usize,
     pub sessions: usize,
     pub approvals_waiting: usize,
@@ -67,6 +69,9 @@ pub struct Session {
 pub struct JobInfo {
     #[serde(flatten)]
     pub job: identity::Job,
+    /// The container that it is, by the name of its cgroup.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub container: Option<identity::Container>,
     pub sessions: usize,
 }
 
@@ -74,8 +79,30 @@ pub struct JobInfo {
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct EnrollBegin {
-    /// Enrol this cgroup instead of the caller's own: root outside of any job only.
-    pub cgroup: Option<std::path::PathBuf>,
+    /// Enrol another cgroup than the caller's own: root outside of any job only.
+    pub target: Option<Cgroup>,
+}
+
+/// How a cgroup is named.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Cgroup {
+    /// By its directory.
+    Cgroup(std::path::PathBuf),
+    /// By a process in it.
+    Pid(i32),
+    /// By the id of the container that it is, or at least 12 digits of it.
+    Container(String),
+}
+
+impl std::fmt::Display for Cgroup {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Cgroup(dir) => write!(f, "{}", dir.display()),
+            Self::Pid(pid) => write!(f, "the cgroup of process {pid}"),
+            Self::Container(id) => write!(f, "container {id}"),
+        }
+    }
 }
 
 /// Its answer.
@@ -101,8 +128,9 @@ pub struct EnrollComplete {
     pub token: String,
     /// From `begin`; absent for issuers that cannot carry one.
     pub nonce: Option<String>,
-    pub cgroup: Option<std::path::PathBuf>,
-    /// With `cgroup`: the user that its processes will have.
+    /// As in `begin`.
+    pub target: Option<Cgroup>,
+    /// With a target: the user that its processes will have.
     pub uid: Option<u32>,
 }
 

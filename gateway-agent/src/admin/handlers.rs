@@ -14,7 +14,7 @@ use axum::{
 use super::{Control, Observation, api, serve::Caller};
 use crate::{
     approval::{DecideError, Record, Voter},
-    identity::{EnrolError, Job, Target, TokenError},
+    identity::{EnrolError, Job, Peer, PlaceError, Target, TokenError},
 };
 
 /// Longest request body; a token is at most 16 KiB.
@@ -98,7 +98,12 @@ async fn jobs(State(control): Shared) -> Json<Vec<api::JobInfo>> {
     let sessions = control.backend.sessions();
     let of = |id: u64| sessions.iter().filter(|s| s.job == id).count();
     let all = control.enrolments.all();
-    Json(all.iter().map(|j| api::JobInfo { sessions: of(j.cgroup_id), job: Job::clone(j) }).collect())
+    let info = |j: &Arc<Job>| api::JobInfo {
+        sessions: of(j.cgroup_id),
+        container: j.container(),
+        job: Job::clone(j),
+    };
+    Json(all.iter().map(info).collect())
 }
 
 async fn sessions(State(control): Shared) -> Json<Vec<api::Session>> {
@@ -244,8 +249,9 @@ async fn enroll_begin(
         Ok(body) => body,
         Err(e) => return malformed(&e),
     };
-    let result = target(&control, &caller, begin.cgroup.as_ref(), None)
-        .and_then(|target| control.enrolments.begin(&target).map_err(Refused::Enrol));
+    let result = other(&control, &caller, begin.target.as_ref(), None)
+        .await
+        .and_then(|other| control.enrolments.begin(&target(&caller, other.as_ref())).map_err(Refused::Enrol));
     match result {
         Ok(begun) => Json(api::EnrollBegun {
             nonce: begun.nonce,
@@ -257,7 +263,7 @@ async fn enroll_begin(
             expires_in: begun.expires_in.as_secs(),
         })
         .into_response(),
-        Err(e) => enrol_problem(&control, &caller, begin.cgroup, e),
+        Err(e) => enrol_problem(&control, &caller, begin.target.as_ref(), e),
     }
 }
 
@@ -278,10 +284,10 @@ async fn enroll_complete(
             );
         }
     };
-    let result = match target(&control, &caller, complete.cgroup.as_ref(), complete.uid) {
-        Ok(target) => control
+    let result = match other(&control, &caller, complete.target.as_ref(), complete.uid).await {
+        Ok(other) => control
             .enrolments
-            .complete(&target, &complete.token, complete.nonce.as_deref())
+            .complete(&target(&caller, other.as_ref()), &complete.token, complete.nonce.as_deref())
             .await
             .map_err(Refused::Enrol),
         Err(e) => Err(e),
@@ -291,7 +297,7 @@ async fn enroll_complete(
             control.backend.observe(&Observation::Enrolled(&job));
             Json(Job::clone(&job)).into_response()
         }
-        Err(e) => enrol_problem(&control, &caller, complete.cgroup, e),
+        Err(e) => enrol_problem(&control, &caller, complete.target.as_ref(), e),
     }
 }
 
@@ -300,23 +306,51 @@ enum Refused {
     Forbidden(String),
 }
 
-/// The caller's own cgroup; another one only for root outside of every job.
-fn target<'a>(
-    control: &Control,
-    caller: &'a Caller,
-    cgroup: Option<&'a PathBuf>,
-    uid: Option<u32>,
-) -> Result<Target<'a>, Refused> {
-    let Some(dir) = cgroup else { return Ok(Target::Caller(&caller.0)) };
-    match control.enrolments.inside(&caller.0) {
-        Ok(None) if caller.0.uid == 0 => Ok(Target::Directory { dir, uid }),
-        Ok(None) => Err(Refused::Forbidden("enrolling another cgroup needs root".into())),
-        Ok(Some(_)) => Err(Refused::Forbidden("a job may enrol only itself".into())),
-        Err(e) => Err(Refused::Enrol(e.into())),
+/// The caller's own cgroup, or the other one.
+fn target<'a>(caller: &'a Caller, other: Option<&'a (PathBuf, Option<u32>)>) -> Target<'a> {
+    match other {
+        None => Target::Caller(&caller.0),
+        Some((dir, uid)) => Target::Directory { dir, uid: *uid },
     }
 }
 
-fn enrol_problem(control: &Control, caller: &Caller, cgroup: Option<PathBuf>, refused: Refused) -> Response {
+/// Another cgroup than the caller's, and its user: only for root outside of every job.
+async fn other(
+    control: &Control,
+    caller: &Caller,
+    wanted: Option<&api::Cgroup>,
+    uid: Option<u32>,
+) -> Result<Option<(PathBuf, Option<u32>)>, Refused> {
+    let Some(wanted) = wanted.cloned() else { return Ok(None) };
+    // Asked before anything is looked up.
+    match control.enrolments.inside(&caller.0) {
+        Ok(None) if caller.0.uid == 0 => {}
+        Ok(None) => return Err(Refused::Forbidden("enrolling another cgroup needs root".into())),
+        Ok(Some(_)) => return Err(Refused::Forbidden("a job may enrol only itself".into())),
+        Err(e) => return Err(Refused::Enrol(e.into())),
+    }
+    let cgroups = control.enrolments.cgroups().clone();
+    let find = move || match wanted {
+        api::Cgroup::Cgroup(dir) => Ok((dir, uid)),
+        api::Cgroup::Pid(pid) => {
+            let peer = Peer::process(pid).map_err(|_| PlaceError::Gone(pid))?;
+            Ok((cgroups.locate(&peer)?.dir, uid.or(Some(peer.uid))))
+        }
+        api::Cgroup::Container(id) => Ok((cgroups.container(&id)?.dir, uid)),
+    };
+    // It reads directories.
+    match tokio::task::spawn_blocking(find).await {
+        Ok(found) => found.map(Some).map_err(|e: PlaceError| Refused::Enrol(e.into())),
+        Err(e) => Err(Refused::Forbidden(e.to_string())),
+    }
+}
+
+fn enrol_problem(
+    control: &Control,
+    caller: &Caller,
+    wanted: Option<&api::Cgroup>,
+    refused: Refused,
+) -> Response {
     let (status, code, message) = match refused {
         Refused::Forbidden(message) => (StatusCode::FORBIDDEN, "forbidden", message),
         Refused::Enrol(e) => {
@@ -335,7 +369,7 @@ fn enrol_problem(control: &Control, caller: &Caller, cgroup: Option<PathBuf>, re
     control.backend.observe(&Observation::EnrolRefused {
         pid: caller.0.pid,
         uid: caller.0.uid,
-        cgroup: cgroup.map(|c| c.display().to_string()),
+        cgroup: wanted.map(ToString::to_string),
         code,
         message: message.clone(),
     });

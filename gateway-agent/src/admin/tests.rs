@@ -162,11 +162,12 @@ async fn root_outside_of_jobs_may_do_everything() {
     assert_eq!((status, &problem["details"][0]), (422, &json!("policy.yaml:3: no")));
 
     let job = real.cgroup("job-1");
-    let begin = json!({ "cgroup": job });
+    let begin = json!({ "target": { "cgroup": job } });
     let (status, begun) = b.call("POST", "/v1/enroll/begin", begin).await;
     assert_eq!(status, 200, "{begun}");
     let token = b.key.sign(&claims(begun["audiences"][0]["audience"].as_str().unwrap()));
-    let complete = json!({ "token": token, "nonce": begun["nonce"], "cgroup": job, "uid": 1234 });
+    let complete =
+        json!({ "token": token, "nonce": begun["nonce"], "target": { "cgroup": job }, "uid": 1234 });
     let (status, made) = b.call("POST", "/v1/enroll/complete", complete.clone()).await;
     assert_eq!((status, &made["uid"]), (200, &json!(1234)), "{made}");
     assert!(b.saw("Enrolled"));
@@ -229,7 +230,11 @@ async fn a_job_may_enrol_and_nothing_else() {
         ("POST", format!("/v1/approvals/{}", waiting.id()), json!({ "approve": true }).to_string()),
         ("POST", "/v1/policy/reload".to_owned(), "{}".to_owned()),
         ("POST", "/v1/release".to_owned(), json!({ "cgroup": dir }).to_string()),
-        ("POST", "/v1/enroll/begin".to_owned(), json!({ "cgroup": real.cgroup("job-3") }).to_string()),
+        (
+            "POST",
+            "/v1/enroll/begin".to_owned(),
+            json!({ "target": { "cgroup": real.cgroup("job-3") } }).to_string(),
+        ),
     ] {
         let (status, problem) = inside(&dir, &b.socket, method, &path, &body).await;
         assert_eq!(status, 403, "{path}: {problem}");
@@ -292,7 +297,7 @@ async fn users_outside_of_the_group_may_not_operate() {
         let (status, problem) = inside_as(&dir, NOBODY, &b.socket, method, path, "{}").await;
         assert_eq!((status, &problem["code"]), (403, &json!("forbidden")), "{path}");
     }
-    let other = json!({ "cgroup": real.cgroup("other") }).to_string();
+    let other = json!({ "target": { "cgroup": real.cgroup("other") } }).to_string();
     assert_eq!(inside_as(&dir, NOBODY, &b.socket, "POST", "/v1/enroll/begin", &other).await.0, 403);
     assert_eq!(inside_as(&dir, NOBODY, &b.socket, "POST", "/v1/enroll/begin", "{}").await.0, 200);
 }

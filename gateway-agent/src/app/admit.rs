@@ -105,6 +105,12 @@ impl Agent {
 
     /// The kernel refused something; whoever debugs a job wants to know.
     pub(super) fn kernel_refused(&self, refusal: &kernel::Refusal) {
+        if let (kernel::Reason::UnknownNetns, Some(job), Some(namespaces)) =
+            (refusal.reason, refusal.job, &self.namespaces)
+        {
+            let pid = refusal.process.as_ref().and_then(|process| i32::try_from(process.pid).ok());
+            namespaces.refused(job, pid);
+        }
         let process = refusal.process.as_ref().map(|p| record::Process {
             pid: p.pid,
             uid: p.uid,

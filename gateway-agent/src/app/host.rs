@@ -7,7 +7,7 @@ use std::{
 
 use policy::Denial;
 
-use super::Agent;
+use super::{Agent, namespaces::Namespaces};
 use crate::{
     admin::{Backend, MetricsSource, Observation, api},
     audit::{AuditEvent, Context, Kind, Scope, Value, unix_ns},
@@ -20,6 +20,8 @@ use crate::{
 pub struct EnrolmentHost {
     pub shared: Arc<Shared>,
     pub kernel: Arc<Kernel>,
+    /// `None`: jobs in other network namespaces stay refused.
+    pub(super) namespaces: Option<Arc<Namespaces>>,
 }
 
 impl Host for EnrolmentHost {
@@ -27,11 +29,18 @@ impl Host for EnrolmentHost {
         Ok(Arc::clone(&self.shared.policy.load().policy.subject(issuer, claims)?.name))
     }
 
-    fn confine(&self, cgroup_id: u64, _dir: &Path) -> Result<(), String> {
-        self.kernel.add_job(cgroup_id).map_err(|error| error.to_string())
+    fn confine(&self, cgroup_id: u64, dir: &Path) -> Result<(), String> {
+        self.kernel.add_job(cgroup_id).map_err(|error| error.to_string())?;
+        if let Some(namespaces) = &self.namespaces {
+            namespaces.enrolled(cgroup_id, dir);
+        }
+        Ok(())
     }
 
     fn forget(&self, cgroup_id: u64) {
+        if let Some(namespaces) = &self.namespaces {
+            namespaces.forget(cgroup_id);
+        }
         if let Err(error) = self.kernel.remove_job(cgroup_id) {
             tracing::error!(%error, job = cgroup_id, "the kernel keeps confining a cgroup that is gone");
         }
@@ -72,6 +81,7 @@ impl Backend for Agent {
                 .ok()
                 .and_then(|k| k.heartbeat_age)
                 .map(|age| u64::try_from(age.as_millis()).unwrap_or(u64::MAX)),
+            namespaces: self.namespaces.as_ref().map(|namespaces| namespaces.len()),
             jobs: self.enrolments.all().len(),
             sessions: shared.registry.len(),
             approvals_waiting: shared.approvals.waiting(),
@@ -245,6 +255,13 @@ fn log_job(shared: &Shared, kind: Kind, job: &Job, extra: &[(&'static str, Value
         job: Some(&job.cgroup_id.to_string()),
         ..Scope::default()
     });
+    let container = job.container();
+    let mut extra = extra.to_vec();
+    if let Some(container) = &container {
+        extra.push(("engine", Value::Text(container.engine.as_str())));
+        extra.push(("container", Value::Text(&container.id)));
+    }
+    let extra = extra.as_slice();
     let event = AuditEvent { context: Some(&context), extra, ..AuditEvent::new(unix_ns(), kind) };
     if let Err(error) = shared.audit.log(&event) {
         tracing::error!(%error, event = kind.as_str(), "audit event lost");

@@ -6,6 +6,7 @@
 
 mod admit;
 mod host;
+mod namespaces;
 mod policies;
 
 use std::{
@@ -24,6 +25,7 @@ use arc_swap::ArcSwap;
 use policy::UnixTime;
 use tokio::{
     signal::unix::{SignalKind, signal},
+    sync::mpsc,
     time::interval,
 };
 
@@ -33,7 +35,7 @@ use crate::{
     admin::{self, Backend, Control},
     approval::{Approvals, Directory, HostDirectory, State},
     audit::{self, Audit, AuditConfig, AuditEvent, Kind, Recorder, RecorderConfig, unix_ns},
-    config::{Config, Durability, Transport},
+    config::{self, Config, Durability, Transport},
     identity::{Cgroups, Clock, Enrolments, SystemClock, Verifier, boot_id},
     intercept::Intercept,
     kernel::{self, Destination, Disposition, Kernel, Protocol, Reason},
@@ -54,6 +56,7 @@ pub struct Agent {
     pub(super) shared: Arc<Shared>,
     kernel: Arc<Kernel>,
     enrolments: Arc<Enrolments>,
+    namespaces: Option<Arc<namespaces::Namespaces>>,
     workers: Vec<worker::Handle>,
     reloading: policies::Reloading,
     started: UnixTime,
@@ -79,6 +82,7 @@ pub fn run(config: Config) -> Result<()> {
 struct Started {
     agent: Arc<Agent>,
     intercept: Intercept,
+    arrivals: Option<mpsc::UnboundedReceiver<namespaces::Arrival>>,
     control: Arc<Control>,
     control_socket: tokio::net::UnixListener,
     metrics_socket: Option<tokio::net::TcpListener>,
@@ -144,6 +148,7 @@ async fn start(config: Config) -> Result<Started> {
             pin_dir: config.kernel.pin_dir.clone(),
             virtual_port: config.kernel.virtual_port,
             flows_per_job: config.sessions.max_per_job.saturating_mul(2),
+            dns: false,
         })
         .context("kernel enforcement cannot start")?,
     );
@@ -171,13 +176,28 @@ async fn start(config: Config) -> Result<Started> {
         let (handle, _thread) = worker::start(number, Arc::clone(&shared))?;
         workers.push(handle);
     }
-    let host = Arc::new(host::EnrolmentHost { shared: Arc::clone(&shared), kernel: Arc::clone(&kernel) });
+    let (namespaces, arrivals) = match shared.config.kernel.namespaces {
+        config::Namespaces::Follow => {
+            let (namespaces, arrivals) =
+                namespaces::Namespaces::new(Arc::clone(&kernel), Arc::clone(&shared), cgroups.clone())?;
+            (Some(Arc::new(namespaces)), Some(arrivals))
+        }
+        config::Namespaces::Deny => (None, None),
+    };
+    let host = Arc::new(host::EnrolmentHost {
+        shared: Arc::clone(&shared),
+        kernel: Arc::clone(&kernel),
+        namespaces: namespaces.clone(),
+    });
     let verifier = Verifier::new(&shared.config.identity)?;
     let enrolments = Arc::new(Enrolments::open(verifier, store, host, clock, cgroups, boot_id()?)?);
+
+    kernel.leave_unknown().context("network namespaces of an earlier agent")?;
 
     let agent = Arc::new(Agent {
         kernel,
         enrolments: Arc::clone(&enrolments),
+        namespaces,
         workers,
         reloading: policies::Reloading::default(),
         started: crate::clock::now(),
@@ -194,12 +214,12 @@ async fn start(config: Config) -> Result<Started> {
         directory,
         group: agent.shared.config.control.group.clone(),
     });
-    Ok(Started { agent, intercept, control, control_socket, metrics_socket })
+    Ok(Started { agent, intercept, arrivals, control, control_socket, metrics_socket })
 }
 
 impl Started {
     async fn serve(self) -> Result<()> {
-        let Self { agent, intercept, control, control_socket, metrics_socket } = self;
+        let Self { agent, intercept, arrivals, control, control_socket, metrics_socket } = self;
         let beat = Heartbeat::start(Arc::clone(&agent))?;
         watch_kernel_events(Arc::clone(&agent))?;
         let mut tasks = tokio::task::JoinSet::new();
@@ -210,6 +230,9 @@ impl Started {
         tasks.spawn(follow(Arc::clone(&agent).watch_policy()));
         tasks.spawn(follow(Arc::clone(&agent).watch_names()));
         tasks.spawn(follow(sweep(Arc::clone(&agent))));
+        if let Some(arrivals) = arrivals {
+            tasks.spawn(follow(accept_elsewhere(Arc::clone(&agent), arrivals)));
+        }
         tasks.spawn(follow(accept(Arc::clone(&agent), intercept)));
 
         agent.log(&AuditEvent::new(unix_ns(), Kind::AgentStarted));
@@ -319,13 +342,39 @@ async fn accept(agent: Arc<Agent>, intercept: Intercept) {
     }
 }
 
+/// Serves namespaces of jobs from when they are followed until they are left.
+async fn accept_elsewhere(agent: Arc<Agent>, mut arrivals: mpsc::UnboundedReceiver<namespaces::Arrival>) {
+    let mut spaces = tokio::task::JoinSet::new();
+    while let Some(namespaces::Arrival { intercept, left }) = arrivals.recv().await {
+        let agent = Arc::clone(&agent);
+        spaces.spawn(async move {
+            tokio::select! {
+                () = accept(agent, intercept) => {}
+                // Its sender is dropped when the namespace is left.
+                _ = left => {}
+            }
+        });
+        // Those that ended.
+        while spaces.try_join_next().is_some() {}
+    }
+    // The sender lives as long as the agent.
+    std::future::pending::<()>().await;
+}
+
 async fn sweep(agent: Arc<Agent>) {
     let mut ticks = interval(Duration::from_secs(1));
     loop {
         ticks.tick().await;
         let enrolments = Arc::clone(&agent.enrolments);
-        // It writes to SQLite.
-        if tokio::task::spawn_blocking(move || enrolments.sweep()).await.is_err() {
+        let namespaces = agent.namespaces.clone();
+        // It writes to SQLite and reads /proc.
+        let sweeping = tokio::task::spawn_blocking(move || {
+            enrolments.sweep();
+            if let Some(namespaces) = namespaces {
+                namespaces.sweep();
+            }
+        });
+        if sweeping.await.is_err() {
             tracing::error!("sweeping jobs failed");
         }
     }

@@ -36,6 +36,12 @@ pub enum Kind {
     ControlRefused,
     SessionKilled,
     RecordingLost,
+    /// The gateway listens in a job's network namespace.
+    NamespaceFollowed,
+    /// It does not: a job stays refused in there.
+    NamespaceRefused,
+    /// Nobody of a job lives there any more.
+    NamespaceLeft,
 }
 
 impl Kind {
@@ -60,6 +66,9 @@ impl Kind {
             Kind::ControlRefused => "control_refused",
             Kind::SessionKilled => "session_killed",
             Kind::RecordingLost => "recording_lost",
+            Kind::NamespaceFollowed => "namespace_followed",
+            Kind::NamespaceRefused => "namespace_refused",
+            Kind::NamespaceLeft => "namespace_left",
         }
     }
 }

@@ -7,7 +7,7 @@ use secrecy::ExposeSecret;
 
 use super::{Global, client, print, token::TokenSource};
 use crate::{
-    admin::api::{EnrollBegin, EnrollBegun, EnrollComplete},
+    admin::api::{Cgroup, EnrollBegin, EnrollBegun, EnrollComplete},
     identity::Job,
 };
 
@@ -23,8 +23,14 @@ pub(super) struct Args {
     #[command(flatten)]
     token: TokenSource,
     /// Bind this cgroup instead of the caller's own (root, outside of jobs)
-    #[arg(long, value_name = "DIR")]
+    #[arg(long, value_name = "DIR", group = "target")]
     cgroup: Option<PathBuf>,
+    /// Bind the cgroup of this process (root, outside of jobs)
+    #[arg(long, value_name = "PID", group = "target")]
+    pid: Option<i32>,
+    /// Bind the cgroup of this container, by its id or at least 12 digits of it (root, outside of jobs)
+    #[arg(long, value_name = "ID", group = "target")]
+    container: Option<String>,
     /// The issuer whose audience the token command is told, when there are several
     #[arg(long, value_name = "URL")]
     issuer: Option<String>,
@@ -34,13 +40,8 @@ impl Args {
     pub(super) fn run(&self, global: &Global) -> anyhow::Result<ExitCode> {
         let socket = global.socket()?;
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-        let job = runtime.block_on(enrol(
-            &socket,
-            &self.token,
-            self.issuer.as_deref(),
-            self.cgroup.clone(),
-            None,
-        ))?;
+        let job =
+            runtime.block_on(enrol(&socket, &self.token, self.issuer.as_deref(), self.target(), None))?;
         match global.json {
             true => print::json(&job)?,
             false => print::line(&format!(
@@ -56,18 +57,25 @@ impl Args {
     }
 }
 
+impl Args {
+    fn target(&self) -> Option<Cgroup> {
+        let container = || self.container.clone().map(Cgroup::Container);
+        self.cgroup.clone().map(Cgroup::Cgroup).or(self.pid.map(Cgroup::Pid)).or_else(container)
+    }
+}
+
 /// Begin, fetch, complete.
 pub(super) async fn enrol(
     socket: &std::path::Path,
     source: &TokenSource,
     issuer: Option<&str>,
-    cgroup: Option<PathBuf>,
+    target: Option<Cgroup>,
     uid: Option<u32>,
 ) -> anyhow::Result<Job> {
-    let begin = EnrollBegin { cgroup: cgroup.clone() };
+    let begin = EnrollBegin { target: target.clone() };
     let begun: EnrollBegun = client::call(socket, Method::POST, "/v1/enroll/begin", Some(&begin)).await?;
     let token = source.fetch(&begun, issuer).await?;
     let complete =
-        EnrollComplete { token: token.expose_secret().to_owned(), nonce: Some(begun.nonce), cgroup, uid };
+        EnrollComplete { token: token.expose_secret().to_owned(), nonce: Some(begun.nonce), target, uid };
     Ok(client::call(socket, Method::POST, "/v1/enroll/complete", Some(&complete)).await?)
 }

@@ -30,11 +30,13 @@ impl Args {
                         Some(why) => format!("ended: {}", why.words()),
                         None => print::left(j.job.expires),
                     },
+                    j.container.as_ref().map_or_else(|| "-".to_owned(), ToString::to_string),
                     j.job.cgroup.display().to_string(),
                 ]
             })
             .collect();
-        let header = ["JOB", "SUBJECT", "SUB", "UID", "SESSIONS", "ENROLLED", "EXPIRES", "CGROUP"];
+        let header =
+            ["JOB", "SUBJECT", "SUB", "UID", "SESSIONS", "ENROLLED", "EXPIRES", "CONTAINER", "CGROUP"];
         print::table(&header, rows, "no jobs")?;
         Ok(ExitCode::SUCCESS)
     }

@@ -86,6 +86,7 @@ impl Checker<'_> {
             pin_dir: self.absolute(&raw.pin_dir.unwrap_or_else(|| "/sys/fs/bpf/gateway".into())),
             virtual_port,
             allow,
+            namespaces: raw.namespaces,
         })
     }
 

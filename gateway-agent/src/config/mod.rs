@@ -52,6 +52,18 @@ pub struct Kernel {
     pub pin_dir: PathBuf,
     pub virtual_port: u16,
     pub allow: Vec<Destination>,
+    pub namespaces: Namespaces,
+}
+
+/// What becomes of a job's processes in another network namespace than the agent's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Deserialize, serde::Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Namespaces {
+    /// The gateway listens in there, unless a job made the namespace by itself.
+    #[default]
+    Follow,
+    /// They are refused everything.
+    Deny,
 }
 
 /// A destination that jobs may reach without the gateway.

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use serde::Deserialize;
 
-use super::{Algorithm, Durability, Transport};
+use super::{Algorithm, Durability, Namespaces, Transport};
 
 /// `agent.yaml`.
 #[derive(Debug, Deserialize)]
@@ -48,6 +48,7 @@ pub(super) struct Kernel {
     pub(super) pin_dir: Option<PathBuf>,
     pub(super) virtual_port: Option<u16>,
     pub(super) allow: Vec<Destination>,
+    pub(super) namespaces: Namespaces,
 }
 
 #[derive(Debug, Deserialize)]

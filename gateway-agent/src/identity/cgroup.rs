@@ -6,7 +6,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use super::{Peer, PlaceError};
+use super::{Container, Peer, PlaceError};
 
 /// `CGROUP2_SUPER_MAGIC`, linux/magic.h.
 const CGROUP2: u64 = 0x6367_7270;
@@ -75,6 +75,32 @@ impl Cgroups {
             .ok_or(PlaceError::NoCgroup(peer.pid))?;
         let place = self.place(&join(&self.mount, &path))?;
         if peer.still_there() { Ok(place) } else { Err(PlaceError::Gone(peer.pid)) }
+    }
+
+    /// The cgroup of a container, by its id or the beginning of it.
+    pub fn container(&self, id: &str) -> Result<Place, PlaceError> {
+        self.place(&Container::find(&self.root, id)?)
+    }
+
+    /// Every process in a cgroup and below it, at most `limit`. One that comes or goes meanwhile may be missing.
+    pub fn processes(&self, dir: &Path, limit: usize) -> Vec<i32> {
+        let mut pids = Vec::new();
+        let mut waiting = vec![dir.to_owned()];
+        while let Some(dir) = waiting.pop() {
+            // Gone, or threaded and then listed by its parent.
+            let procs = std::fs::read_to_string(dir.join("cgroup.procs")).unwrap_or_default();
+            pids.extend(procs.lines().filter_map(|pid| pid.parse::<i32>().ok()));
+            if pids.len() >= limit {
+                pids.truncate(limit);
+                break;
+            }
+            for entry in std::fs::read_dir(&dir).into_iter().flatten().flatten() {
+                if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+                    waiting.push(entry.path());
+                }
+            }
+        }
+        pids
     }
 
     /// A directory as a place, if it is a cgroup.

@@ -77,6 +77,16 @@ pub enum PlaceError {
     Outside { cgroup: PathBuf, root: PathBuf },
     #[error("cgroup {} is the gateway's own or holds it", .0.display())]
     Own(PathBuf),
+    #[error("`{0}` is no container id; write at least 12 of its hexadecimal digits")]
+    ContainerId(String),
+    #[error(
+        "no container below the attach root has an id that begins with {0}; is it running, in cgroup v2?"
+    )]
+    NoContainer(String),
+    #[error("several containers have ids that begin with {0}; write more of it")]
+    Ambiguous(String),
+    #[error("{} holds too many cgroups to look for a container; name its cgroup", .0.display())]
+    TooMany(PathBuf),
 }
 
 /// Why an enrolment was refused.

@@ -6,6 +6,7 @@
 
 mod cgroup;
 mod claims;
+mod container;
 mod enrolment;
 mod error;
 mod jwks;
@@ -16,6 +17,7 @@ mod verifier;
 
 pub use cgroup::{Cgroups, Place};
 pub use claims::Claims;
+pub use container::{Container, Engine};
 pub use enrolment::{Begun, Enrolments, Host, JobEnd, Target};
 pub use error::{EnrolError, PlaceError, TokenError};
 pub use peer::Peer;
@@ -53,6 +55,11 @@ pub struct Job {
 }
 
 impl Job {
+    /// The container that it is, if an engine made its cgroup.
+    pub fn container(&self) -> Option<Container> {
+        Container::of(&self.cgroup)
+    }
+
     /// Whether the identity holds at `now`.
     pub fn active(&self, now: UnixTime) -> bool {
         self.ended.is_none() && now < self.expires

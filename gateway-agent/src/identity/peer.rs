@@ -1,6 +1,9 @@
 //! Who is at the other end of a unix socket, as the kernel says.
 
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::{
+    fd::{AsFd, AsRawFd, OwnedFd},
+    unix::fs::MetadataExt as _,
+};
 
 use nix::sys::socket::{getsockopt, sockopt};
 
@@ -25,6 +28,15 @@ impl Peer {
                 .and_then(|pid| rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::empty()).ok()),
         };
         Ok(Self { pid: cred.pid(), uid: cred.uid(), gid: cred.gid(), pidfd })
+    }
+
+    /// A process by its number, held against reuse of it.
+    pub fn process(pid: i32) -> std::io::Result<Self> {
+        let gone = || std::io::Error::from(std::io::ErrorKind::NotFound);
+        let raw = rustix::process::Pid::from_raw(pid).filter(|pid| pid.as_raw_nonzero().get() > 0);
+        let pidfd = rustix::process::pidfd_open(raw.ok_or_else(gone)?, rustix::process::PidfdFlags::empty())?;
+        let owner = std::fs::metadata(format!("/proc/{pid}"))?;
+        Ok(Self { pid, uid: owner.uid(), gid: owner.gid(), pidfd: Some(pidfd) })
     }
 
     /// This process, for tests and for callers that act for themselves.

@@ -1,4 +1,4 @@
-//! NETLINK_SOCK_DIAG: one TCP socket by its exact addresses (linux/inet_diag.h, linux/sock_diag.h).
+//! NETLINK_SOCK_DIAG: one socket by its exact addresses (linux/inet_diag.h, linux/sock_diag.h).
 
 use std::{
     io,
@@ -14,7 +14,6 @@ const SOCK_DIAG_BY_FAMILY: u16 = 20;
 const NLMSG_ERROR: u16 = 2;
 const NLM_F_REQUEST: u16 = 1;
 const INET_DIAG_CGROUP_ID: u16 = 21;
-const TCP: u8 = 6;
 const AF_INET: u8 = 2;
 const AF_INET6: u8 = 10;
 
@@ -22,6 +21,13 @@ const AF_INET6: u8 = 10;
 const REQUEST: usize = 16 + 56;
 /// nlmsghdr and inet_diag_msg.
 const REPLY: usize = 16 + 72;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Transport {
+    Tcp,
+    /// Also finds a socket that is bound to any address of its port, or connected to nobody.
+    Udp,
+}
 
 /// What the kernel says about a socket.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -51,22 +57,37 @@ impl Diag {
 
     /// The socket whose own address is `local` and whose peer is `remote`. `None` when there is none, or it is
     /// closed already. The kernel answers within the request: nothing is waited for.
-    pub(super) fn find(&mut self, local: SocketAddr, remote: SocketAddr) -> io::Result<Option<Socket>> {
+    pub(super) fn find(
+        &mut self,
+        transport: Transport,
+        local: SocketAddr,
+        remote: SocketAddr,
+    ) -> io::Result<Option<Socket>> {
         self.sequence = self.sequence.wrapping_add(1);
-        let request = request(local, remote, self.sequence)?;
+        let request = request(transport, local, remote, self.sequence)?;
         send(&self.socket, &request, SendFlags::empty())?;
         loop {
             let (_, length) = recv(&self.socket, self.buffer.as_mut_slice(), RecvFlags::DONTWAIT)?;
             let message = self.buffer.get(..length).ok_or_else(malformed)?;
             // An answer to an earlier request that failed half-way is not ours.
             if read_u32(message, 8)? == self.sequence {
-                return reply(message, local, remote);
+                return reply(transport, message, local, remote);
             }
         }
     }
 }
 
-fn request(local: SocketAddr, remote: SocketAddr, sequence: u32) -> io::Result<Vec<u8>> {
+fn request(
+    transport: Transport,
+    local: SocketAddr,
+    remote: SocketAddr,
+    sequence: u32,
+) -> io::Result<Vec<u8>> {
+    // For UDP the kernel takes the ends the other way round, as a packet to the socket would have them.
+    let (protocol, local, remote) = match transport {
+        Transport::Tcp => (6, local, remote),
+        Transport::Udp => (17, remote, local),
+    };
     let (family, local_ip, remote_ip) = match (local.ip(), remote.ip()) {
         (IpAddr::V4(local), IpAddr::V4(remote)) => {
             (AF_INET, octets4(local.octets()), octets4(remote.octets()))
@@ -81,7 +102,7 @@ fn request(local: SocketAddr, remote: SocketAddr, sequence: u32) -> io::Result<V
     bytes.extend(NLM_F_REQUEST.to_ne_bytes());
     bytes.extend(sequence.to_ne_bytes());
     bytes.extend(0_u32.to_ne_bytes());
-    bytes.extend([family, TCP, 0, 0]);
+    bytes.extend([family, protocol, 0, 0]);
     bytes.extend(u32::MAX.to_ne_bytes()); // every state
     bytes.extend(local.port().to_be_bytes());
     bytes.extend(remote.port().to_be_bytes());
@@ -98,7 +119,12 @@ fn octets4(octets: [u8; 4]) -> [u8; 16] {
     all
 }
 
-fn reply(message: &[u8], local: SocketAddr, remote: SocketAddr) -> io::Result<Option<Socket>> {
+fn reply(
+    transport: Transport,
+    message: &[u8],
+    local: SocketAddr,
+    remote: SocketAddr,
+) -> io::Result<Option<Socket>> {
     match read_u16(message, 4)? {
         SOCK_DIAG_BY_FAMILY => {}
         NLMSG_ERROR => {
@@ -112,7 +138,8 @@ fn reply(message: &[u8], local: SocketAddr, remote: SocketAddr) -> io::Result<Op
     }
     // inet_diag_msg: four bytes, then the ports in network order. A listener on the same port has no peer.
     let ports = (u16::from_be_bytes(read(message, 20)?), u16::from_be_bytes(read(message, 22)?));
-    if ports != (local.port(), remote.port()) {
+    let unconnected = transport == Transport::Udp && ports.1 == 0;
+    if ports.0 != local.port() || !(unconnected || ports.1 == remote.port()) {
         return Ok(None);
     }
     let cookie = u64::from(read_u32(message, 60)?) | (u64::from(read_u32(message, 64)?) << 32);
@@ -150,7 +177,7 @@ fn malformed() -> io::Error {
 #[cfg(test)]
 mod tests {
     use std::{
-        net::{TcpListener, TcpStream},
+        net::{TcpListener, TcpStream, UdpSocket},
         os::linux::fs::MetadataExt as _,
     };
 
@@ -170,8 +197,8 @@ mod tests {
             let (client, server) = pair(bind);
             let peer = server.peer_addr().unwrap();
             let local = server.local_addr().unwrap();
-            let found = diag.find(peer, local).unwrap().unwrap();
-            let other = diag.find(local, peer).unwrap().unwrap();
+            let found = diag.find(Transport::Tcp, peer, local).unwrap().unwrap();
+            let other = diag.find(Transport::Tcp, local, peer).unwrap().unwrap();
             assert_ne!(found.cookie, other.cookie, "the two ends are two sockets");
             assert_eq!(found.cgroup, own_cgroup());
             drop(client);
@@ -183,8 +210,29 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let local = listener.local_addr().unwrap();
         let nobody = "127.0.0.1:9".parse().unwrap();
-        assert_eq!(Diag::new().unwrap().find(local, nobody).unwrap(), None);
-        assert_eq!(Diag::new().unwrap().find(nobody, local).unwrap(), None);
+        assert_eq!(Diag::new().unwrap().find(Transport::Tcp, local, nobody).unwrap(), None);
+        assert_eq!(Diag::new().unwrap().find(Transport::Tcp, nobody, local).unwrap(), None);
+    }
+
+    #[test]
+    fn finds_the_socket_that_sent_a_datagram() {
+        let mut diag = Diag::new().unwrap();
+        for (bind, any) in [("127.0.0.1:0", "0.0.0.0:0"), ("[::1]:0", "[::]:0")] {
+            let server = UdpSocket::bind(bind).unwrap();
+            let local = server.local_addr().unwrap();
+            let (unconnected, connected) = (UdpSocket::bind(any).unwrap(), UdpSocket::bind(any).unwrap());
+            unconnected.send_to(b"x", local).unwrap();
+            connected.connect(local).unwrap();
+            connected.send(b"x").unwrap();
+            for client in [unconnected, connected] {
+                let peer = server.recv_from(&mut [0; 8]).unwrap().1;
+                let found = diag.find(Transport::Udp, peer, local).unwrap().unwrap();
+                assert_eq!(found.cookie, rustix::net::sockopt::socket_cookie(&client).unwrap());
+                assert_eq!(found.cgroup, own_cgroup());
+                drop(client);
+                assert_eq!(diag.find(Transport::Udp, peer, local).unwrap(), None);
+            }
+        }
     }
 
     #[test]
@@ -195,7 +243,7 @@ mod tests {
             if let Some(kind) = message.get_mut(4..6) {
                 kind.copy_from_slice(&SOCK_DIAG_BY_FAMILY.to_ne_bytes());
             }
-            assert!(!matches!(reply(&message, local, local), Ok(Some(_))), "{length}");
+            assert!(!matches!(reply(Transport::Tcp, &message, local, local), Ok(Some(_))), "{length}");
         }
     }
 

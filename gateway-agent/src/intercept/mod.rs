@@ -3,24 +3,27 @@
 //! The kernel programs send a job's connects to a pair of loopback listeners. For each accepted connection the
 //! client's own socket is found by its exact addresses, its cookie leads to what the connect hook noted, and
 //! the socket's cgroup is compared with the note. Anything missing or different closes the connection: dialling
-//! the listeners by hand leads nowhere.
+//! the listeners by hand leads nowhere. Questions to resolvers come as datagrams to a pair of sockets beside them,
+//! and are traced back in the same way.
+//!
+//! There is one such set in the agent's own network namespace, and one in each namespace of jobs that it follows.
 
 mod diag;
+mod sockets;
 
 use std::{
+    fs::File,
     io,
-    net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener as StdListener},
-    sync::{Mutex, PoisonError},
+    net::SocketAddr,
+    os::fd::AsFd as _,
+    sync::{Arc, Mutex, PoisonError},
 };
 
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::{TcpListener, TcpStream, UdpSocket};
 
 use crate::kernel::{self, Kernel, Process};
 
-/// Connections that wait to be accepted, each listener; the kernel's own limit applies on top.
-const BACKLOG: i32 = 4096;
-
-/// One intercepted connection. It exists only for what a kernel program redirected.
+/// One intercepted connection, or one question to a resolver. It exists only for what a kernel program redirected.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Flow {
     /// Cgroup id of the job.
@@ -56,25 +59,54 @@ pub enum Refused {
     Kernel(#[from] kernel::Error),
 }
 
-/// The listener pair. Accepting and identifying are cheap and may be called from any task.
+/// The gateway's sockets in one network namespace. Accepting and identifying are cheap and may be called from any
+/// task.
 pub struct Intercept {
     v4: TcpListener,
     v6: TcpListener,
-    identifier: Identifier,
+    questions: Vec<Questions>,
+    identifier: Arc<Identifier>,
 }
 
 impl Intercept {
-    /// Listens on loopback in the network namespace of the calling thread, and makes the listeners the
-    /// gateway. Needs a tokio runtime, on which they will be polled.
+    /// Listens in the network namespace of the calling thread, and makes the sockets the gateway. Needs a tokio
+    /// runtime, on which they will be polled.
     pub fn bind(kernel: &Kernel) -> io::Result<Self> {
-        let v4 = listen((Ipv4Addr::LOCALHOST, 0).into())?;
-        let v6 = listen((Ipv6Addr::LOCALHOST, 0).into())?;
-        kernel.set_listeners(&v4, &v6).map_err(io::Error::other)?;
+        let sockets = sockets::Sockets::open(dns_port(kernel))?;
+        kernel.set_listeners(&sockets.as_kernel()).map_err(io::Error::other)?;
+        Self::new(sockets)
+    }
+
+    /// The same in another network namespace, which `netns` opens. Returns its cookie too.
+    pub fn follow(kernel: &Kernel, netns: &File) -> Result<(u64, Self), kernel::NotFollowed> {
+        // Before anything is made in there.
+        kernel::trusted(netns.as_fd())?;
+        let failed = |source| kernel::NotFollowed::System { what: "the sockets", source };
+        let sockets = sockets::Sockets::open_in(netns, dns_port(kernel)).map_err(failed)?;
+        let cookie = kernel.follow(netns, &sockets.as_kernel())?;
+        Ok((cookie, Self::new(sockets).map_err(failed)?))
+    }
+
+    fn new(sockets: sockets::Sockets) -> io::Result<Self> {
+        let [v4, v6] = sockets.tcp;
+        let identifier = Arc::new(Identifier { diag: Mutex::new(sockets.diag) });
+        let questions = sockets.udp.into_iter().flatten().map(|socket| {
+            let local = socket.local_addr()?;
+            let socket = Arc::new(UdpSocket::from_std(socket)?);
+            Ok(Questions { socket, local, identifier: Arc::clone(&identifier) })
+        });
         Ok(Self {
             v4: TcpListener::from_std(v4)?,
             v6: TcpListener::from_std(v6)?,
-            identifier: Identifier::new()?,
+            questions: questions.collect::<io::Result<_>>()?,
+            identifier,
         })
+    }
+
+    /// The sockets for resolvers' questions, to be read by whoever answers them; empty after the first call, and
+    /// when the gateway does not answer any.
+    pub fn questions(&mut self) -> Vec<Questions> {
+        std::mem::take(&mut self.questions)
     }
 
     /// The next connection, not yet identified. Cancel-safe.
@@ -96,6 +128,35 @@ impl Intercept {
     }
 }
 
+fn dns_port(kernel: &Kernel) -> Option<u16> {
+    let config = kernel.config();
+    config.dns.then_some(config.virtual_port)
+}
+
+/// Where datagrams to resolvers arrive, of one address family in one namespace.
+pub struct Questions {
+    socket: Arc<UdpSocket>,
+    local: SocketAddr,
+    identifier: Arc<Identifier>,
+}
+
+impl Questions {
+    /// Receives into `buffer`, for [`Questions::identify`] and the answer. Cancel-safe.
+    pub async fn receive(&self, buffer: &mut [u8]) -> io::Result<(usize, SocketAddr)> {
+        self.socket.recv_from(buffer).await
+    }
+
+    /// Whose question it is, by the socket that `peer` is now.
+    pub fn identify(&self, kernel: &Kernel, peer: SocketAddr) -> Result<Flow, Refused> {
+        self.identifier.datagram(kernel, peer, self.local)
+    }
+
+    /// The socket to answer by.
+    pub fn socket(&self) -> Arc<UdpSocket> {
+        Arc::clone(&self.socket)
+    }
+}
+
 /// Finds out whose connection it is; keeps one netlink socket for that.
 pub struct Identifier {
     diag: Mutex<diag::Diag>,
@@ -109,40 +170,47 @@ impl Identifier {
 
     /// `peer` and `local` are the two ends as the gateway's socket sees them.
     pub fn identify(&self, kernel: &Kernel, peer: SocketAddr, local: SocketAddr) -> Result<Flow, Refused> {
+        let socket = self.find(diag::Transport::Tcp, peer, local)?;
+        // Taken before anything is compared: a record is good for one attempt.
+        let origin = kernel.take_origin(socket.cookie)?.ok_or(Refused::NotRedirected { peer })?;
+        flow(socket, origin, peer)
+    }
+
+    /// The same for a datagram. Its socket may send more: the record stays.
+    fn datagram(&self, kernel: &Kernel, peer: SocketAddr, local: SocketAddr) -> Result<Flow, Refused> {
+        let socket = self.find(diag::Transport::Udp, peer, local)?;
+        let origin = kernel.origin(socket.cookie)?.ok_or(Refused::NotRedirected { peer })?;
+        flow(socket, origin, peer)
+    }
+
+    fn find(
+        &self,
+        transport: diag::Transport,
+        peer: SocketAddr,
+        local: SocketAddr,
+    ) -> Result<diag::Socket, Refused> {
         if !peer.ip().is_loopback() {
             return Err(Refused::NotLoopback { peer });
         }
-        let socket = self
-            .diag
+        self.diag
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
-            .find(peer, local)
+            .find(transport, peer, local)
             .map_err(|source| Refused::Lookup { peer, source })?
-            .ok_or(Refused::NoSocket { peer })?;
-        // Taken before anything is compared: a record is good for one attempt.
-        let origin = kernel.take_origin(socket.cookie)?.ok_or(Refused::NotRedirected { peer })?;
-        let found = socket.cgroup.ok_or(Refused::NoCgroup { peer })?;
-        if found != origin.cgroup {
-            return Err(Refused::Mismatch { peer, found, noted: origin.cgroup });
-        }
-        Ok(Flow {
-            job: origin.job,
-            original: origin.destination,
-            cookie: socket.cookie,
-            process: origin.process,
-            peer,
-        })
+            .ok_or(Refused::NoSocket { peer })
     }
 }
 
-fn listen(addr: SocketAddr) -> io::Result<StdListener> {
-    let domain = socket2::Domain::for_address(addr);
-    let socket =
-        socket2::Socket::new(domain, socket2::Type::STREAM.nonblocking(), Some(socket2::Protocol::TCP))?;
-    if addr.is_ipv6() {
-        socket.set_only_v6(true)?;
+fn flow(socket: diag::Socket, origin: kernel::Origin, peer: SocketAddr) -> Result<Flow, Refused> {
+    let found = socket.cgroup.ok_or(Refused::NoCgroup { peer })?;
+    if found != origin.cgroup {
+        return Err(Refused::Mismatch { peer, found, noted: origin.cgroup });
     }
-    socket.bind(&addr.into())?;
-    socket.listen(BACKLOG)?;
-    Ok(socket.into())
+    Ok(Flow {
+        job: origin.job,
+        original: origin.destination,
+        cookie: socket.cookie,
+        process: origin.process,
+        peer,
+    })
 }

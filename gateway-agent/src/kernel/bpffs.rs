@@ -91,6 +91,37 @@ pub(super) fn link_path(pin_dir: &Path, hook: &str) -> PathBuf {
     pin_dir.join(format!("{LINK}{hook}"))
 }
 
+/// Links that begin with this belong to followed network namespaces.
+const NAMESPACE: &str = "link_netns_";
+
+/// The name of the link that holds sk_lookup of a namespace.
+pub(super) fn namespace_link(cookie: u64) -> String {
+    format!("netns_{cookie:x}")
+}
+
+/// Cookies of the namespaces whose links are pinned.
+pub(super) fn namespaces(pin_dir: &Path) -> io::Result<Vec<u64>> {
+    let mut cookies = Vec::new();
+    for entry in fs::read_dir(pin_dir)? {
+        let name = entry?.file_name().to_string_lossy().into_owned();
+        let cookie = name.strip_prefix(NAMESPACE).map(|hex| hex.trim_end_matches("_new"));
+        cookies.extend(cookie.and_then(|hex| u64::from_str_radix(hex, 16).ok()));
+    }
+    Ok(cookies)
+}
+
+/// Takes the pin of a namespace's link away; with its last descriptor the link goes.
+pub(super) fn remove_namespace(pin_dir: &Path, cookie: u64) -> io::Result<()> {
+    let name = namespace_link(cookie);
+    for path in [link_path(pin_dir, &name), link_path(pin_dir, &format!("{name}_new"))] {
+        match fs::remove_file(path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
 fn is_bpffs(path: &Path) -> io::Result<bool> {
     // The field's type differs by architecture, and so does its sign.
     Ok(rustix::fs::statfs(path)?.f_type as u32 == BPF_FS_MAGIC)

@@ -80,7 +80,12 @@ pub(super) fn install(
                 let program = program(ebpf, hook)
                     .and_then(|program| program.fd())
                     .map_err(|source| Error::Program { hook, source })?;
-                match attach(program.as_fd(), hook, attach_type, targets, pin_dir) {
+                let target = if attach_type == AttachType::SkLookup {
+                    (targets.netns, targets.netns_ino)
+                } else {
+                    (targets.cgroup, targets.cgroup_id)
+                };
+                match attach(program.as_fd(), hook.name(), attach_type, target, pin_dir) {
                     Ok(link) => Ok(link),
                     Err((step, source)) if is_optional(hook) => Err(format!("{step}: {source}")),
                     Err((step, source)) => return Err(Error::Attach { hook, step, source }),
@@ -114,21 +119,33 @@ fn name(hook: Hook) -> &'static str {
     if hook == Hook::SkLookup { "listener" } else { hook.name() }
 }
 
+/// Puts sk_lookup of one more network namespace behind a link of its own, under this name.
+pub(super) fn install_in(
+    ebpf: &mut Ebpf,
+    netns: BorrowedFd<'_>,
+    netns_ino: u64,
+    name: &str,
+    pin_dir: &Path,
+) -> Result<OwnedFd, Error> {
+    let hook = Hook::SkLookup;
+    load(ebpf, hook).map_err(|source| Error::Program { hook, source })?;
+    let program = program(ebpf, hook)
+        .and_then(|program| program.fd())
+        .map_err(|source| Error::Program { hook, source })?;
+    attach(program.as_fd(), name, AttachType::SkLookup, (netns, netns_ino), pin_dir)
+        .map_err(|(step, source)| Error::Attach { hook, step, source })
+}
+
 /// Replaces the program behind the pinned link, or makes and pins a new link when there is none or when it
 /// belongs to another cgroup or namespace, before the old one goes.
 fn attach(
     program: BorrowedFd<'_>,
-    hook: Hook,
+    name: &str,
     attach_type: AttachType,
-    targets: &Targets<'_>,
+    (target, target_id): (BorrowedFd<'_>, u64),
     pin_dir: &Path,
 ) -> Result<OwnedFd, (&'static str, io::Error)> {
-    let path = bpffs::link_path(pin_dir, hook.name());
-    let (target, target_id) = if attach_type == AttachType::SkLookup {
-        (targets.netns, targets.netns_ino)
-    } else {
-        (targets.cgroup, targets.cgroup_id)
-    };
+    let path = bpffs::link_path(pin_dir, name);
     match sys::object_get(&path) {
         Ok(link) => {
             let info = sys::link_info(link.as_fd()).map_err(|error| ("reading the pinned link", error))?;
@@ -142,7 +159,7 @@ fn attach(
     }
     let link = sys::link_create(program, target, attach_type).map_err(|error| ("attaching", error))?;
     // The file system reserves dots in names.
-    let fresh = bpffs::link_path(pin_dir, &format!("{}_new", hook.name()));
+    let fresh = bpffs::link_path(pin_dir, &format!("{name}_new"));
     match fs::remove_file(&fresh) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => {
             return Err(("removing a left-over pin", error));

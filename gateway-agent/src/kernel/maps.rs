@@ -1,7 +1,6 @@
 //! The pinned maps, each under its type.
 
 use std::{
-    net::TcpListener,
     os::fd::{AsFd as _, OwnedFd},
     path::Path,
 };
@@ -13,9 +12,13 @@ use aya::{
         of_maps::ArrayOfMaps,
     },
 };
-use gateway_common::{Beat, Config as Settings, DestKey, Job, Origin, Reason, limits};
+use gateway_common::{
+    Beat, Config as Settings, DestKey, Job, Origin, Reason,
+    decide::{self, IPPROTO_TCP, IPPROTO_UDP},
+    limits,
+};
 
-use super::{Error, Events, MapStatus, sys};
+use super::{Error, Events, MapStatus, Sockets, sys};
 
 pub(super) const CONFIG: &str = "CONFIG";
 pub(super) const BEAT: &str = "BEAT";
@@ -39,9 +42,11 @@ const NOEXIST: u64 = 1;
 pub(super) type BeatMap = Array<MapData, Beat>;
 type Trie = LpmTrie<MapData, DestKey, u32>;
 
-/// Parses the programs and makes or opens the pinned maps. Nothing is loaded yet.
-pub(super) fn load(pin_dir: &Path) -> Result<Ebpf, Error> {
+/// Parses the programs and makes or opens the pinned maps. Nothing is loaded yet. `slot`: the network namespace
+/// for which sk_lookup will be.
+pub(super) fn load(pin_dir: &Path, slot: u32) -> Result<Ebpf, Error> {
     let mut loader = EbpfLoader::new();
+    loader.override_global("SLOT", &slot, true);
     for name in ALL {
         loader.map_pin_path(name, pin_dir.join(name));
     }
@@ -116,6 +121,14 @@ impl Origins {
         // The typed map checked key and value sizes when it was opened.
         sys::map_take(self.fd.as_fd(), &cookie).map_err(|source| Error::MapSyscall { name: ORIGINS, source })
     }
+
+    pub(super) fn peek(&self, cookie: u64) -> Result<Option<Origin>, Error> {
+        match self.map.get(&cookie, 0) {
+            Ok(origin) => Ok(Some(origin)),
+            Err(error) if is_missing(&error) => Ok(None),
+            Err(source) => Err(Error::Map { name: ORIGINS, source }),
+        }
+    }
 }
 
 /// Everything but the heartbeat and the origins, behind one lock.
@@ -164,27 +177,33 @@ impl Maps {
         self.destinations.set(0, trie, 0).map_err(|source| Error::Map { name: DESTINATIONS, source })
     }
 
-    pub(super) fn set_listeners(
-        &mut self,
-        v4: &TcpListener,
-        v6: &TcpListener,
-        netns: u64,
-    ) -> Result<(), Error> {
-        for (index, listener) in [(0, v4), (1, v6)] {
-            self.listeners
-                .set(index, listener, 0)
-                .map_err(|source| Error::Map { name: LISTENERS, source })?;
+    /// The sockets of a namespace's slot. Closing them takes them out.
+    pub(super) fn set_listeners(&mut self, slot: u32, sockets: &Sockets<'_>) -> Result<(), Error> {
+        let failed = |source| Error::Map { name: LISTENERS, source };
+        for (v4, socket) in [true, false].into_iter().zip(sockets.tcp) {
+            self.listeners.set(decide::listener(slot, IPPROTO_TCP, v4), socket, 0).map_err(failed)?;
         }
-        let failed = |source| Error::Map { name: NETNS, source };
-        let known: Vec<u64> = self.netns.keys().collect::<Result<_, _>>().map_err(failed)?;
-        self.netns.insert(netns, 0, 0).map_err(failed)?;
-        for stale in known.iter().filter(|cookie| **cookie != netns) {
-            match self.netns.remove(stale) {
-                Err(error) if !is_missing(&error) => return Err(failed(error)),
-                _ => {}
-            }
+        for (v4, socket) in [true, false].into_iter().zip(sockets.udp.into_iter().flatten()) {
+            self.listeners.set(decide::listener(slot, IPPROTO_UDP, v4), socket, 0).map_err(failed)?;
         }
         Ok(())
+    }
+
+    /// Namespaces by cookie, with their slots.
+    pub(super) fn namespaces(&self) -> Result<Vec<(u64, u32)>, Error> {
+        let all: Result<_, _> = self.netns.iter().collect();
+        all.map_err(|source| Error::Map { name: NETNS, source })
+    }
+
+    pub(super) fn add_namespace(&mut self, cookie: u64, slot: u32) -> Result<(), Error> {
+        self.netns.insert(cookie, slot, 0).map_err(|source| Error::Map { name: NETNS, source })
+    }
+
+    pub(super) fn remove_namespace(&mut self, cookie: u64) -> Result<(), Error> {
+        match self.netns.remove(&cookie) {
+            Err(error) if !is_missing(&error) => Err(Error::Map { name: NETNS, source: error }),
+            _ => Ok(()),
+        }
     }
 
     pub(super) fn events(&mut self) -> Result<Option<Events>, Error> {

@@ -13,13 +13,14 @@ mod error;
 mod events;
 mod hooks;
 mod maps;
+mod namespaces;
 mod status;
 mod sys;
 
 use std::{
     fs::{self, File},
     io,
-    net::{SocketAddr, TcpListener},
+    net::SocketAddr,
     os::{
         fd::{AsFd as _, BorrowedFd},
         unix::fs::MetadataExt as _,
@@ -30,7 +31,7 @@ use std::{
 };
 
 use aya::maps::lpm_trie::LpmTrie;
-use gateway_common::{Beat, Config as Settings, DestKey, Job, limits};
+use gateway_common::{Beat, Config as Settings, DestKey, Job, flags, limits};
 
 pub use bpffs::{Removed, uninstall};
 pub use cost::{Cost, Measuring, costs, measure};
@@ -38,6 +39,7 @@ pub use destinations::{Destination, Disposition, Protocol};
 pub use error::Error;
 pub use events::{Events, Process, Refusal};
 pub use gateway_common::{Hook, Reason};
+pub use namespaces::{NotFollowed, Sockets, trusted};
 pub use status::{HookStatus, MapStatus, Status};
 
 /// Where and how to attach.
@@ -52,6 +54,9 @@ pub struct Config {
     pub virtual_port: u16,
     /// Redirected sockets that one job may hold open at once.
     pub flows_per_job: u32,
+    /// Whether questions to resolvers, port 53 of any address, are redirected like flows. Otherwise they are
+    /// refused like anything undeclared.
+    pub dns: bool,
 }
 
 /// What the kernel noted when it redirected a connect.
@@ -67,6 +72,19 @@ pub struct Origin {
     pub at: Duration,
     pub process: Process,
     pub gid: u32,
+}
+
+impl From<gateway_common::Origin> for Origin {
+    fn from(raw: gateway_common::Origin) -> Self {
+        Self {
+            job: raw.job,
+            cgroup: raw.cgroup,
+            destination: SocketAddr::new(destinations::ip(raw.addr), u16::from_be(raw.port)),
+            at: Duration::from_nanos(raw.at_ns),
+            process: Process { pid: raw.pid, uid: raw.uid, comm: events::comm(&raw.comm) },
+            gid: raw.gid,
+        }
+    }
 }
 
 /// The attached programs and their maps. Dropping it detaches nothing.
@@ -95,7 +113,7 @@ impl Kernel {
         let netns_ino = netns.metadata().map_err(system("reading the network namespace"))?.ino();
 
         bpffs::prepare(&config.pin_dir)?;
-        let mut ebpf = maps::load(&config.pin_dir)?;
+        let mut ebpf = maps::load(&config.pin_dir, 0)?;
         let (mut maps, beat, origins) = maps::open(&mut ebpf, &config.pin_dir)?;
         // Complete before anything is attached.
         let gateway = maps.settings(&config.pin_dir)?.map_or(0, |settings| settings.gateway);
@@ -105,7 +123,7 @@ impl Kernel {
             gateway,
             flows_per_job: config.flows_per_job,
             port: config.virtual_port.to_be(),
-            zero: 0,
+            flags: if config.dns { flags::DNS } else { 0 },
         })?;
         let targets = hooks::Targets { cgroup: root.as_fd(), cgroup_id, netns: netns.as_fd(), netns_ino };
         let hooks = hooks::install(&mut ebpf, &targets, &config.pin_dir)?;
@@ -116,14 +134,6 @@ impl Kernel {
 
     pub fn config(&self) -> &Config {
         &self.config
-    }
-
-    /// Makes these sockets the gateway of their network namespace. They must listen on loopback; their own
-    /// ports do not matter. When they are closed, redirected connections are refused.
-    pub fn set_listeners(&self, v4: &TcpListener, v6: &TcpListener) -> Result<(), Error> {
-        let cookie = sys::netns_cookie(v4.as_fd())
-            .map_err(|source| Error::System { what: "reading the listener's network namespace", source })?;
-        self.maps().set_listeners(v4, v6, cookie)
     }
 
     /// Proves that the agent is alive. Call it several times a second, from a thread that does nothing else:
@@ -212,15 +222,13 @@ impl Kernel {
     /// Takes the record of a redirected socket. Exactly one caller gets it; `None` when the kernel redirected
     /// no such socket, or it is closed already.
     pub fn take_origin(&self, cookie: u64) -> Result<Option<Origin>, Error> {
-        let raw = self.origins.take(cookie)?;
-        Ok(raw.map(|raw| Origin {
-            job: raw.job,
-            cgroup: raw.cgroup,
-            destination: SocketAddr::new(destinations::ip(raw.addr), u16::from_be(raw.port)),
-            at: Duration::from_nanos(raw.at_ns),
-            process: Process { pid: raw.pid, uid: raw.uid, comm: events::comm(&raw.comm) },
-            gid: raw.gid,
-        }))
+        Ok(self.origins.take(cookie)?.map(Origin::from))
+    }
+
+    /// The record of a socket that asks a resolver by datagrams; it stays until the socket is closed. The
+    /// destination is that of the latest datagram.
+    pub fn origin(&self, cookie: u64) -> Result<Option<Origin>, Error> {
+        Ok(self.origins.peek(cookie)?.map(Origin::from))
     }
 
     /// The reader of refusals; `None` after the first call.

@@ -255,6 +255,15 @@ pub(super) fn netns_cookie(socket: BorrowedFd<'_>) -> io::Result<u64> {
     if result == 0 { Ok(cookie) } else { Err(io::Error::last_os_error()) }
 }
 
+/// The user namespace that a namespace belongs to: who made it. EPERM when that one is not below the caller's.
+/// Linux 4.9.
+pub(super) fn ns_owner(ns: BorrowedFd<'_>) -> io::Result<OwnedFd> {
+    const NS_GET_USERNS: libc::c_ulong = 0xb701;
+    // SAFETY: the request takes no argument.
+    let fd = unsafe { libc::ioctl(ns.as_raw_fd(), NS_GET_USERNS as _) };
+    if fd < 0 { Err(io::Error::last_os_error()) } else { owned(fd.into()) }
+}
+
 /// Waits until a descriptor is readable. `false` after the timeout.
 pub(super) fn readable(fd: BorrowedFd<'_>, timeout: std::time::Duration) -> io::Result<bool> {
     let mut poll = libc::pollfd { fd: fd.as_raw_fd(), events: libc::POLLIN, revents: 0 };

@@ -6,6 +6,7 @@ mod fixtures;
 mod identity;
 mod input;
 mod metrics;
+mod namespaces;
 mod network;
 mod pgbench;
 mod psql;

@@ -32,7 +32,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use self::cgroup::JobCgroup;
 use super::{Global, client, enroll::enrol, print, token::TokenSource};
 use crate::{
-    admin::api::Release,
+    admin::api::{Cgroup, Release},
     config::Config,
     identity::{Clock, Job, SystemClock},
 };
@@ -109,7 +109,7 @@ impl Args {
         let pid =
             child.id().and_then(|p| i32::try_from(p).ok()).and_then(Pid::from_raw).context("no child")?;
         cgroup.move_in(pid)?;
-        let dir = || Some(cgroup.dir().to_owned());
+        let dir = || Some(Cgroup::Cgroup(cgroup.dir().to_owned()));
         let job = tokio::select! {
             job = enrol(socket, &self.token, self.issuer.as_deref(), dir(), uid) => job?,
             status = child.wait() => anyhow::bail!("the job's first process ended before it was enrolled: {}", status?),
