@@ -27,6 +27,7 @@ pub mod pki;
 pub mod postgres;
 pub mod process;
 pub mod provider;
+pub mod regress;
 pub mod sample;
 pub mod world;
 

@@ -41,6 +41,8 @@ pub struct Options {
     pub settings: Vec<String>,
     /// Do not log statements: for measuring.
     pub quiet: bool,
+    /// Whoever connects is believed to be who they say they are.
+    pub trust: bool,
 }
 
 impl Postgres {
@@ -89,7 +91,8 @@ impl Postgres {
         );
         append(&data.join("postgresql.conf"), &settings)?;
         // The tests themselves come in by the socket in a folder nobody else knows.
-        fs::write(data.join("pg_hba.conf"), "local all all trust\nhost all all all scram-sha-256\n")?;
+        let method = if options.trust { "trust" } else { "scram-sha-256" };
+        fs::write(data.join("pg_hba.conf"), format!("local all all trust\nhost all all all {method}\n"))?;
 
         let mut command = space.command("setpriv");
         command

@@ -12,7 +12,7 @@ use crate::{
     build::{self, Profile, TestProgram},
     fuzz,
     host::{self, Host},
-    setup,
+    setup, world_runner,
 };
 
 #[derive(Debug, clap::Args)]
@@ -20,7 +20,8 @@ pub(crate) struct Arguments {
     /// One suite; all of them in order by default.
     #[arg(value_enum)]
     suite: Option<Suite>,
-    /// Only tests whose name contains this.
+    /// Only tests whose name contains this. `e2e pg-regress` is PostgreSQL's own suites, minutes long and run by
+    /// this name alone.
     filter: Option<String>,
     /// Tests at once within a suite.
     #[arg(long)]
@@ -29,6 +30,8 @@ pub(crate) struct Arguments {
     #[arg(long, value_name = "SECONDS")]
     fuzz: Option<u32>,
 }
+
+const PG_REGRESS: &str = "pg-regress";
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 enum Suite {
@@ -79,6 +82,10 @@ pub(crate) fn run(host: &Host, arguments: &Arguments) -> Result<()> {
         setup::for_worlds(host)?;
     } else {
         setup::for_building(host)?;
+    }
+    if arguments.suite == Some(Suite::E2e) && arguments.filter.as_deref() == Some(PG_REGRESS) {
+        setup::postgresql_tests(host)?;
+        return world_runner::run(host, PG_REGRESS, &[], Profile::Dev);
     }
     eprintln!("-- building the tests");
     let started = Instant::now();

@@ -181,7 +181,7 @@ impl Explain {
             format!("the policy has no resource `{}`; it has {}", self.resource, known.join(", "))
         })?;
         let now = self.at.unwrap_or_else(now);
-        let actions = self.actions()?;
+        let actions = self.actions(policy.lets_everything(&subject, resource))?;
         let explanations: Vec<Explanation> = actions
             .iter()
             .map(|action| policy.explain(&Question { subject: &subject, resource, action, now, grant: None }))
@@ -209,7 +209,8 @@ impl Explain {
             .map_err(|denial| anyhow!("{}\n  hint: {}", denial.reason, denial.hint))
     }
 
-    fn actions(&self) -> anyhow::Result<Vec<Action>> {
+    /// `everything`: also what cannot be read.
+    fn actions(&self, everything: bool) -> anyhow::Result<Vec<Action>> {
         if let Some(database) = &self.connect {
             return Ok(vec![Action::Connect(Connect {
                 database: database.clone(),
@@ -221,9 +222,13 @@ impl Explain {
             Some("-") | None => stdin()?,
             Some(text) => text.to_owned(),
         };
-        let statements = on_large_stack(|| analyse(&text))?.map_err(|refused| {
-            anyhow!("denied before any rule: {}\n  hint: {}", refused.reason, refused.hint)
-        })?;
+        let statements = match on_large_stack(|| analyse(&text))? {
+            Ok(statements) => statements,
+            Err(_) if everything => vec![Statement::unread()],
+            Err(refused) => {
+                bail!("denied before any rule: {}\n  hint: {}", refused.reason, refused.hint)
+            }
+        };
         if statements.is_empty() {
             bail!("there is no statement in it");
         }

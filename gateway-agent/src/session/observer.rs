@@ -348,7 +348,8 @@ impl Observer {
         }
         let micros = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
         // A run is over with its last statement, or with the first that did not end well.
-        if !matches!(outcome, Outcome::Done { .. }) || index + 1 >= running.decision.statements.len() {
+        let last = index + 1 >= running.decision.statements.len() && !running.decision.open;
+        if !matches!(outcome, Outcome::Done { .. }) || last {
             self.running.pop_front();
         }
         let finished = Recorded::Finished {

@@ -256,9 +256,12 @@ impl Answer {
             approval,
         });
         let outcome = match ruling.outcome {
-            Outcome::Allow(statements) => {
-                Decided::Allow(Arc::new(Decision { statements, epoch, context: about.clone() }))
-            }
+            Outcome::Allow(statements) => Decided::Allow(Arc::new(Decision {
+                statements,
+                epoch,
+                open: ruling.open,
+                context: about.clone(),
+            })),
             Outcome::Approve(terms) => Decided::Approve(terms),
             Outcome::Deny(denial) => {
                 let rule = about.rules.first().map_or("builtin:default-deny", |r| &**r);

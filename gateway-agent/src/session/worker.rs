@@ -132,6 +132,9 @@ impl Worker {
 
     /// What names mean may have changed: statements wait until the catalogue is read again.
     pub fn catalogue_changed(self: &Rc<Self>, decisions: &Rc<Decisions>) {
+        if decisions.scope().open {
+            return;
+        }
         let Some(done) = decisions.begin_reading() else { return };
         let (worker, decisions) = (Rc::clone(self), Rc::clone(decisions));
         tokio::task::spawn_local(async move {
@@ -163,7 +166,10 @@ impl Worker {
         if Arc::ptr_eq(&current.policy, &policy.policy) && Arc::ptr_eq(&current.catalogue, &catalogue) {
             return true;
         }
+        let same_names = Arc::ptr_eq(&current.catalogue, &catalogue);
         match self.scope(&decisions.key, catalogue) {
+            // Where everything was let through, nobody read what names mean.
+            Some(scope) if current.open && !scope.open && same_names => false,
             Some(scope) => {
                 decisions.replace(scope, next_epoch());
                 true
@@ -174,9 +180,12 @@ impl Worker {
 
     fn scope(&self, key: &Key, catalogue: Arc<Catalogue>) -> Option<Scope> {
         let policy = self.shared.policy.load();
+        let subject = policy.policy.subject_named(&key.subject)?;
+        let resource = Arc::clone(policy.policy.resource_named(&key.place.resource)?);
         Some(Scope {
-            subject: policy.policy.subject_named(&key.subject)?,
-            resource: Arc::clone(policy.policy.resource_named(&key.place.resource)?),
+            open: policy.policy.lets_everything(&subject, &resource),
+            subject,
+            resource,
             policy: Arc::clone(&policy.policy),
             catalogue,
             max_bytes: self.shared.config.sessions.sql_max_bytes,

@@ -17,7 +17,7 @@ use tokio::{
 use tokio_rustls::TlsConnector;
 
 pub use addresses::Addresses;
-pub use catalogue::{Catalogues, Place};
+pub use catalogue::{Catalogues, Place, no_names};
 pub use tls::Tls;
 
 use crate::{

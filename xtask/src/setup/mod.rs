@@ -4,12 +4,14 @@
 
 mod debian;
 mod python;
+mod regress;
 mod toolchain;
 
 use anyhow::{Result, bail};
 
 use crate::host::Host;
 
+pub(crate) use regress::ensure as postgresql_tests;
 pub(crate) use toolchain::cargo_tool;
 
 #[derive(Debug, Clone, Copy, clap::Args)]

@@ -1,7 +1,8 @@
-//! demo and bench.
+//! demo, bench and PostgreSQL's own tests.
 
 mod bench;
 mod demo;
+mod regress;
 
 use std::process::ExitCode;
 
@@ -15,12 +16,15 @@ enum Arguments {
     Demo(demo::Arguments),
     /// Measures.
     Bench(bench::Arguments),
+    /// Runs PostgreSQL's own tests directly and through the gateway.
+    PgRegress(regress::Arguments),
 }
 
 fn main() -> ExitCode {
     let done = match Arguments::parse() {
         Arguments::Demo(arguments) => demo::run(&arguments),
         Arguments::Bench(arguments) => bench::run(&arguments),
+        Arguments::PgRegress(arguments) => regress::run(&arguments),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

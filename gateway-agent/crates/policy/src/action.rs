@@ -54,6 +54,25 @@ pub struct Statement {
     pub settings: Vec<(String, Option<String>)>,
 }
 
+impl Statement {
+    /// Text that could not be read: it may do anything.
+    pub fn unread() -> Self {
+        Self {
+            kind: "unknown",
+            nested: Vec::new(),
+            class: Class::Code,
+            relations: Vec::new(),
+            columns: Vec::new(),
+            functions: Vec::new(),
+            opaque: true,
+            outputs: Outputs::Unknown,
+            refers: None,
+            defines: None,
+            settings: Vec::new(),
+        }
+    }
+}
+
 /// A session-local name.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize)]
 #[serde(tag = "type", content = "name", rename_all = "snake_case")]

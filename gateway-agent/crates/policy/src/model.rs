@@ -111,6 +111,15 @@ impl fmt::Display for Host {
 pub struct Login {
     pub user: String,
     pub password: SecretRef,
+    /// Roles that a job may ask for by its own user name.
+    pub roles: Vec<Glob>,
+}
+
+impl Login {
+    /// The role to log in as for a client that calls itself `asked`.
+    pub fn role<'a>(&'a self, asked: &'a str) -> &'a str {
+        if self.roles.iter().any(|glob| glob.matches(asked)) { asked } else { &self.user }
+    }
 }
 
 /// Where a secret is kept; never the secret.

@@ -123,6 +123,13 @@ impl Policy {
         Evaluation::of(self, question).verdict()
     }
 
+    /// Whether every statement of this subject there is allowed, also one that cannot be read. Nothing then
+    /// restricts what it reads, and sessions may change how their statements are read.
+    pub fn lets_everything(&self, subject: &Subject, resource: &Resource) -> bool {
+        let scope = self.scopes.get(&subject.name).and_then(|of| of.get(&resource.name));
+        scope.is_some_and(|scope| scope.rules.iter().any(|rule| rule.lets_everything()))
+    }
+
     /// The same answer, with what every rule had to do with it.
     pub fn explain(&self, question: &Question<'_>) -> Explanation {
         Explanation::of(self, question)

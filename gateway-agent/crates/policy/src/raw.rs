@@ -89,6 +89,10 @@ pub(crate) enum RawKind {
 pub(crate) struct RawLogin {
     pub(crate) user: String,
     pub(crate) password: RawSecret,
+    /// Roles that a job may ask for by its own user name: the gateway then logs in as that role, with the same
+    /// secret. Whoever asks for another name gets `user`. Default: none.
+    #[serde(default)]
+    pub(crate) roles: Vec<String>,
 }
 
 /// Where a secret is kept; exactly one of these.
@@ -174,7 +178,7 @@ pub enum RuleEffect {
 /// cover every command, relation, column, function and setting in it. A deny or approve rule applies to a
 /// statement as soon as one of its commands touches one of the objects, or, with no objects named, to
 /// every statement with one of the commands.
-#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[derive(Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct RawStatements {
     /// Commands by class.
@@ -189,6 +193,9 @@ pub(crate) struct RawStatements {
     pub(crate) functions: Vec<String>,
     /// Session settings that may be changed besides the harmless ones.
     pub(crate) settings: Vec<String>,
+    /// Every statement, also what the gateway cannot read, and every setting. Only where nothing else restricts
+    /// the same subjects on the same resources: no deny or approve rule, no mask.
+    pub(crate) everything: bool,
     /// Also statements that cannot be seen through: DO blocks, dynamic SQL.
     pub(crate) opaque: bool,
     /// Definitions in pg_catalog and information_schema may be read. Default: true where reads are allowed.

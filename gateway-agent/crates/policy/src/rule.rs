@@ -27,6 +27,11 @@ impl Rule {
     pub(crate) fn is_expired(&self, now: UnixTime) -> bool {
         self.expires.is_some_and(|expires| expires <= now)
     }
+
+    /// It grants every statement, read or not.
+    pub(crate) fn lets_everything(&self) -> bool {
+        self.effect == RuleEffect::Allow && self.statements.as_ref().is_some_and(|matcher| matcher.everything)
+    }
 }
 
 /// The commands and objects that a rule names.
@@ -41,6 +46,8 @@ pub(crate) struct Matcher {
     pub(crate) opaque: bool,
     pub(crate) catalog: bool,
     pub(crate) masked_predicates: bool,
+    /// Whatever it is, read or not.
+    pub(crate) everything: bool,
 }
 
 /// One command of a statement.

@@ -703,3 +703,30 @@ fn explanations_name_every_rule() {
     );
     assert!(serde_json::to_string(&explanation).unwrap().contains("\"ungranted\""));
 }
+
+#[test]
+fn everything_covers_what_cannot_be_read() {
+    let policy = load(
+        "rules:\n  - {id: all, effect: allow, subjects: [job], resources: [orders], statements: {everything: true}}\n",
+    );
+    let (job, other) = (policy.subject_named("job").unwrap(), policy.subject_named("other").unwrap());
+    let [orders, reports] = ["orders", "reports"].map(|name| policy.resource_named(name).unwrap());
+    assert!(policy.lets_everything(&job, orders));
+    assert!(!policy.lets_everything(&job, reports) && !policy.lets_everything(&other, orders));
+    let allowed = ask(&policy, &Statement::unread());
+    assert!(matches!(allowed.effect, Effect::Allow(_)), "{allowed:?}");
+    for (subject, resource) in [("job", "reports"), ("other", "orders")] {
+        let denied = ask_as(&policy, subject, resource, &Statement::unread(), None);
+        assert!(matches!(denied.effect, Effect::Deny(_)), "{subject} {resource}: {denied:?}");
+    }
+}
+
+#[test]
+fn a_client_gets_the_role_it_asks_for_only_where_that_is_listed() {
+    let text = POLICY_HEAD.replacen("user: gateway,", "user: gateway, roles: [\"app_*\"],", 1);
+    let policy = try_load(&text).unwrap_or_else(|found| panic!("{}", show(&found)));
+    let login = |name| &policy.resource_named(name).unwrap().login;
+    assert_eq!(login("orders").role("app_reader"), "app_reader");
+    assert_eq!(login("orders").role("postgres"), "gateway");
+    assert_eq!(login("reports").role("app_reader"), "gateway");
+}

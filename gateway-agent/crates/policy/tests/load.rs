@@ -335,3 +335,36 @@ fn yaml_bombs_are_refused() {
     assert!(try_load(&text).is_err());
     assert!(try_load(&"[".repeat(100_000)).is_err());
 }
+
+#[test]
+fn everything_stands_alone() {
+    assert!(
+        complaints(&format!("{RULE}    connect: true\n    statements: {{everything: true}}\n")).is_empty()
+    );
+    says(
+        &format!("{RULE}    statements: {{everything: true, classes: [read]}}\n"),
+        "6:17",
+        &["yet names statements", "alone"],
+    );
+    says(
+        &format!("{RULE}    statements: {{everything: true}}\n    expires: 2030-01-01T00:00:00Z\n"),
+        "7:14",
+        &["ends by itself", "changing the policy"],
+    );
+    let deny = "rules:\n  - {id: r, effect: deny, statements: {everything: true}}\n";
+    says(deny, "2:52", &["does not allow"]);
+}
+
+#[test]
+fn everything_stands_where_nothing_restricts() {
+    let open = format!("{RULE}    statements: {{everything: true}}\n");
+    let denied = format!("{open}  - {{id: d, effect: deny, statements: {{kinds: [drop_table]}}}}\n");
+    says(&denied, "6:30", &["where rule `d` restricts", "subject `job` on resource `orders`"]);
+    let masked = format!("{open}masks:\n  - {{id: m, detectors: [email], transform: redact}}\n");
+    says(&masked, "6:30", &["where mask `m` restricts"]);
+    // Elsewhere, or for others, they may.
+    let apart = format!(
+        "{open}  - {{id: d, effect: deny, resources: [reports], statements: {{kinds: [drop_table]}}}}\n  - {{id: e, effect: deny, subjects: [other], statements: {{kinds: [drop_table]}}}}\n"
+    );
+    assert_eq!(complaints(&apart), Vec::<String>::new());
+}

@@ -98,11 +98,12 @@ impl Driver {
             // No statement is read before login, and login sets this.
             return self.session.deny(&internal("no decisions without a login"));
         };
-        if let Some(reading) = decisions.reading() {
+        let open = decisions.scope().open;
+        if let Some(reading) = decisions.reading().filter(|_| !open) {
             self.waiting = Waiting::Catalogue(Box::pin(reading));
             return;
         }
-        if !decisions.names_known.get() {
+        if !decisions.names_known.get() && !open {
             // The next statement finds out whether it can be read by now.
             self.worker.catalogue_changed(&decisions);
             return self.session.deny(&internal("the server's catalogue cannot be read"));

@@ -74,11 +74,18 @@ impl Driver {
             address: self.flow.original,
             database: startup.database.clone(),
         };
-        let catalogue = match shared
-            .catalogues
-            .get(&shared.tls, &allow.permit, &self.resource, &place, &shared.mask_key)
-            .await
-        {
+        let open = policy
+            .policy
+            .subject_named(&self.registration.live.subject)
+            .is_some_and(|subject| policy.policy.lets_everything(&subject, &self.resource));
+        let read = match open {
+            true => Ok(upstream::no_names()),
+            false => {
+                let catalogues = &shared.catalogues;
+                catalogues.get(&shared.tls, &allow.permit, &self.resource, &place, &shared.mask_key).await
+            }
+        };
+        let catalogue = match read {
             Ok(catalogue) => catalogue,
             Err(error) => {
                 self.result = FlowResult::Upstream;
@@ -111,11 +118,18 @@ impl Driver {
         self.epoch = decisions.epoch();
         let login = Login {
             password: Some(secret.password_bytes()),
-            user: secret.user,
+            user: self.resource.login.role(&startup.user).to_owned(),
             database: startup.database.clone(),
             tls,
-            settings: vec![("search_path".to_owned(), upstream::search_path(&self.resource.search_path))],
+            // Where everything is let through, nothing rests on what names mean.
+            settings: match open {
+                true => Vec::new(),
+                false => {
+                    vec![("search_path".to_owned(), upstream::search_path(&self.resource.search_path))]
+                }
+            },
             epoch: self.epoch,
+            open,
             origins: decisions.origins.clone(),
             mask_key: Arc::clone(&shared.mask_key),
         };

@@ -80,6 +80,7 @@ impl Bench {
             .policy(cases::POLICY)
             .postgres(Options {
                 quiet: true,
+                trust: false,
                 // The second address is for the resource with TLS.
                 settings: vec![format!("listen_addresses = '{DATABASE},{UNDECLARED}'")],
             })

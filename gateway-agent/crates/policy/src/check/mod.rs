@@ -14,7 +14,7 @@ use crate::{
     mask_set::MaskSet,
     model::{Resource, SubjectMatch},
     policy::{Policy, Scope, Source},
-    raw::RawPolicy,
+    raw::{RawPolicy, RuleEffect},
     rule::Rule,
 };
 
@@ -95,6 +95,7 @@ fn check(raws: &[(usize, RawPolicy)], version: Arc<str>, findings: &mut Findings
     };
     let rules = rule::rules(raws, &names, findings);
     let masks = rule::masks(raws, &names, findings);
+    unrestricted(&subjects, &resources, &rules, &masks, findings);
     Policy { version, scopes: scopes(&subjects, &resources, &rules, &masks), subjects, resources }
 }
 
@@ -126,6 +127,7 @@ impl Scoped {
 pub(crate) struct Placed<T> {
     pub(crate) subjects: Scoped,
     pub(crate) resources: Scoped,
+    pub(crate) place: Place,
     pub(crate) item: T,
 }
 
@@ -161,6 +163,43 @@ fn scopes(
         }
     }
     scopes
+}
+
+/// What cannot be read cannot be restricted: a rule that lets everything through stands where nothing restricts.
+fn unrestricted(
+    subjects: &[SubjectMatch],
+    resources: &[Arc<Resource>],
+    rules: &[Placed<Arc<Rule>>],
+    masks: &[Placed<rule::Mask>],
+    findings: &mut Findings,
+) {
+    for open in rules.iter().filter(|rule| rule.item.lets_everything()) {
+        let both = |subjects_of: &Scoped, resources_of: &Scoped| {
+            let subject = subjects
+                .iter()
+                .map(|matcher| &matcher.subject.name)
+                .find(|name| open.subjects.has(name) && subjects_of.has(name))?;
+            let resource = resources
+                .iter()
+                .map(|resource| &resource.name)
+                .find(|name| open.resources.has(name) && resources_of.has(name))?;
+            Some(format!("for subject `{subject}` on resource `{resource}`"))
+        };
+        let restricting = rules
+            .iter()
+            .filter(|rule| rule.item.statements.is_some() && rule.item.effect != RuleEffect::Allow)
+            .map(|rule| (format!("rule `{}`", rule.item.id), &rule.subjects, &rule.resources))
+            .chain(masks.iter().map(|mask| (mask.item.owner(), &mask.subjects, &mask.resources)));
+        for (owner, subjects, resources) in restricting {
+            if let Some(place) = both(subjects, resources) {
+                findings.add(
+                    open.place.at("statements").at("everything"),
+                    format!("rule `{}` lets everything through where {owner} restricts, {place}", open.item.id),
+                    "name classes, relations and functions instead, or leave these subjects or resources out of one",
+                );
+            }
+        }
+    }
 }
 
 /// Complains about a name that cannot be used as one; `what` is `subject`, `rule id` and so on.

@@ -59,6 +59,7 @@ fn resource(raw: &RawResource, place: &Place, findings: &mut Findings) -> Resour
         login: Login {
             user: user(raw, &place.at("login").at("user"), findings),
             password: secret(&raw.login.password, &place.at("login").at("password"), findings),
+            roles: roles(raw, &place.at("login").at("roles"), findings),
         },
         tls: tls(&raw.tls, &place.at("tls"), findings),
         search_path: search_path(raw, &place.at("search_path"), findings),
@@ -148,6 +149,17 @@ fn user(raw: &RawResource, place: &Place, findings: &mut Findings) -> String {
         findings.add(place.clone(), "the login has no user", "name the gateway's own role on the server");
     }
     raw.login.user.clone()
+}
+
+fn roles(raw: &RawResource, place: &Place, findings: &mut Findings) -> Vec<Glob> {
+    let mut globs = Vec::new();
+    for (index, role) in raw.login.roles.iter().enumerate() {
+        match Glob::new(role) {
+            Ok(glob) => globs.push(glob),
+            Err(bad) => findings.add(place.at(index), bad.message, bad.hint),
+        }
+    }
+    globs
 }
 
 fn secret(raw: &RawSecret, place: &Place, findings: &mut Findings) -> SecretRef {

@@ -85,6 +85,13 @@ fn rule(raw: &RawRule, names: &Names, place: &Place, findings: &mut Findings) ->
             "leave the limit out for none, or write a deny rule",
         );
     }
+    if raw.expires.is_some() && raw.statements.as_ref().is_some_and(|statements| statements.everything) {
+        findings.add(
+            place.at("expires"),
+            format!("rule `{}` lets everything through and ends by itself", raw.id),
+            "end it by changing the policy: sessions that it let change their settings have to end with it",
+        );
+    }
     let statements = raw.statements.as_ref().map(|raw_statements| {
         matcher(&raw.id, raw.effect, raw_statements, &place.at("statements"), findings)
     });
@@ -103,6 +110,7 @@ fn rule(raw: &RawRule, names: &Names, place: &Place, findings: &mut Findings) ->
     Placed {
         subjects: subjects(&owner, raw.subjects.as_deref(), names, place, findings),
         resources: resources(&owner, raw.resources.as_deref(), names, place, findings),
+        place: place.clone(),
         item: Arc::new(item),
     }
 }
@@ -132,6 +140,9 @@ fn matcher(
             );
         }
     }
+    if raw.everything {
+        return everything(id, effect, raw, place, findings);
+    }
     let matcher = Matcher {
         classes: raw.classes.clone(),
         kinds: raw.kinds.clone(),
@@ -146,6 +157,7 @@ fn matcher(
         opaque: raw.opaque,
         catalog: raw.catalog.unwrap_or(raw.classes.contains(&Class::Read)),
         masked_predicates: raw.masked_predicates,
+        everything: false,
     };
     let empty = matcher.names_no_command() && matcher.names_no_object() && !matcher.opaque;
     if empty {
@@ -169,6 +181,32 @@ fn matcher(
         );
     }
     matcher
+}
+
+/// A rule that grants whatever is asked: it can neither name nor leave out anything.
+fn everything(
+    id: &str,
+    effect: RuleEffect,
+    raw: &RawStatements,
+    place: &Place,
+    findings: &mut Findings,
+) -> Matcher {
+    if effect != RuleEffect::Allow {
+        findings.add(
+            place.at("everything"),
+            format!("rule `{id}` does not allow, and `everything` is for allowing"),
+            "name classes: all of them are [transaction, session, read, write, utility, ddl, privilege, code]",
+        );
+    }
+    let alone = RawStatements { everything: true, ..RawStatements::default() };
+    if *raw != alone {
+        findings.add(
+            place.clone(),
+            format!("rule `{id}` lets everything through, yet names statements"),
+            "write `everything: true` alone, or leave it out",
+        );
+    }
+    Matcher { everything: true, ..Matcher::default() }
 }
 
 fn patterns<T>(
@@ -302,6 +340,12 @@ pub(super) struct Mask {
     transform: Transform,
 }
 
+impl Mask {
+    pub(super) fn owner(&self) -> String {
+        format!("mask `{}`", self.id)
+    }
+}
+
 pub(super) fn masks(
     raws: &[(usize, RawPolicy)],
     names: &Names,
@@ -319,6 +363,7 @@ pub(super) fn masks(
                 subjects: subjects(&owner, raw.subjects.as_deref(), names, &place, findings),
                 resources: resources(&owner, raw.resources.as_deref(), names, &place, findings),
                 item: mask(raw, &place, findings),
+                place,
             });
         }
     }

@@ -74,7 +74,7 @@ pub fn decision(sql: &str) -> Arc<Decision> {
         refers: None,
         copy,
     };
-    Arc::new(Decision { statements: vec![statement], epoch: 0, context: Arc::new(()) })
+    Arc::new(Decision { statements: vec![statement], epoch: 0, open: false, context: Arc::new(()) })
 }
 
 pub fn session() -> Session {
@@ -101,6 +101,7 @@ fn login() -> Login {
         tls: false,
         settings: Vec::new(),
         epoch: 0,
+        open: false,
         origins: Arc::new(NoOrigins),
         mask_key: Arc::new(mask::Key::new(&vec![1; 32].into()).unwrap()),
     }

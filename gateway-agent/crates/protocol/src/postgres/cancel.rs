@@ -3,7 +3,7 @@
 /// What the gateway gives a client to cancel by. Protocol 3.0 clients get the first four bytes of `secret`.
 #[derive(Clone, Copy)]
 pub struct BackendKey {
-    /// Any number that no other live session has; the client shows it as its process id.
+    /// Shown where the server names no process of its own: any number.
     pub pid: u32,
     /// Unguessable.
     pub secret: [u8; 32],

@@ -13,8 +13,20 @@ pub struct Decision {
     /// The [`Session::set_epoch`](super::Session::set_epoch) this was decided under. An answer of another epoch
     /// does not count: the statement is asked again.
     pub epoch: u64,
+    /// Everything is allowed, also what could not be read: there may be more or fewer results than `statements`,
+    /// those beyond the last fall under the last, and running it may change how the server reads what comes next.
+    /// A session that ran one of these takes no other kind any more.
+    pub open: bool,
     /// The driver's own; comes back in events through the decision, never looked at.
     pub context: Arc<dyn Any + Send + Sync>,
+}
+
+impl Decision {
+    /// What allows the result at `index` of the text.
+    pub(crate) fn statement(&self, index: usize) -> Option<&Allowed> {
+        let known = self.statements.get(index);
+        if self.open { known.or_else(|| self.statements.last()) } else { known }
+    }
 }
 
 /// One allowed statement.

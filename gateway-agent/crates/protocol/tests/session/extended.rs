@@ -195,8 +195,12 @@ fn a_new_epoch_asks_at_bind() {
     // Allowed anew, it is not asked again.
     rig.job(&[bind("", "s", &["x"], 0), execute("", 0), SYNC.to_vec()].concat());
     assert_eq!(rig.step(), Step::Ask);
-    let anew =
-        Decision { statements: vec![allowed(Obligations::default())], epoch: 2, context: Arc::new(()) };
+    let anew = Decision {
+        statements: vec![allowed(Obligations::default())],
+        epoch: 2,
+        open: false,
+        context: Arc::new(()),
+    };
     rig.session.allow(Arc::new(anew));
     rig.need();
     rig.job(&[bind("", "s", &["y"], 0), execute("", 0), SYNC.to_vec()].concat());

@@ -91,7 +91,7 @@ pub(crate) fn allowed(obligations: Obligations) -> Allowed {
 }
 
 pub(crate) fn decision(statements: Vec<Allowed>) -> Arc<Decision> {
-    Arc::new(Decision { statements, epoch: 1, context: Arc::new(()) })
+    Arc::new(Decision { statements, epoch: 1, open: false, context: Arc::new(()) })
 }
 
 /// One statement, no obligations.
@@ -206,6 +206,7 @@ pub(crate) fn login() -> Login {
         tls: false,
         settings: vec![("search_path".to_owned(), "public".to_owned())],
         epoch: 1,
+        open: false,
         origins: Arc::new(Names),
         mask_key: mask_key(),
     }

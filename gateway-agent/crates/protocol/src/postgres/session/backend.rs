@@ -390,7 +390,7 @@ impl Session {
             Some(Expect::Query(run)) => {
                 let index = self.current.index;
                 let empty = run.decision.statements.is_empty() && index == 0 && text.is_empty();
-                if index >= run.decision.statements.len() && !empty {
+                if run.decision.statement(index).is_none() && !empty {
                     return Err("the server ran more statements than were allowed");
                 }
                 self.current = Current { index: index + 1, ..Current::default() };

@@ -86,7 +86,7 @@ impl Session {
     }
 
     fn send_parse(&mut self, message: &[u8], parse: Parse<'_>, decision: Option<(u64, Arc<Decision>)>) {
-        if decision.as_ref().is_some_and(|(_, decision)| decision.statements.len() > 1) {
+        if decision.as_ref().is_some_and(|(_, decision)| decision.statements.len() > 1 && !decision.open) {
             let refusal =
                 own("42601", "cannot insert multiple commands into a prepared statement".to_owned());
             return self.refuse_extended(&refusal);
@@ -166,6 +166,7 @@ impl Session {
 
     /// What running this changes for the rest of the session.
     fn note(&mut self, decision: &Decision) {
+        self.unread |= decision.open;
         for allowed in &decision.statements {
             self.veil.draw(&allowed.allow.obligations);
             match &allowed.defines {

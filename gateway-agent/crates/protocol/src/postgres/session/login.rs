@@ -161,6 +161,7 @@ impl Session {
             return Err("malformed parameter status");
         };
         match name {
+            _ if self.unread => Ok(()),
             b"client_encoding" if value != b"UTF8" => Err("client_encoding is no longer UTF8"),
             b"standard_conforming_strings" if value != b"on" => {
                 Err("standard_conforming_strings is no longer on")

@@ -148,6 +148,8 @@ pub struct Session {
     // What comes back.
     queue: VecDeque<Expect>,
     status: Status,
+    /// The server may no longer read statements as the gateway does: an open decision let it.
+    unread: bool,
     current: Current,
     up_rest: usize,
     up_drop: usize,
@@ -291,6 +293,7 @@ impl Session {
             copy_in: CopyIn::No,
             queue: VecDeque::new(),
             status: Status::Idle,
+            unread: false,
             current: Current::default(),
             up_rest: 0,
             up_drop: 0,
@@ -408,6 +411,11 @@ impl Session {
             return;
         }
         self.epoch = login.epoch;
+        self.unread = login.open;
+        if login.open {
+            // Longer ones are not read, but let through.
+            self.settings.sql_max = self.settings.message_max;
+        }
         self.origins = login.origins;
         self.mask_key = Some(login.mask_key);
         self.login = Some(Box::new(Upstream {
@@ -476,6 +484,15 @@ impl Session {
                 waiting.told = false;
             }
             return;
+        }
+        if self.unread && !decision.open {
+            let refusal = Refusal {
+                sqlstate: "57P01",
+                message: "terminating connection: policy no longer lets everything through".to_owned(),
+                detail: Some("This session may have changed how the server reads statements.".to_owned()),
+                hint: Some("Connect again.".to_owned()),
+            };
+            return self.refuse(&refusal);
         }
         self.answer(Answer::Allow(decision));
     }

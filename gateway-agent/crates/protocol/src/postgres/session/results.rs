@@ -72,7 +72,7 @@ impl Session {
     /// Decides about the rows of the current statement. `used` counts against its limits.
     fn begin(&mut self, decision: &Arc<Decision>, source: Source<'_>, used: Counts) -> Result<(), Broken> {
         let index = self.current.index;
-        let Some(allowed) = decision.statements.get(index) else {
+        let Some(allowed) = decision.statement(index) else {
             return Err("the server sent a result of a statement that was not decided");
         };
         let obligations = &allowed.allow.obligations;
@@ -115,7 +115,7 @@ impl Session {
         if let Some(known) = known {
             return Ok(Arc::clone(&known.plan));
         }
-        let Some(allowed) = decision.statements.get(index) else { return Err("no such statement") };
+        let Some(allowed) = decision.statement(index) else { return Err("no such statement") };
         let plan = Plan::new(&allowed.allow.obligations, source, &*self.origins).map_err(malformed)?;
         let plan = Arc::new(plan);
         if self.plans.len() >= PLANS {
@@ -137,7 +137,7 @@ impl Session {
         };
         let decision = Arc::clone(&run.decision);
         let index = self.current.index;
-        let Some(allowed) = decision.statements.get(index) else {
+        let Some(allowed) = decision.statement(index) else {
             return Err("the server sent data of a statement that was not decided");
         };
         let obligations = &allowed.allow.obligations;
@@ -169,7 +169,7 @@ impl Session {
     pub(super) fn limit(&mut self) {
         let rule = match self.queue.front() {
             Some(Expect::Query(run) | Expect::Execute { run, .. }) => {
-                run.decision.statements.get(self.current.index).and_then(|allowed| allowed.rules.first())
+                run.decision.statement(self.current.index).and_then(|allowed| allowed.rules.first())
             }
             _ => None,
         };

@@ -126,6 +126,8 @@ impl Session {
     /// What this client is told to cancel by.
     pub(super) fn mint_key(&mut self) -> &CancelKey {
         let BackendKey { pid, secret } = self.settings.key;
+        // Clients compare this number with pg_backend_pid() and with who sent a notification.
+        let pid = self.upstream_key.as_ref().map_or(pid, |key| key.pid);
         // Long keys came with protocol 3.2.
         let secret =
             if self.startup.minor >= 2 { secret.to_vec() } else { secret.iter().copied().take(4).collect() };

@@ -70,6 +70,8 @@ pub struct Login {
     pub settings: Vec<(String, String)>,
     /// The policy epoch to begin with.
     pub epoch: u64,
+    /// Decisions will be open ones; the session takes no other kind, and pins no settings.
+    pub open: bool,
     /// Names of columns, for masks by origin.
     pub origins: Arc<dyn Origins + Send + Sync>,
     /// For masks that hash.

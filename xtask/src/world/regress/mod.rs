@@ -1,0 +1,94 @@
+//! `cargo xtask test e2e pg-regress`: PostgreSQL's own tests, directly and through the gateway, compared.
+
+mod known;
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    time::Instant,
+};
+
+use anyhow::{Context, Result, ensure};
+use tests::{
+    process,
+    regress::{self, Comparison, Suite},
+};
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Arguments {
+    /// Only these tests, in this order, of the regression suite.
+    #[arg(long, value_delimiter = ',')]
+    only: Vec<String>,
+    /// Only this suite.
+    #[arg(long, value_parser = ["regress", "isolation"])]
+    suite: Option<String>,
+}
+
+pub(crate) fn run(arguments: &Arguments) -> Result<()> {
+    let wanted = |suite: &Suite| arguments.suite.as_deref().is_none_or(|name| name == suite.name());
+    let only: Vec<&str> = arguments.only.iter().map(String::as_str).collect();
+    let reports = reports()?;
+    let mut unexplained = 0;
+    let mut lines = Vec::new();
+    for suite in [Suite::Regress, Suite::Isolation].into_iter().filter(wanted) {
+        let began = Instant::now();
+        eprintln!("-- {}: directly, then through the gateway", suite.name());
+        let world = regress::world()?;
+        let compared = regress::compare(&world, suite, &only)?;
+        drop(world);
+        unexplained += tell(suite, &compared, &reports, &mut lines)?;
+        eprintln!("ok {} ({:.0} s)", suite.name(), began.elapsed().as_secs_f64());
+    }
+    println!("{}", lines.join("\n"));
+    ensure!(unexplained == 0, "{unexplained} test(s) come out otherwise than direct, for no known reason");
+    Ok(())
+}
+
+/// Says how a suite compares; returns how many differences have no reason.
+fn tell(suite: Suite, compared: &Comparison, reports: &Path, lines: &mut Vec<String>) -> Result<usize> {
+    let all = compared.direct.len();
+    let different: Vec<&str> = compared.differences().collect();
+    let passed = compared.direct.values().filter(|ending| ending.passed).count();
+    lines.push(format!(
+        "{}: {} of {all} as direct ({passed} of {all} pass directly)",
+        suite.name(),
+        all - different.len()
+    ));
+    let mut unexplained = 0;
+    for test in different {
+        let name = format!("{}/{test}", suite.name());
+        let reason = known::reason(&name);
+        unexplained += usize::from(reason.is_none());
+        let folder = reports.join(suite.name());
+        fs::create_dir_all(&folder)?;
+        let diff = folder.join(format!("{test}.diff"));
+        fs::write(&diff, difference(compared, test)?)?;
+        let reason = reason.map_or_else(|| format!("no known reason: {}", diff.display()), str::to_owned);
+        lines.push(format!("  {name}: {reason}"));
+    }
+    Ok(unexplained)
+}
+
+/// What the test printed here and there, as diff shows it.
+fn difference(compared: &Comparison, test: &str) -> Result<String> {
+    let folder = tempfile::tempdir()?;
+    let paths = [("direct", &compared.direct), ("gateway", &compared.gateway)].map(|(way, endings)| {
+        let printed = endings.get(test).map(|ending| ending.printed.as_str()).unwrap_or("(did not run)\n");
+        let path = folder.path().join(way);
+        fs::write(&path, printed).map(|()| path)
+    });
+    let [direct, gateway] = paths;
+    let mut diff = std::process::Command::new("diff");
+    diff.arg("-U3").arg(direct?).arg(gateway?);
+    Ok(process::run(&mut diff)?.stdout)
+}
+
+/// Where the differences are shown.
+fn reports() -> Result<PathBuf> {
+    let target =
+        std::env::var_os("GATEWAY_TARGET_DIR").context("run this by `cargo xtask test e2e pg-regress`")?;
+    let folder = PathBuf::from(target).join("pg-regress");
+    fs::remove_dir_all(&folder).ok();
+    fs::create_dir_all(&folder)?;
+    Ok(folder)
+}
