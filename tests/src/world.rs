@@ -252,6 +252,13 @@ impl World {
         path.display().to_string()
     }
 
+    /// A folder of tools that setup made, where a job can use it; `None` when setup did not make it.
+    #[must_use]
+    pub fn tool(&self, name: &str) -> Option<String> {
+        let path = self.folder.join("tools").join(name);
+        path.exists().then(|| path.display().to_string())
+    }
+
     /// Writes a token where only its reader finds it.
     ///
     /// # Errors
@@ -458,6 +465,10 @@ impl Builder {
         bind(&crate::programs()?, &folder.join("programs"))?;
         if let Ok(venv) = crate::venv() {
             bind(&venv, &folder.join("venv"))?;
+        }
+        let node = crate::target()?.join("tools/node");
+        if node.is_dir() {
+            bind(&node, &folder.join("tools/node"))?;
         }
         let mut agent = Agent::new(&folder, &cgroup, &host)?;
         fs::write(agent.config_file(), config)?;

@@ -20,8 +20,8 @@ pub(crate) struct Arguments {
     /// One suite; all of them in order by default.
     #[arg(value_enum)]
     suite: Option<Suite>,
-    /// Only tests whose name contains this. `e2e pg-regress` is PostgreSQL's own suites, minutes long and run by
-    /// this name alone.
+    /// Only tests whose name contains this. Run by these names alone: `e2e pg-regress`, PostgreSQL's own suites
+    /// (minutes), and `e2e drivers`, drivers and tools that setup would not install otherwise.
     filter: Option<String>,
     /// Tests at once within a suite.
     #[arg(long)]
@@ -32,6 +32,8 @@ pub(crate) struct Arguments {
 }
 
 const PG_REGRESS: &str = "pg-regress";
+const DRIVERS: &str = "drivers";
+const DRIVERS_PROGRAM: &str = "e2e_drivers";
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 enum Suite {
@@ -58,7 +60,7 @@ impl Suite {
         let world = program.package == "tests" && program.integration;
         match self {
             Self::Unit => !world,
-            Self::E2e => world && program.name.starts_with("e2e"),
+            Self::E2e => world && program.name.starts_with("e2e") && program.name != DRIVERS_PROGRAM,
             Self::Kernel => world && program.name.starts_with("kernel"),
         }
     }
@@ -87,11 +89,26 @@ pub(crate) fn run(host: &Host, arguments: &Arguments) -> Result<()> {
         setup::postgresql_tests(host)?;
         return world_runner::run(host, PG_REGRESS, &[], Profile::Dev);
     }
+    let drivers = arguments.suite == Some(Suite::E2e) && arguments.filter.as_deref() == Some(DRIVERS);
+    if drivers {
+        setup::for_drivers(host)?;
+    }
     eprintln!("-- building the tests");
     let started = Instant::now();
     let programs = build::tests(host)?;
     eprintln!("ok building the tests ({:.0} s)", started.elapsed().as_secs_f64());
 
+    if drivers {
+        let of_drivers = |program: &&TestProgram| program.name == DRIVERS_PROGRAM;
+        let program = programs.iter().find(of_drivers).context("the drivers' tests were not built")?;
+        let tally = run_program(
+            host,
+            program,
+            &Arguments { suite: None, filter: None, threads: arguments.threads, fuzz: None },
+        )?;
+        ensure!(tally.failed == 0 && tally.passed > 0, "{} test(s) failed", tally.failed);
+        return Ok(());
+    }
     let mut total = Tally::default();
     let mut lines = Vec::new();
     for suite in suites {

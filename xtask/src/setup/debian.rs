@@ -62,6 +62,26 @@ pub(super) const BENCH: &[Package] = &[
     },
 ];
 
+/// For the tests of drivers.
+pub(super) const DRIVERS: &[Package] = &[
+    Package {
+        name: "libpostgresql-jdbc-java",
+        present: |_| exists("/usr/share/java/postgresql.jar"),
+        purpose: "pgjdbc, a tested driver",
+    },
+    Package {
+        name: "default-jdk-headless",
+        present: |host| host.which("javac").is_some(),
+        purpose: "running pgjdbc",
+    },
+    Package {
+        name: "nodejs",
+        present: |host| host.which("node").is_some(),
+        purpose: "running node-postgres",
+    },
+    Package { name: "npm", present: |host| host.which("npm").is_some(), purpose: "installing node-postgres" },
+];
+
 pub(super) fn ensure(host: &Host, packages: &[Package]) -> Vec<Lack> {
     let absent: Vec<&Package> = packages.iter().filter(|package| !(package.present)(host)).collect();
     if absent.is_empty() {

@@ -3,6 +3,7 @@
 //! component touch the machine.
 
 mod debian;
+mod drivers;
 mod python;
 mod regress;
 mod toolchain;
@@ -55,6 +56,11 @@ pub(crate) fn for_worlds(host: &Host) -> Result<()> {
     let mut lacks = building(host);
     lacks.extend(worlds(host));
     report(lacks)
+}
+
+/// What the tests of drivers need besides.
+pub(crate) fn for_drivers(host: &Host) -> Result<()> {
+    report(drivers::ensure(host))
 }
 
 fn building(host: &Host) -> Vec<Lack> {

@@ -53,6 +53,27 @@ pub(super) fn ensure(host: &Host) -> Vec<Lack> {
     }
 }
 
+/// More drivers and tools into the same environment, for tests that are run by name.
+pub(super) fn more(host: &Host, packages: &[&str], imports: &str) -> Vec<Lack> {
+    let python = host.venv().join("bin/python");
+    let works = || succeeds(Command::new(&python).args(["-c", &format!("import {imports}")]));
+    if works() {
+        return Vec::new();
+    }
+    let mut pip = host.command(&python);
+    pip.args(["-m", "pip", "install", "--disable-pip-version-check", "--prefer-binary"]).args(packages);
+    let done = host::quietly(&format!("pip install {}", packages.join(" ")), &mut pip);
+    if works() {
+        return Vec::new();
+    }
+    let why =
+        done.err().map_or_else(|| "installed, but they cannot be imported".to_owned(), |e| format!("{e:#}"));
+    vec![Lack::new(
+        format!("Python packages {}", packages.join(", ")),
+        format!("{}\n({why})", host::show(&pip)),
+    )]
+}
+
 fn succeeds(command: &mut Command) -> bool {
     command
         .stdin(Stdio::null())

@@ -55,11 +55,13 @@ fn tell(suite: Suite, compared: &Comparison, reports: &Path, lines: &mut Vec<Str
         all - different.len()
     ));
     let mut unexplained = 0;
+    let folder = reports.join(suite.name());
+    // What an earlier run left would look like a difference of this one.
+    fs::remove_dir_all(&folder).ok();
     for test in different {
         let name = format!("{}/{test}", suite.name());
         let reason = known::reason(&name);
         unexplained += usize::from(reason.is_none());
-        let folder = reports.join(suite.name());
         fs::create_dir_all(&folder)?;
         let diff = folder.join(format!("{test}.diff"));
         fs::write(&diff, difference(compared, test)?)?;
@@ -88,7 +90,6 @@ fn reports() -> Result<PathBuf> {
     let target =
         std::env::var_os("GATEWAY_TARGET_DIR").context("run this by `cargo xtask test e2e pg-regress`")?;
     let folder = PathBuf::from(target).join("pg-regress");
-    fs::remove_dir_all(&folder).ok();
     fs::create_dir_all(&folder)?;
     Ok(folder)
 }

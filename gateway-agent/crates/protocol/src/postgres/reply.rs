@@ -21,6 +21,8 @@ pub(crate) enum Expect {
     DescribePortal { portal: Option<Arc<Portal>>, hidden: bool },
     /// Rows or COPY data, then CommandComplete, EmptyQueryResponse or PortalSuspended.
     Execute { portal: Arc<Portal>, run: Run },
+    /// A function call: its response, then ReadyForQuery.
+    Call(Run),
     /// ReadyForQuery.
     Sync,
     /// The gateway's own answer.
@@ -43,6 +45,6 @@ pub(crate) struct Run {
 impl Expect {
     /// It ends with a ReadyForQuery, at which the server sends all it has.
     pub(crate) fn ends(&self) -> bool {
-        matches!(self, Self::Query(_) | Self::Sync)
+        matches!(self, Self::Query(_) | Self::Call(_) | Self::Sync)
     }
 }

@@ -1,9 +1,9 @@
 use std::sync::Arc;
 
-use policy::{Limits, Obligations};
+use policy::{Limits, Obligations, OutputMasks};
 use protocol::{
     CloseReason, Step,
-    postgres::{AskKind, Settings},
+    postgres::{AskKind, Decision, Settings},
 };
 
 use crate::support::*;
@@ -166,13 +166,93 @@ fn too_long_a_query_is_refused_while_it_streams() {
 }
 
 #[test]
-fn function_calls_are_refused() {
+fn calls_of_unknown_functions_are_refused() {
     let mut rig = Rig::ready();
     rig.job(&message(b'F', b"\0\0\0\x01\0\0\0\0\0\0"));
     rig.need();
     let told = rig.sent_to_job();
     assert!(has(&told, "42501") && told.ends_with(&ready('I')));
     assert!(rig.sent_up().is_empty());
+}
+
+/// lo_open (952) or loread (954) of two integers.
+fn function_call(function: u32) -> Vec<u8> {
+    let mut body = function.to_be_bytes().to_vec();
+    body.extend_from_slice(b"\0\x01\0\x01\0\x02\0\0\0\x04\0\0\0\x07\0\0\0\x04\0\0\0\x09\0\x01");
+    message(b'F', &body)
+}
+
+#[test]
+fn a_function_call_is_decided_as_the_sql_that_does_the_same() {
+    let mut rig = Rig::ready();
+    rig.job(&function_call(952));
+    assert_eq!(rig.step(), Step::Ask);
+    let pending = rig.session.pending().unwrap();
+    assert_eq!((pending.kind, pending.sql), (AskKind::Function, "SELECT pg_catalog.lo_open($1, $2)"));
+    assert_eq!(pending.params.iter().count(), 2);
+    assert!(rig.sent_up().is_empty());
+    rig.session.allow(plain());
+    rig.need();
+    assert_eq!(rig.sent_up(), function_call(952));
+    let answer = [message(b'V', b"\0\0\0\x04\0\0\0\0"), ready('T')].concat();
+    assert_eq!(rig.reply(&answer), answer);
+    assert_eq!(rig.ends(), [(1, 0, "FUNCTION".to_owned(), 1, 0)]);
+    // A failed one leaves the session as it is.
+    rig.run(&function_call(952), &plain());
+    let failed =
+        [failure(&[('S', "ERROR"), ('V', "ERROR"), ('C', "42704"), ('M', "no such object")]), ready('E')]
+            .concat();
+    assert_eq!(rig.reply(&failed), failed);
+    rig.job(&function_call(952));
+    assert_eq!(rig.step(), Step::Ask);
+    rig.session.deny(&denied());
+    rig.need();
+    assert_eq!(rig.sent_to_job(), [refused(&denied()), ready('E')].concat());
+}
+
+#[test]
+fn a_function_call_s_data_cannot_be_masked() {
+    let masked =
+        || decision(vec![allowed(Obligations { outputs: OutputMasks::Unknown, ..Obligations::default() })]);
+    let mut rig = Rig::ready();
+    rig.run(&function_call(954), &masked());
+    assert!(rig.sent_up().is_empty());
+    let told = rig.sent_to_job();
+    assert!(has(&told, "42501") && told.ends_with(&ready('I')), "{told:?}");
+    // A descriptor is no data.
+    rig.run(&function_call(952), &masked());
+    assert_eq!(rig.sent_up(), function_call(952));
+}
+
+#[test]
+fn a_reply_without_a_call_ends_the_session() {
+    let mut rig = Rig::ready();
+    rig.run(&query("SELECT 1"), &plain());
+    rig.up(&message(b'V', b"\0\0\0\x04\0\0\0\0"));
+    assert!(matches!(rig.step(), Step::Close(CloseReason::Upstream(_))));
+}
+
+#[test]
+fn open_decisions_take_any_number_of_results_and_no_closed_ones_after() {
+    let open = Arc::new(Decision {
+        statements: vec![allowed(Obligations::default())],
+        epoch: 1,
+        open: true,
+        context: Arc::new(()),
+    });
+    let mut rig = Rig::ready();
+    rig.run(&query("what the gateway cannot read"), &open);
+    let answer =
+        [done("SET"), columns(&[("x", 0, 0, 25, 0)]), texts(&["a"]), done("SELECT 1"), ready('I')].concat();
+    assert_eq!(rig.reply(&answer), answer);
+    // Settings that reading rests on may change now.
+    let setting = message(b'S', b"standard_conforming_strings\0off\0");
+    assert_eq!(rig.reply(&setting), setting);
+    rig.job(&query("SELECT 1"));
+    assert_eq!(rig.step(), Step::Ask);
+    rig.session.allow(plain());
+    assert_eq!(rig.step(), Step::Close(CloseReason::Refused));
+    assert!(!rig.sent_up().starts_with(b"Q"));
 }
 
 #[test]

@@ -9,6 +9,7 @@ pub mod authentication;
 pub mod bind;
 pub mod data_row;
 pub mod execute;
+pub mod function_call;
 pub mod parse;
 pub mod query;
 pub mod ready;

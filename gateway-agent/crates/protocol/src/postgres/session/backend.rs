@@ -2,6 +2,8 @@
 
 use std::collections::VecDeque;
 
+use policy::Recording;
+
 use super::{
     Cancel, CopyIn, Current, Mode, Phase, Session,
     events::{Counts, Ended},
@@ -9,7 +11,7 @@ use super::{
 };
 use crate::postgres::{
     mask::{Row, Veil},
-    message::{HEADER, Header, Malformed, Reader, body, patch, ready::Status, report},
+    message::{HEADER, Header, Malformed, Reader, body, function_call, patch, ready::Status, report},
     reply::Expect,
 };
 
@@ -223,7 +225,8 @@ impl Session {
                 self.finish(Ended::Done, text)
             }
             (b's', Some(Expect::Execute { .. })) => self.finish(Ended::Suspended, b""),
-            (b'Z', Some(Expect::Query(_) | Expect::Sync)) => self.ready(body),
+            (b'V', Some(Expect::Call(_))) => self.called(body),
+            (b'Z', Some(Expect::Query(_) | Expect::Call(_) | Expect::Sync)) => self.ready(body),
             (b'T', Some(_)) => self.row_description(body),
             (b'1' | b'2' | b'3', Some(Expect::Named(expected, _))) if *expected == tag => {
                 self.advance();
@@ -305,7 +308,7 @@ impl Session {
         match self.queue.front() {
             // It is about the connection, or the end of the transaction.
             None | Some(Expect::Sync) => return self.report(b'E', body),
-            Some(Expect::Query(_)) => {
+            Some(Expect::Query(_) | Expect::Call(_)) => {
                 self.report_end(run, Ended::Failed, sqlstate);
                 self.copy_in = CopyIn::No;
                 return self.report(b'E', body);
@@ -341,7 +344,7 @@ impl Session {
         let dropped = std::mem::replace(&mut self.queue, later);
         let reported = std::mem::take(&mut self.current).reported;
         for (at, expect) in dropped.iter().enumerate() {
-            if let Expect::Execute { run, .. } | Expect::Query(run) = expect
+            if let Expect::Execute { run, .. } | Expect::Query(run) | Expect::Call(run) = expect
                 && (at > 0 || !reported)
             {
                 self.log.finished(run.id, 0, Ended::Skipped, b"", Counts::default());
@@ -400,6 +403,25 @@ impl Session {
         Ok(Fate::Relay)
     }
 
+    /// What a function call gave.
+    fn called(&mut self, body: &[u8]) -> Result<Fate, Broken> {
+        let value = function_call::response(body).map_err(|Malformed| MALFORMED)?;
+        let Some(Expect::Call(run)) = self.queue.front() else { return Err(OUT_OF_STEP) };
+        let run = run.clone();
+        let Some(allowed) = run.decision.statement(0) else { return Err(OUT_OF_STEP) };
+        let obligations = &allowed.allow.obligations;
+        self.current = Current { limits: obligations.limits, ..Current::default() };
+        if !self.counts(body.len() + HEADER) {
+            self.limit();
+            return Ok(Fate::Drop);
+        }
+        if obligations.record == Recording::Results {
+            self.log.copy(run.id, 0, value.unwrap_or_default());
+        }
+        self.report_end(run.id, Ended::Done, b"FUNCTION");
+        Ok(Fate::Relay)
+    }
+
     /// Tells the end of the current statement, once.
     pub(super) fn report_end(&mut self, run: u64, ended: Ended, text: &[u8]) {
         if !std::mem::replace(&mut self.current.reported, true) {
@@ -409,7 +431,7 @@ impl Session {
 
     pub(super) fn run_id(&self) -> u64 {
         match self.queue.front() {
-            Some(Expect::Query(run) | Expect::Execute { run, .. }) => run.id,
+            Some(Expect::Query(run) | Expect::Call(run) | Expect::Execute { run, .. }) => run.id,
             _ => 0,
         }
     }

@@ -2,15 +2,24 @@
 
 use std::sync::{Arc, Mutex, PoisonError, atomic::Ordering};
 
+use policy::{Obligations, Recording};
+
 use super::{
     AskKind, Params, Phase, Session, Waiting,
     frontend::{error, own},
     names::{Change, Portal, PortalState, Statement, Text, lock},
 };
 use crate::postgres::{
-    Decision, Refusal,
+    Allowed, Decision, Refusal,
     mask::{Formats, untouched},
-    message::{bind::Bind, body, execute, frame, parse::Parse, query, target::Target},
+    message::{
+        bind::Bind,
+        body, execute, frame,
+        function_call::{self, FunctionCall},
+        parse::Parse,
+        query,
+        target::Target,
+    },
     reply::{Expect, Run},
 };
 
@@ -73,7 +82,12 @@ impl Session {
                 lock(&portal.state).decision = Some((ask, Arc::clone(&decision)));
                 self.send_execute(message, name, Arc::clone(portal), ask, decision);
             }
-            (AskKind::Query | AskKind::Execute, None) => {}
+            (AskKind::Function, Some((_, decision))) => {
+                let Ok(call) = FunctionCall::read(body(message)) else { return };
+                let text = waiting.call.as_deref().unwrap_or_default();
+                self.send_call(message, call, text, waiting.id, decision);
+            }
+            (AskKind::Query | AskKind::Execute | AskKind::Function, None) => {}
         }
     }
 
@@ -83,6 +97,36 @@ impl Session {
         self.log.started(self.runs, ask, &decision, sql, Params::NONE);
         self.unsynced = false;
         self.send(message, Expect::Query(Run { id: self.runs, decision }));
+    }
+
+    fn send_call(
+        &mut self,
+        message: &[u8],
+        call: FunctionCall<'_>,
+        sql: &str,
+        ask: u64,
+        decision: Arc<Decision>,
+    ) {
+        let untouched = |allowed: &Allowed| {
+            let obligations = &allowed.allow.obligations;
+            let masks = Obligations { record: Recording::None, ..obligations.clone() };
+            untouched(&masks)
+        };
+        if function_call::gives_data(call.function) && !decision.statements.iter().all(untouched) {
+            let refusal = Refusal {
+                hint: Some("Call the function by SELECT.".to_owned()),
+                ..own(Refusal::DENIED, "the result of a function call cannot be masked".to_owned())
+            };
+            self.log.refused(refusal.sqlstate, &refusal.message);
+            return self.refuse_query(&refusal);
+        }
+        self.note(&decision);
+        self.runs += 1;
+        let complete = call.arguments.len() <= self.settings.params_max;
+        let kept = if complete { call.arguments } else { &[] };
+        self.log.started(self.runs, ask, &decision, sql, Params::from_raw(kept, complete));
+        self.unsynced = false;
+        self.send(message, Expect::Call(Run { id: self.runs, decision }));
     }
 
     fn send_parse(&mut self, message: &[u8], parse: Parse<'_>, decision: Option<(u64, Arc<Decision>)>) {
@@ -188,7 +232,7 @@ impl Session {
 
     fn refuse_asked(&mut self, kind: AskKind, refusal: &Refusal) {
         match kind {
-            AskKind::Query => self.refuse_query(refusal),
+            AskKind::Query | AskKind::Function => self.refuse_query(refusal),
             AskKind::Parse | AskKind::Bind | AskKind::Execute => self.refuse_extended(refusal),
         }
     }

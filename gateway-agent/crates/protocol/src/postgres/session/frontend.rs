@@ -13,6 +13,7 @@ use crate::{
             Header, Malformed,
             bind::Bind,
             body, execute,
+            function_call::{self, FunctionCall},
             parse::Parse,
             query,
             report::{Report, Severity},
@@ -128,13 +129,6 @@ impl Session {
                 self.job_drop = header.total;
                 Moved::Bytes(0)
             }
-            b'F' => {
-                let refusal = own("42501", "the gateway does not pass function calls on".to_owned());
-                self.log.refused(refusal.sqlstate, &refusal.message);
-                self.refuse_query(&refusal);
-                self.job_drop = header.total;
-                Moved::Bytes(0)
-            }
             _ => match bytes.get(..header.total) {
                 Some(message) => self.whole_message(header.tag, message),
                 None => Moved::More,
@@ -149,6 +143,7 @@ impl Session {
             b'P' => return self.parse(message),
             b'B' => return self.bind(message),
             b'E' => return self.execute(message),
+            b'F' => return self.function_call(message),
             b'D' => self.describe(message),
             b'C' => self.close(message),
             b'H' => {
@@ -241,6 +236,32 @@ impl Session {
         }
     }
 
+    fn function_call(&mut self, message: &[u8]) -> Moved {
+        let Ok(call) = FunctionCall::read(body(message)) else { return self.malformed() };
+        let text = match function_call::as_sql(call.function, call.count) {
+            Some(text) => text,
+            // Where everything is let through, a text that nobody can read is as good as any.
+            None if self.unread => format!("FunctionCall {}", call.function),
+            None => {
+                let refusal = Refusal {
+                    hint: Some("Call the function by SELECT.".to_owned()),
+                    ..own(
+                        "42501",
+                        format!("the gateway does not know function {} of a function call", call.function),
+                    )
+                };
+                self.log.refused(refusal.sqlstate, &refusal.message);
+                self.refuse_query(&refusal);
+                return Moved::Bytes(message.len());
+            }
+        };
+        let waiting = self.wait_for(AskKind::Function, message.len(), None, None);
+        if let Some(ask) = &mut self.ask {
+            ask.call = Some(text.into());
+        }
+        waiting
+    }
+
     /// A name that SQL gave (PREPARE, DECLARE) may be described, too: that shows types, no values.
     fn describe(&mut self, message: &[u8]) -> Result<(), Malformed> {
         let expect = match Target::read(body(message))? {
@@ -329,6 +350,7 @@ impl Session {
             void: false,
             statement,
             portal,
+            call: None,
         });
         Moved::Wait
     }

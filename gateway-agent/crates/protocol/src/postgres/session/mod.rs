@@ -93,6 +93,7 @@ use super::{
     message::{
         bind::Bind,
         body,
+        function_call::FunctionCall,
         parse::Parse,
         query,
         ready::Status,
@@ -208,6 +209,8 @@ struct Waiting {
     void: bool,
     statement: Option<Statement>,
     portal: Option<Arc<Portal>>,
+    /// What a function call is in SQL.
+    call: Option<Box<str>>,
 }
 
 /// COPY … FROM STDIN.
@@ -471,6 +474,10 @@ impl Session {
                 params = Params::from_raw(&portal.params, portal.complete);
                 previous = portal.statement.decision.as_ref();
                 &portal.statement.text.sql
+            }
+            AskKind::Function => {
+                params = Params::from_raw(FunctionCall::read(body).ok()?.arguments, true);
+                waiting.call.as_deref()?
             }
         };
         let previous = previous.map(|(_, decision)| decision);

@@ -168,7 +168,7 @@ impl Session {
     /// The current result reached a limit.
     pub(super) fn limit(&mut self) {
         let rule = match self.queue.front() {
-            Some(Expect::Query(run) | Expect::Execute { run, .. }) => {
+            Some(Expect::Query(run) | Expect::Call(run) | Expect::Execute { run, .. }) => {
                 run.decision.statement(self.current.index).and_then(|allowed| allowed.rules.first())
             }
             _ => None,

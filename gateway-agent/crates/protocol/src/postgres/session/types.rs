@@ -85,7 +85,7 @@ pub struct Pending<'a> {
     pub ask: u64,
     pub kind: AskKind,
     pub sql: &'a str,
-    /// Of `Bind` and `Execute`; empty otherwise.
+    /// Of `Bind`, `Execute` and `Function`; empty otherwise.
     pub params: Params<'a>,
     /// Of `Bind` and `Execute`: what was decided before, under another epoch or deferred.
     pub previous: Option<&'a Arc<Decision>>,
@@ -102,4 +102,7 @@ pub enum AskKind {
     Bind,
     /// A portal whose statement was deferred, or decided under an older epoch, is about to run. The answer holds for this portal.
     Execute,
+    /// A function is called without SQL; it runs when allowed. The text is SQL that would do the same, or none that
+    /// could be read.
+    Function,
 }
