@@ -15,10 +15,12 @@ pub const IPPROTO_UDP: u8 = 17;
 
 /// Destination flags, combined over every entry that matches.
 pub mod dest {
-    /// A resource: jobs are redirected, everybody else but the gateway is refused.
+    /// A resource: jobs are redirected.
     pub const REDIRECT: u32 = 1;
     /// Jobs may go there directly.
     pub const ALLOW: u32 = 2;
+    /// A resource that everybody but jobs and the gateway is refused.
+    pub const PROTECT: u32 = 4;
 }
 
 /// What becomes of a job's connect or datagram.
@@ -58,6 +60,12 @@ pub const fn listener(slot: u32, protocol: u8, v4: bool) -> u32 {
     let udp = if protocol == IPPROTO_UDP { 2 } else { 0 };
     let v6 = if v4 { 0 } else { 1 };
     slot * limits::LISTENERS_PER_NETNS + udp + v6
+}
+
+/// What is said about an undeclared destination: a special one is not opened by declaring what lies around it.
+#[inline(always)]
+pub const fn undeclared(addr: &Addr) -> Reason {
+    if addr.is_special() { Reason::Special } else { Reason::Undeclared }
 }
 
 /// Internet sockets that a job may create: TCP and UDP. No raw, ping, UDP-Lite, MPTCP, SCTP, DCCP or L2TP.

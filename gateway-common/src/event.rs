@@ -25,7 +25,8 @@ pub struct Event {
     pub family: u8,
     /// IP protocol.
     pub protocol: u8,
-    pub zero: u8,
+    /// 1 when it was let through all the same, because the mode is to observe.
+    pub observed: u8,
     /// Socket type, or option level; 0 elsewhere.
     pub kind: u32,
     /// Option name; 0 elsewhere.
@@ -114,6 +115,10 @@ coded! {
         NoListener = "no_listener",
         /// The programs have no settings.
         NotConfigured = "not_configured",
+        /// Link-local, multicast, broadcast or a cloud's metadata service, and no exception names it.
+        Special = "special",
+        /// Foreign programs work on the job's cgroup, or the gateway's own do not.
+        Quarantined = "quarantined",
     }
 }
 

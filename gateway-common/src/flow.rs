@@ -18,12 +18,17 @@ pub struct Config {
     pub port: u16,
     /// [`flags`].
     pub flags: u16,
+    /// Jobs in the `quarantine` map; 0 saves looking.
+    pub quarantined: u32,
+    pub zero: u32,
 }
 
 /// Bits of [`Config::flags`].
 pub mod flags {
     /// Port 53 of every address is the gateway's.
     pub const DNS: u16 = 1;
+    /// What would be refused is reported and let through.
+    pub const OBSERVE: u16 = 2;
 }
 
 /// When the agent last proved to be alive: the only element of the `beat` map.
@@ -112,7 +117,7 @@ impl DestKey {
 }
 
 const _: () = {
-    assert!(size_of::<Config>() == 24);
+    assert!(size_of::<Config>() == 32);
     assert!(size_of::<Beat>() == 8);
     assert!(size_of::<Job>() == 16);
     assert!(size_of::<Stamp>() == 40);

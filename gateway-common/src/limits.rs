@@ -8,13 +8,13 @@ pub const LAYOUT: u32 = 2;
 pub const MAX_DEPTH: u32 = 16;
 
 /// Enrolled jobs.
-pub const MAX_JOBS: u32 = 4096;
+pub const MAX_JOBS: u32 = 16_384;
 
 /// Redirected sockets whose original destination the agent has not read yet.
 pub const MAX_ORIGINS: u32 = 65_536;
 
 /// Declared destinations, counting one per port and protocol.
-pub const MAX_DESTINATIONS: u32 = 65_536;
+pub const MAX_DESTINATIONS: u32 = 131_072;
 
 /// Network namespaces with a listener of the gateway.
 pub const MAX_NETNS: u32 = 1024;
@@ -30,3 +30,6 @@ pub const EVENT_BYTES: u32 = 1 << 20;
 
 /// Age at which the agent's heartbeat counts as dead, in nanoseconds.
 pub const STALE_NS: u64 = 2_000_000_000;
+
+/// Kinds of [`crate::Reason`] that are counted. Fixed, so that a new reason leaves pinned maps as they are.
+pub const MAX_REASONS: u32 = 64;

@@ -70,6 +70,9 @@ fn examine<const V6: bool, const CONNECT: bool>(
         Who::Gateway => return Ok(()),
         Who::Nobody => return bystander(ctx, facts),
     };
+    if maps::is_quarantined(config, facts.job) {
+        return Err(Reason::Quarantined);
+    }
     let stamp = stamp.filter(|_| born == facts.job).ok_or(Reason::ForeignSocket)?;
     // SAFETY: the argument is the context.
     if !maps::has_listener(unsafe { bpf_get_netns_cookie(ctx.as_ptr()) }) {
@@ -97,6 +100,7 @@ fn examine<const V6: bool, const CONNECT: bool>(
         return Ok(());
     }
     match decide::destination(maps::destination(facts.addr, facts.port, protocol), protocol as u32, CONNECT) {
+        Outcome::Deny(Reason::Undeclared) => Err(decide::undeclared(&facts.addr)),
         Outcome::Deny(reason) => Err(reason),
         Outcome::Pass => {
             if CONNECT {
@@ -114,7 +118,7 @@ fn examine<const V6: bool, const CONNECT: bool>(
 fn bystander(ctx: &SockAddrContext, facts: &mut Facts) -> Result<(), Reason> {
     let Some(addr) = decide::lookup_form(facts.addr) else { return Ok(()) };
     let protocol = sockaddr::protocol(ctx) as u8;
-    if maps::destination(addr, facts.port, protocol) & dest::REDIRECT == 0 {
+    if maps::destination(addr, facts.port, protocol) & dest::PROTECT == 0 {
         return Ok(());
     }
     facts.addr = addr;

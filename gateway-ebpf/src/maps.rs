@@ -22,6 +22,10 @@ static BEAT: Array<Beat, 1> = Array::new();
 #[btf_map]
 static JOBS: HashMap<u64, Job, { limits::MAX_JOBS as usize }> = HashMap::new();
 
+/// Jobs that are refused everything until the agent trusts their cgroup again.
+#[btf_map]
+static QUARANTINE: HashMap<u64, u32, { limits::MAX_JOBS as usize }> = HashMap::new();
+
 /// What sockets of jobs carry.
 #[btf_map]
 static STAMPS: SkStorage<Stamp> = SkStorage::new();
@@ -49,7 +53,7 @@ pub static EVENTS: RingBuf<Event, { limits::EVENT_BYTES as usize }> = RingBuf::n
 
 /// How often each [`Reason`] was met.
 #[btf_map]
-static COUNTERS: PerCpuArray<u64, { Reason::COUNT as usize }> = PerCpuArray::new();
+static COUNTERS: PerCpuArray<u64, { limits::MAX_REASONS as usize }> = PerCpuArray::new();
 
 #[inline(always)]
 pub fn config() -> Option<&'static Config> {
@@ -70,6 +74,12 @@ pub fn alive() -> bool {
 #[inline(always)]
 pub fn is_job(cgroup: u64) -> bool {
     JOBS.get_ptr(cgroup).is_some()
+}
+
+/// Whether the agent found something wrong with a job's cgroup.
+#[inline(always)]
+pub fn is_quarantined(config: &Config, job: u64) -> bool {
+    config.quarantined != 0 && QUARANTINE.get_ptr(job).is_some()
 }
 
 /// One redirected socket more for the job. `false` at its limit; sockets racing for the last places may exceed

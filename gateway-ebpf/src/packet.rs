@@ -63,6 +63,9 @@ fn examine<const OUT: bool>(skb: *mut __sk_buff, packet: &Packet, facts: &mut Fa
     if !packet.plain {
         return Err(Reason::PacketHeader);
     }
+    if maps::is_quarantined(config, facts.job) {
+        return Err(Reason::Quarantined);
+    }
     // Packets still come in when the agent is silent: an RST must reach the job, so that it learns at once.
     if OUT && !maps::alive() {
         return Err(Reason::Stale);
@@ -92,7 +95,7 @@ fn bystander(skb: *mut __sk_buff, packet: &Packet) -> Result<(), Reason> {
         return Ok(());
     }
     let Some(addr) = decide::lookup_form(packet.dst) else { return Ok(()) };
-    if maps::destination(addr, packet.dport, IPPROTO_TCP) & dest::REDIRECT == 0 {
+    if maps::destination(addr, packet.dport, IPPROTO_TCP) & dest::PROTECT == 0 {
         return Ok(());
     }
     Err(Reason::Protected)

@@ -3,9 +3,9 @@
 use aya_ebpf::helpers::{
     bpf_get_current_pid_tgid, bpf_get_current_uid_gid, bpf_ktime_get_ns, generated::bpf_get_current_comm,
 };
-use gateway_common::{Addr, Event, Hook, Reason};
+use gateway_common::{Addr, Event, Hook, Reason, flags};
 
-use crate::{DENY, maps};
+use crate::{DENY, PASS, maps};
 
 /// What a hook knows when it refuses.
 #[derive(Clone, Copy)]
@@ -41,19 +41,25 @@ impl Facts {
 /// Refuses in a hook that runs as the calling process.
 #[inline(always)]
 pub fn deny(facts: &Facts, reason: Reason) -> i32 {
-    emit(facts, reason, true);
-    DENY
+    verdict(facts, reason, true)
 }
 
 /// Drops in a hook that runs for a packet: no process is to blame.
 #[inline(always)]
 pub fn drop(facts: &Facts, reason: Reason) -> i32 {
-    emit(facts, reason, false);
-    DENY
+    verdict(facts, reason, false)
+}
+
+/// Says what was refused, and refuses it unless the mode is to observe. Without settings there is no such mode.
+#[inline(always)]
+fn verdict(facts: &Facts, reason: Reason, process: bool) -> i32 {
+    let observe = maps::config().is_some_and(|config| config.flags & flags::OBSERVE != 0);
+    emit(facts, reason, process, observe);
+    if observe { PASS } else { DENY }
 }
 
 #[inline(always)]
-fn emit(facts: &Facts, reason: Reason, process: bool) {
+fn emit(facts: &Facts, reason: Reason, process: bool, observed: bool) {
     maps::count(reason);
     #[cfg(feature = "log")]
     aya_log_ebpf::debug!(
@@ -83,7 +89,7 @@ fn emit(facts: &Facts, reason: Reason, process: bool) {
         hook: facts.hook.code(),
         family: facts.family,
         protocol: facts.protocol,
-        zero: 0,
+        observed: observed as u8,
         kind: facts.kind,
         detail: facts.detail,
         pid,

@@ -5,7 +5,7 @@ use std::{io::Write as _, path::PathBuf, sync::Arc, thread, time::Duration};
 use anyhow::{Context as _, Result};
 use gateway_agent::{
     intercept::Intercept,
-    kernel::{Config, Kernel},
+    kernel::{Config, Kernel, Mode},
 };
 
 /// `agent CGROUP_ROOT PIN_DIR PORT`. Prints `ready`, then one line for each flow.
@@ -17,6 +17,7 @@ pub(crate) fn run(mut args: impl Iterator<Item = String>) -> Result<()> {
         virtual_port: next()?.parse()?,
         flows_per_job: 1000,
         dns: false,
+        mode: Mode::Enforce,
     };
     let kernel = Arc::new(Kernel::attach(config)?);
     let beating = Arc::clone(&kernel);

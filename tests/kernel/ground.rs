@@ -105,6 +105,7 @@ impl Ground {
             virtual_port: PORT,
             flows_per_job: 1000,
             dns: false,
+            mode: kernel::Mode::Enforce,
         }
     }
 

@@ -55,7 +55,7 @@ fn every_mandatory_hook_is_on() {
     for hook in &status.hooks {
         match &hook.program {
             Ok(id) => assert!(*id > 0),
-            Err(why) if hook.optional => println!("{} is off: {why}", hook.hook.name()),
+            Err(why) if hook.about.optional => println!("{} is off: {why}", hook.hook.name()),
             Err(why) => panic!("{}: {why}", hook.hook.name()),
         }
     }
@@ -93,7 +93,6 @@ fn an_undeclared_destination_is_refused_at_once() {
         format!("[{FAR_V6}]:80"),
         format!("[::ffff:{FAR_V4}]:80"),
         format!("[64:ff9b::{FAR_V4}]:80"),
-        "169.254.169.254:80".to_owned(),
         "0.0.0.0:5432".to_owned(),
         "[::]:5432".to_owned(),
         "127.0.0.1:5432".to_owned(),
@@ -103,6 +102,12 @@ fn an_undeclared_destination_is_refused_at_once() {
         assert_eq!(event.job, Some(ground.id("job")));
         assert_eq!(event.process.unwrap().pid, job.pid());
         assert_eq!(event.peer.unwrap().port(), to.parse::<SocketAddr>().unwrap().port());
+    }
+    for special in
+        ["169.254.169.254:80", "168.63.129.16:80", "[fd00:ec2::254]:80", "[fe80::1]:80", "224.0.0.251:5353"]
+    {
+        assert_eq!(job.refused(&connect(special)), libc::EPERM, "{special}");
+        gateway.event(Reason::Special);
     }
     for tunnel in ["[2002:c633:6402::1]:5432", "[2001:0:1::1]:5432", "[fe80::5efe:198.51.100.2]:5432"] {
         assert_eq!(job.refused(&connect(tunnel)), libc::EPERM, "{tunnel}");

@@ -20,6 +20,9 @@ pub struct Status {
     pub policy_files: Vec<String>,
     pub cgroup_root: String,
     pub virtual_port: u16,
+    /// Whether the kernel programs refuse, or only report what they would refuse.
+    #[serde(default)]
+    pub mode: crate::kernel::Mode,
     pub hooks: Vec<Hook>,
     /// Age of the last heartbeat in milliseconds; the kernel denies from 2000 on.
     pub heartbeat_ms: Option<u64>,
@@ -39,6 +42,12 @@ pub struct Hook {
     pub on: bool,
     /// Without it enforcement would have a gap; the agent refuses to start.
     pub mandatory: bool,
+    /// The first Linux that has it.
+    #[serde(default)]
+    pub since: String,
+    /// What it means while it is off.
+    #[serde(default)]
+    pub without: String,
     pub detail: String,
 }
 

@@ -124,11 +124,8 @@ impl Agent {
         });
         let extra =
             [("reason", Value::Text(refusal.reason.name())), ("hook", Value::Text(refusal.hook.name()))];
-        self.log(&AuditEvent {
-            context: Some(&context),
-            extra: &extra,
-            ..AuditEvent::new(unix_ns(), Kind::KernelDenied)
-        });
+        let kind = if refusal.observed { Kind::KernelObserved } else { Kind::KernelDenied };
+        self.log(&AuditEvent { context: Some(&context), extra: &extra, ..AuditEvent::new(unix_ns(), kind) });
     }
 
     fn log_refused(&self, flow: &Flow, why: &str) {

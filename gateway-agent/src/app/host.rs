@@ -12,7 +12,7 @@ use crate::{
     admin::{Backend, MetricsSource, Observation, api},
     audit::{AuditEvent, Context, Kind, Scope, Value, unix_ns},
     identity::{Host, Job, JobEnd},
-    kernel::{HookStatus, Kernel, Reason},
+    kernel::{HookStatus, Kernel, Mode, Reason},
     session::Shared,
 };
 
@@ -30,7 +30,11 @@ impl Host for EnrolmentHost {
     }
 
     fn confine(&self, cgroup_id: u64, dir: &Path) -> Result<(), String> {
-        self.kernel.add_job(cgroup_id).map_err(|error| error.to_string())?;
+        // Deeper than the programs look, it would be confined in name only.
+        self.kernel
+            .job_cgroup(dir)
+            .and_then(|_| self.kernel.add_job(cgroup_id))
+            .map_err(|error| error.to_string())?;
         if let Some(namespaces) = &self.namespaces {
             namespaces.enrolled(cgroup_id, dir);
         }
@@ -75,6 +79,7 @@ impl Backend for Agent {
             policy_files: shared.config.policy.files.iter().map(|f| f.display().to_string()).collect(),
             cgroup_root: self.enrolments.cgroups().root().display().to_string(),
             virtual_port: shared.config.kernel.virtual_port,
+            mode: shared.config.kernel.mode,
             hooks: kernel.iter().flat_map(|k| &k.hooks).map(hook).collect(),
             heartbeat_ms: kernel
                 .as_ref()
@@ -211,13 +216,8 @@ impl Agent {
             return Err("shutting down".to_owned());
         }
         let status = self.kernel.status().map_err(|error| error.to_string())?;
-        let off: Vec<_> = status
-            .hooks
-            .iter()
-            .filter(|h| !h.optional && h.program.is_err())
-            .map(|h| h.hook.name())
-            .collect();
-        if !off.is_empty() {
+        let off: Vec<_> = status.hooks.iter().filter(|h| h.is_missing()).map(|h| h.hook.name()).collect();
+        if !off.is_empty() && status.mode == Mode::Enforce {
             return Err(format!("kernel hooks are off: {}", off.join(", ")));
         }
         Ok(())
@@ -241,7 +241,9 @@ fn hook(hook: &HookStatus) -> api::Hook {
     api::Hook {
         name: hook.hook.name().to_owned(),
         on: hook.program.is_ok(),
-        mandatory: !hook.optional,
+        mandatory: !hook.about.optional,
+        since: hook.about.since.to_owned(),
+        without: hook.about.without.to_owned(),
         detail: match &hook.program {
             Ok(id) => format!("program {id}"),
             Err(why) => why.clone(),

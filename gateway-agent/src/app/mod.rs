@@ -38,7 +38,7 @@ use crate::{
     config::{self, Config, Durability, Transport},
     identity::{Cgroups, Clock, Enrolments, SystemClock, Verifier, boot_id},
     intercept::Intercept,
-    kernel::{self, Destination, Disposition, Kernel, Protocol, Reason},
+    kernel::{self, Destination, Disposition, Kernel, Mode, Protocol, Reason},
     session::{InForce, Shared, registry::Registry, worker},
     state::{Lazy, SqliteStore, Store},
     telemetry::{ApprovalOutcome, Metrics},
@@ -48,6 +48,8 @@ use crate::{
 
 /// The kernel denies when it has not heard of the agent for 2 s; four chances to be heard before that.
 const HEARTBEAT: Duration = Duration::from_millis(500);
+/// How often the log says that the kernel refuses nothing.
+const REMINDER: Duration = Duration::from_secs(60);
 /// Sessions get this long to say goodbye.
 const DRAIN: Duration = Duration::from_secs(5);
 
@@ -149,6 +151,7 @@ async fn start(config: Config) -> Result<Started> {
             virtual_port: config.kernel.virtual_port,
             flows_per_job: config.sessions.max_per_job.saturating_mul(2),
             dns: false,
+            mode: config.kernel.mode,
         })
         .context("kernel enforcement cannot start")?,
     );
@@ -233,6 +236,7 @@ impl Started {
         if let Some(arrivals) = arrivals {
             tasks.spawn(follow(accept_elsewhere(Arc::clone(&agent), arrivals)));
         }
+        tasks.spawn(follow(warn_of_observing(agent.kernel.config().mode)));
         tasks.spawn(follow(accept(Arc::clone(&agent), intercept)));
 
         agent.log(&AuditEvent::new(unix_ns(), Kind::AgentStarted));
@@ -361,6 +365,20 @@ async fn accept_elsewhere(agent: Arc<Agent>, mut arrivals: mpsc::UnboundedReceiv
     std::future::pending::<()>().await;
 }
 
+/// Nobody should forget that nothing is refused.
+async fn warn_of_observing(mode: Mode) {
+    let mut ticks = interval(REMINDER);
+    loop {
+        ticks.tick().await;
+        match mode {
+            Mode::Enforce => std::future::pending().await,
+            Mode::Observe => tracing::warn!(
+                "kernel.mode is observe: jobs are NOT confined, the kernel only reports what it would refuse"
+            ),
+        }
+    }
+}
+
 async fn sweep(agent: Arc<Agent>) {
     let mut ticks = interval(Duration::from_secs(1));
     loop {
@@ -416,6 +434,7 @@ fn watch_numbers(metrics: &Metrics, kernel: &Arc<Kernel>, recorder: &Recorder, a
         counters.into_iter().find(|(reason, _)| *reason == Reason::EventLost).map_or(0, |(_, count)| count)
     })?;
     let beating = Arc::clone(kernel);
+    metrics.kernel_observing(kernel.config().mode == Mode::Observe)?;
     // A heart that cannot be asked has not beaten for as long as anyone can tell.
     metrics.heartbeat_age(move || {
         beating.status().ok().and_then(|status| status.heartbeat_age).unwrap_or(Duration::MAX)
@@ -442,11 +461,11 @@ async fn follow(task: impl Future<Output = ()>) -> std::io::Result<()> {
 
 /// What jobs may reach: resources through the gateway, the configured rest directly.
 fn kernel_destinations(config: &Config, addresses: &Addresses) -> Vec<Destination> {
-    let redirected = addresses.redirected().map(|(net, port)| Destination {
+    let redirected = addresses.redirected().map(|(net, port, disposition)| Destination {
         net,
         port,
         protocol: Protocol::Tcp,
-        disposition: Disposition::Redirect,
+        disposition,
     });
     let allowed = config.kernel.allow.iter().map(|d| Destination {
         net: d.net,

@@ -11,6 +11,7 @@ use policy::{Policy, Source};
 use super::{Agent, kernel_destinations};
 use crate::{
     audit::{AuditEvent, Kind, Value, unix_ns},
+    kernel::Kernel,
     session::InForce,
     upstream::Addresses,
 };
@@ -89,12 +90,16 @@ impl Agent {
         let addresses = tokio::task::block_in_place(|| {
             tokio::runtime::Handle::current().block_on(Addresses::resolve(&policy, &previous.addresses))
         });
-        // The kernel first: a destination that is new to the kernel is refused until then, one that is old is
-        // refused by the sessions below.
-        self.kernel
-            .replace_destinations(&kernel_destinations(&self.shared.config, &addresses))
-            .map_err(|error| vec![format!("the kernel does not take the new destinations: {error}")])?;
+        let refused = |error| vec![format!("the kernel does not take the new destinations: {error}")];
+        let prepared =
+            Kernel::prepare(&kernel_destinations(&self.shared.config, &addresses)).map_err(refused)?;
+        // The gateway first: whatever the kernel sends, by the old set or the new one, finds the resource that
+        // the new policy has for it, or none because that policy has none.
         self.shared.policy.store(Arc::new(InForce { policy, addresses }));
+        if let Err(error) = self.kernel.commit(&prepared) {
+            self.shared.policy.store(previous);
+            return Err(refused(error));
+        }
         self.shared.tls.forget();
         self.shared.approvals.policy_changed(&version);
         self.enrolments.policy_changed();
@@ -131,13 +136,16 @@ impl Agent {
                 continue;
             }
             let addresses = Addresses::resolve(&current.policy, &current.addresses).await;
-            match self.kernel.replace_destinations(&kernel_destinations(&self.shared.config, &addresses)) {
-                Ok(()) => {
+            let next =
+                Kernel::prepare(&kernel_destinations(&self.shared.config, &addresses)).and_then(|prepared| {
                     let next = Arc::new(InForce { policy: Arc::clone(&current.policy), addresses });
-                    // A reload that came in between wins.
-                    self.shared.policy.compare_and_swap(&current, next);
-                }
-                Err(error) => tracing::error!(%error, "the kernel does not take the resolved addresses"),
+                    // No reload in between: the kernel's destinations are those of the policy in force.
+                    let _reloading = self.reloading.0.lock().unwrap_or_else(PoisonError::into_inner);
+                    let found = self.shared.policy.compare_and_swap(&current, next);
+                    if Arc::ptr_eq(&found, &current) { self.kernel.commit(&prepared) } else { Ok(()) }
+                });
+            if let Err(error) = next {
+                tracing::error!(%error, "the kernel does not take the resolved addresses");
             }
         }
     }

@@ -32,6 +32,8 @@ pub enum Kind {
     PolicyLoaded,
     PolicyRefused,
     KernelDenied,
+    /// The kernel would have denied it, and let it through: `kernel.mode` is observe.
+    KernelObserved,
     /// A call of the control API by someone who may not make it.
     ControlRefused,
     SessionKilled,
@@ -63,6 +65,7 @@ impl Kind {
             Kind::PolicyLoaded => "policy_loaded",
             Kind::PolicyRefused => "policy_refused",
             Kind::KernelDenied => "kernel_denied",
+            Kind::KernelObserved => "kernel_observed",
             Kind::ControlRefused => "control_refused",
             Kind::SessionKilled => "session_killed",
             Kind::RecordingLost => "recording_lost",

@@ -3,7 +3,10 @@
 use std::process::ExitCode;
 
 use super::{Global, print};
-use crate::admin::api::Status;
+use crate::{
+    admin::api::{Hook, Status},
+    kernel::Mode,
+};
 
 /// Show hooks, heartbeat, jobs, sessions and the policy in force
 ///
@@ -36,6 +39,7 @@ impl Args {
                 format!("{} (pid {}), started {}", s.version, s.pid, print::ago(policy::UnixTime(s.started))),
             ),
             ("policy", format!("{} from {}", s.policy_version, s.policy_files.join(", "))),
+            ("mode", mode(s.mode).to_owned()),
             ("below", s.cgroup_root),
             ("virtual port", s.virtual_port.to_string()),
             ("heartbeat", heartbeat),
@@ -48,15 +52,26 @@ impl Args {
             .hooks
             .into_iter()
             .map(|h| {
-                let state = match (h.on, h.mandatory) {
-                    (true, _) => "on",
-                    (false, true) => "OFF",
-                    (false, false) => "off (optional)",
+                let (state, detail) = match (h.on, h.mandatory) {
+                    (true, _) => ("on", h.detail),
+                    (false, true) => ("OFF", off(&h)),
+                    (false, false) => ("off (optional)", off(&h)),
                 };
-                vec![h.name, state.to_owned(), h.detail]
+                vec![h.name, state.to_owned(), h.since, detail]
             })
             .collect();
-        print::table(&["HOOK", "STATE", "DETAIL"], rows, "no hooks reported")?;
+        print::table(&["HOOK", "STATE", "LINUX", "DETAIL"], rows, "no hooks reported")?;
         Ok(code)
     }
+}
+
+fn mode(mode: Mode) -> &'static str {
+    match mode {
+        Mode::Enforce => "enforce",
+        Mode::Observe => "OBSERVE: the kernel refuses nothing, it only reports what enforce would refuse",
+    }
+}
+
+fn off(hook: &Hook) -> String {
+    format!("{}; meanwhile {}", hook.detail, hook.without)
 }

@@ -85,6 +85,7 @@ impl Checker<'_> {
             cgroup_root: raw.cgroup_root.map(|p| self.absolute(&p)),
             pin_dir: self.absolute(&raw.pin_dir.unwrap_or_else(|| "/sys/fs/bpf/gateway".into())),
             virtual_port,
+            mode: raw.mode,
             allow,
             namespaces: raw.namespaces,
         })
@@ -103,6 +104,17 @@ impl Checker<'_> {
                     "write 127.0.0.53/32 or 2001:db8::/64",
                 )
             })?;
+        let net = crate::kernel::canonical(net).ok_or_else(|| {
+            self.wrong(
+                "net",
+                &raw.net,
+                &format!(
+                    "`{}` names its hosts through a tunnel or translator, which jobs are refused",
+                    raw.net
+                ),
+                "write the addresses that are meant, such as 198.51.100.0/24",
+            )
+        })?;
         Ok(Destination { net, port: raw.port, protocol: raw.protocol })
     }
 

@@ -51,6 +51,7 @@ pub struct Kernel {
     pub cgroup_root: Option<PathBuf>,
     pub pin_dir: PathBuf,
     pub virtual_port: u16,
+    pub mode: crate::kernel::Mode,
     pub allow: Vec<Destination>,
     pub namespaces: Namespaces,
 }

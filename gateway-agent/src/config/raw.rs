@@ -47,6 +47,7 @@ pub(super) struct Kernel {
     pub(super) cgroup_root: Option<PathBuf>,
     pub(super) pin_dir: Option<PathBuf>,
     pub(super) virtual_port: Option<u16>,
+    pub(super) mode: crate::kernel::Mode,
     pub(super) allow: Vec<Destination>,
     pub(super) namespaces: Namespaces,
 }

@@ -29,6 +29,7 @@ fn defaults_are_filled_and_paths_are_absolute() {
     assert!(c.identity.issuers[0].nonce, "a nonce is asked for unless switched off");
     assert!(c.recording.required);
     assert!(c.metrics.is_none());
+    assert_eq!(c.kernel.mode, crate::kernel::Mode::Enforce, "observing is asked for by name");
     assert_eq!(c.approvals.approvers, ["root"]);
 }
 
@@ -42,6 +43,7 @@ kernel:
   cgroup_root: /sys/fs/cgroup
   pin_dir: /sys/fs/bpf/gateway
   virtual_port: 15001
+  mode: observe
   allow:
     - { net: 127.0.0.53/32, port: 53, protocol: udp }
 jobs: { parent: gateway-jobs, uid: null }
@@ -65,6 +67,7 @@ sessions: { workers: 2, max_per_job: 200, max_total: 4000, login_timeout: 10s, i
     )
     .unwrap();
     assert_eq!(c.kernel.allow[0].port, 53);
+    assert_eq!(c.kernel.mode, crate::kernel::Mode::Observe);
     assert_eq!(c.recording.durability, Durability::Each);
     assert_eq!(c.sessions.idle_timeout, None);
 }
@@ -88,6 +91,13 @@ fn bad_values_are_refused_with_line_and_hint() {
             "kernel: { allow: [ { net: nowhere, port: 1, protocol: tcp } ] }",
             1,
             "not a network",
+        ),
+        ("state_dir: state", "kernel: { mode: off }", 1, "observe"),
+        (
+            "state_dir: state",
+            "kernel: { allow: [ { net: \"2002::/16\", port: 1, protocol: tcp } ] }",
+            1,
+            "tunnel",
         ),
         ("      jwks_file: jwks.json\n", "", 4, "no keys"),
         ("jwks_file: jwks.json", "jwks_file: jwks.json\n      discovery: true", 4, "keep one"),

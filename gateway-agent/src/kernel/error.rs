@@ -2,8 +2,7 @@
 
 use std::{io, path::PathBuf};
 
-use aya::{EbpfError, maps::MapError, programs::ProgramError};
-use gateway_common::Hook;
+use aya::{EbpfError, maps::MapError};
 
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -31,11 +30,14 @@ pub enum Error {
     #[error("loading the kernel programs failed: {0}")]
     Load(#[from] EbpfError),
 
-    #[error("mandatory hook {} cannot be loaded: {source}; Linux 5.15 or newer has it", hook.name())]
-    Program { hook: Hook, source: ProgramError },
+    #[error(
+        "pinned map {name} in {} has another shape than this version's ({found}): stop all jobs, then run `gateway-agent uninstall` and start again",
+        path.display()
+    )]
+    MapShape { path: PathBuf, name: &'static str, found: String },
 
-    #[error("mandatory hook {} cannot be attached: {step} failed: {source}", hook.name())]
-    Attach { hook: Hook, step: &'static str, source: io::Error },
+    #[error("{}", missing(.0))]
+    Missing(Vec<Missing>),
 
     #[error("kernel map {name} is missing from the program object")]
     NoMap { name: &'static str },
@@ -54,4 +56,39 @@ pub enum Error {
 
     #[error("the destinations need {count} entries, and the kernel map holds {limit}")]
     TooManyDestinations { count: usize, limit: u32 },
+}
+
+/// Something mandatory that this kernel does not give.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Missing {
+    /// A hook, or a feature of the kernel.
+    pub what: &'static str,
+    /// The first Linux that has it.
+    pub since: &'static str,
+    pub why: String,
+}
+
+fn missing(all: &[Missing]) -> String {
+    let mut text = "this kernel lacks what enforcement needs, so `mode: enforce` does not start:".to_owned();
+    for Missing { what, since, why } in all {
+        text.push_str(&format!("\n  {what} (Linux {since}): {why}"));
+    }
+    text.push_str(
+        "\n  hint: Linux 5.15 or newer has all of it; `kernel: { mode: observe }` starts without, and refuses nothing",
+    );
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_missing_hook_is_named_with_its_kernel() {
+        let missing = |what, since| Missing { what, since, why: "not here".into() };
+        let text = Error::Missing(vec![missing("connect4", "5.8"), missing("sk_lookup", "5.9")]).to_string();
+        for says in ["connect4 (Linux 5.8): not here", "sk_lookup (Linux 5.9)", "5.15", "mode: observe"] {
+            assert!(text.contains(says), "{text}");
+        }
+    }
 }

@@ -10,13 +10,15 @@ use std::{
 use aya::maps::{MapData, RingBuf};
 use gateway_common::{Event, Hook, Reason};
 
-use super::{destinations, sys};
+use super::sys;
 
 /// One refusal by a kernel program.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Refusal {
     pub reason: Reason,
     pub hook: Hook,
+    /// It was let through all the same: [`super::Mode::Observe`].
+    pub observed: bool,
     /// CLOCK_MONOTONIC.
     pub at: Duration,
     /// Cgroup id of the job, when the process or socket belongs to one.
@@ -71,11 +73,12 @@ impl Events {
 
 fn read(bytes: &[u8]) -> Option<Refusal> {
     let event = parse(bytes)?;
-    let ip = destinations::ip(event.addr);
+    let ip = event.addr.ip();
     let unset = event.port == 0 && matches!(ip, IpAddr::V6(v6) if v6.is_unspecified());
     Some(Refusal {
         reason: Reason::from_code(event.reason)?,
         hook: Hook::from_code(event.hook)?,
+        observed: event.observed != 0,
         at: Duration::from_nanos(event.at_ns),
         job: Some(event.job).filter(|job| *job != 0),
         cookie: event.cookie,
@@ -107,7 +110,7 @@ fn parse(bytes: &[u8]) -> Option<Event> {
     let addr = gateway_common::Addr([u32s()?, u32s()?, u32s()?, u32s()?]);
     let mut u16s = || take::<2>(&mut rest).map(u16::from_ne_bytes);
     let (port, reason) = (u16s()?, u16s()?);
-    let [hook, family, protocol, zero] = take(&mut rest)?;
+    let [hook, family, protocol, observed] = take(&mut rest)?;
     let mut u32s = || take::<4>(&mut rest).map(u32::from_ne_bytes);
     let (kind, detail, pid, uid) = (u32s()?, u32s()?, u32s()?, u32s()?);
     let comm = take(&mut rest)?;
@@ -121,7 +124,7 @@ fn parse(bytes: &[u8]) -> Option<Event> {
         hook,
         family,
         protocol,
-        zero,
+        observed,
         kind,
         detail,
         pid,

@@ -13,7 +13,9 @@ use aya::{
 use gateway_common::Hook;
 
 use super::{
-    Error, bpffs,
+    Error, Missing, Mode,
+    about::about,
+    bpffs,
     sys::{self, AttachType},
 };
 
@@ -53,48 +55,63 @@ const ORDER: &[(Hook, AttachType)] = &[
     (Hook::SocketCreate, AttachType::LsmCgroup),
 ];
 
-/// Whether the gateway starts without it.
-pub(super) fn is_optional(hook: Hook) -> bool {
-    matches!(hook, Hook::SocketCreate)
-}
-
-/// Loads every program first, then attaches: one that the kernel refuses leaves everything as it was.
+/// Loads every program first, then attaches: what the kernel refuses to load leaves everything as it was. To
+/// enforce, every mandatory hook has to be had; `missing` comes with what else was found missing before.
 pub(super) fn install(
     ebpf: &mut Ebpf,
     targets: &Targets<'_>,
     pin_dir: &Path,
+    mode: Mode,
+    mut missing: Vec<Missing>,
 ) -> Result<Vec<Attached>, Error> {
-    let mut loaded = Vec::new();
-    for (hook, attach_type) in ORDER {
-        match load(ebpf, *hook) {
-            Ok(()) => loaded.push((*hook, *attach_type, None)),
-            Err(error) if is_optional(*hook) => loaded.push((*hook, *attach_type, Some(reason(&error)))),
-            Err(source) => return Err(Error::Program { hook: *hook, source }),
-        }
+    let loaded: Vec<_> = ORDER
+        .iter()
+        .map(|(hook, attach_type)| {
+            let off = load(ebpf, *hook).err().map(|error| reason(&error));
+            missing.extend(off.as_ref().and_then(|why| lack(*hook, why)));
+            (*hook, *attach_type, off)
+        })
+        .collect();
+    if mode == Mode::Enforce && !missing.is_empty() {
+        return Err(Error::Missing(missing));
     }
     let mut hooks = Vec::new();
     for (hook, attach_type, off) in loaded {
         let link = match off {
             Some(why) => Err(why),
-            None => {
-                let program = program(ebpf, hook)
-                    .and_then(|program| program.fd())
-                    .map_err(|source| Error::Program { hook, source })?;
-                let target = if attach_type == AttachType::SkLookup {
-                    (targets.netns, targets.netns_ino)
-                } else {
-                    (targets.cgroup, targets.cgroup_id)
-                };
-                match attach(program.as_fd(), hook.name(), attach_type, target, pin_dir) {
-                    Ok(link) => Ok(link),
-                    Err((step, source)) if is_optional(hook) => Err(format!("{step}: {source}")),
-                    Err((step, source)) => return Err(Error::Attach { hook, step, source }),
-                }
-            }
+            None => put(ebpf, hook, attach_type, targets, pin_dir),
         };
+        missing.extend(link.as_ref().err().and_then(|why| lack(hook, why)));
         hooks.push(Attached { hook, link });
     }
-    Ok(hooks)
+    match mode {
+        // What is attached by now only refuses more.
+        Mode::Enforce if !missing.is_empty() => Err(Error::Missing(missing)),
+        _ => Ok(hooks),
+    }
+}
+
+/// A hook that is off, unless it may be.
+fn lack(hook: Hook, why: &str) -> Option<Missing> {
+    let about = about(hook);
+    (!about.optional).then(|| Missing { what: hook.name(), since: about.since, why: why.to_owned() })
+}
+
+fn put(
+    ebpf: &Ebpf,
+    hook: Hook,
+    attach_type: AttachType,
+    targets: &Targets<'_>,
+    pin_dir: &Path,
+) -> Result<OwnedFd, String> {
+    let program = program(ebpf, hook).and_then(Program::fd).map_err(|error| reason(&error))?;
+    let target = if attach_type == AttachType::SkLookup {
+        (targets.netns, targets.netns_ino)
+    } else {
+        (targets.cgroup, targets.cgroup_id)
+    };
+    attach(program.as_fd(), hook.name(), attach_type, target, pin_dir)
+        .map_err(|(step, source)| format!("{step}: {source}"))
 }
 
 fn load(ebpf: &mut Ebpf, hook: Hook) -> Result<(), ProgramError> {

@@ -13,7 +13,7 @@ use aya::{
     },
 };
 use gateway_common::{
-    Beat, Config as Settings, DestKey, Job, Origin, Reason,
+    Beat, Config as Settings, DestKey, Job, Origin, Reason, Stamp,
     decide::{self, IPPROTO_TCP, IPPROTO_UDP},
     limits,
 };
@@ -23,6 +23,7 @@ use super::{Error, Events, MapStatus, Sockets, sys};
 pub(super) const CONFIG: &str = "CONFIG";
 pub(super) const BEAT: &str = "BEAT";
 pub(super) const JOBS: &str = "JOBS";
+pub(super) const QUARANTINE: &str = "QUARANTINE";
 pub(super) const STAMPS: &str = "STAMPS";
 pub(super) const ORIGINS: &str = "ORIGINS";
 pub(super) const DESTINATIONS: &str = "DESTINATIONS";
@@ -31,8 +32,20 @@ pub(super) const LISTENERS: &str = "LISTENERS";
 pub(super) const EVENTS: &str = "EVENTS";
 pub(super) const COUNTERS: &str = "COUNTERS";
 
-const ALL: [&str; 10] =
-    [CONFIG, BEAT, JOBS, STAMPS, ORIGINS, DESTINATIONS, NETNS, LISTENERS, EVENTS, COUNTERS];
+/// Key bytes, value bytes and entries of every map, as this version makes it. 0 entries: any number.
+const SHAPES: [(&str, usize, usize, u32); 11] = [
+    (CONFIG, 4, size_of::<Settings>(), 1),
+    (BEAT, 4, size_of::<Beat>(), 1),
+    (JOBS, 8, size_of::<Job>(), limits::MAX_JOBS),
+    (QUARANTINE, 8, 4, limits::MAX_JOBS),
+    (STAMPS, 4, size_of::<Stamp>(), 0),
+    (ORIGINS, 8, size_of::<Origin>(), limits::MAX_ORIGINS),
+    (DESTINATIONS, 4, 4, 1),
+    (NETNS, 8, 4, limits::MAX_NETNS),
+    (LISTENERS, 4, 4, limits::MAX_LISTENERS),
+    (EVENTS, 0, 0, limits::EVENT_BYTES),
+    (COUNTERS, 4, 8, limits::MAX_REASONS),
+];
 
 /// BPF_F_NO_PREALLOC, which tries demand.
 pub(super) const NO_PREALLOC: u32 = 1;
@@ -40,17 +53,44 @@ pub(super) const NO_PREALLOC: u32 = 1;
 const NOEXIST: u64 = 1;
 
 pub(super) type BeatMap = Array<MapData, Beat>;
-type Trie = LpmTrie<MapData, DestKey, u32>;
+pub(super) type Trie = LpmTrie<MapData, DestKey, u32>;
 
 /// Parses the programs and makes or opens the pinned maps. Nothing is loaded yet. `slot`: the network namespace
 /// for which sk_lookup will be.
 pub(super) fn load(pin_dir: &Path, slot: u32) -> Result<Ebpf, Error> {
     let mut loader = EbpfLoader::new();
     loader.override_global("SLOT", &slot, true);
-    for name in ALL {
+    for (name, ..) in SHAPES {
         loader.map_pin_path(name, pin_dir.join(name));
     }
     Ok(loader.load(aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/gateway")))?)
+}
+
+/// Checks what an earlier agent left pinned before anything is taken over. Maps are never made anew under the
+/// jobs that rely on them: those of another version are refused.
+pub(super) fn check_pins(pin_dir: &Path) -> Result<(), Error> {
+    for (name, key, value, entries) in SHAPES {
+        let failed = |source| Error::MapSyscall { name, source };
+        let map = match sys::object_get(&pin_dir.join(name)) {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => continue,
+            map => map.map_err(failed)?,
+        };
+        if name == CONFIG {
+            let found = sys::map_first_word(map.as_fd()).map_err(failed)?;
+            if !matches!(found, 0 | limits::LAYOUT) {
+                let expected = limits::LAYOUT;
+                return Err(Error::Layout { path: pin_dir.to_owned(), found, expected });
+            }
+        }
+        let found = sys::map_shape(map.as_fd()).map_err(failed)?;
+        let entries = if entries == 0 { found.entries } else { entries };
+        let expected = sys::Shape { key, value, entries };
+        if found != expected {
+            let found = format!("{found:?}, expected {expected:?}");
+            return Err(Error::MapShape { path: pin_dir.to_owned(), name, found });
+        }
+    }
+    Ok(())
 }
 
 /// Takes every map but STAMPS, which only the programs look into. They must outlive the loading of the
@@ -67,6 +107,7 @@ pub(super) fn open(ebpf: &mut Ebpf, pin_dir: &Path) -> Result<(Maps, BeatMap, Or
     let maps = Maps {
         settings,
         jobs: typed(ebpf, JOBS)?,
+        quarantine: typed(ebpf, QUARANTINE)?,
         destinations: typed(ebpf, DESTINATIONS)?,
         netns: typed(ebpf, NETNS)?,
         listeners: typed(ebpf, LISTENERS)?,
@@ -135,6 +176,7 @@ impl Origins {
 pub(super) struct Maps {
     settings: Array<MapData, Settings>,
     jobs: HashMap<MapData, u64, Job>,
+    quarantine: HashMap<MapData, u64, u32>,
     destinations: ArrayOfMaps<MapData, Trie>,
     netns: HashMap<MapData, u64, u32>,
     listeners: SockMap<MapData>,
@@ -167,6 +209,27 @@ impl Maps {
             Err(error) if is_missing(&error) => Ok(false),
             Err(source) => Err(Error::Map { name: JOBS, source }),
         }
+    }
+
+    /// `true` when that changed anything.
+    pub(super) fn quarantine(&mut self, cgroup: u64, on: bool) -> Result<bool, Error> {
+        let result =
+            if on { self.quarantine.insert(cgroup, 1, NOEXIST) } else { self.quarantine.remove(&cgroup) };
+        match result {
+            Ok(()) => Ok(true),
+            Err(MapError::SyscallError(error)) if error.io_error.raw_os_error() == Some(libc::EEXIST) => {
+                Ok(false)
+            }
+            Err(error) if is_missing(&error) => Ok(false),
+            Err(source) => Err(Error::Map { name: QUARANTINE, source }),
+        }
+    }
+
+    /// How many jobs are refused everything.
+    pub(super) fn quarantined(&self) -> Result<u32, Error> {
+        let keys = self.quarantine.keys().collect::<Result<Vec<u64>, _>>();
+        let keys = keys.map_err(|source| Error::Map { name: QUARANTINE, source })?;
+        Ok(u32::try_from(keys.len()).unwrap_or(u32::MAX))
     }
 
     pub(super) fn jobs(&self) -> Result<Vec<u64>, Error> {

@@ -6,6 +6,7 @@
 //!
 //! The only user of aya, and the only unsafe code of the agent (`sys`).
 
+mod about;
 mod bpffs;
 mod cost;
 mod destinations;
@@ -14,6 +15,7 @@ mod events;
 mod hooks;
 mod maps;
 mod namespaces;
+mod require;
 mod status;
 mod sys;
 
@@ -33,10 +35,11 @@ use std::{
 use aya::maps::lpm_trie::LpmTrie;
 use gateway_common::{Beat, Config as Settings, DestKey, Job, flags, limits};
 
+pub use about::{About, about};
 pub use bpffs::{Removed, uninstall};
 pub use cost::{Cost, Measuring, costs, measure};
-pub use destinations::{Destination, Disposition, Protocol};
-pub use error::Error;
+pub use destinations::{Destination, Disposition, Protocol, canonical};
+pub use error::{Error, Missing};
 pub use events::{Events, Process, Refusal};
 pub use gateway_common::{Hook, Reason};
 pub use namespaces::{NotFollowed, Sockets, trusted};
@@ -57,6 +60,19 @@ pub struct Config {
     /// Whether questions to resolvers, port 53 of any address, are redirected like flows. Otherwise they are
     /// refused like anything undeclared.
     pub dns: bool,
+    pub mode: Mode,
+}
+
+/// Whether the programs refuse.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Deserialize, serde::Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Mode {
+    /// What is not declared is refused. Does not start without every mandatory hook.
+    #[default]
+    Enforce,
+    /// Events and counters tell what [`Mode::Enforce`] would have refused, and it is let through. Declared
+    /// resources still go through the gateway.
+    Observe,
 }
 
 /// What the kernel noted when it redirected a connect.
@@ -79,12 +95,17 @@ impl From<gateway_common::Origin> for Origin {
         Self {
             job: raw.job,
             cgroup: raw.cgroup,
-            destination: SocketAddr::new(destinations::ip(raw.addr), u16::from_be(raw.port)),
+            destination: SocketAddr::new(raw.addr.ip(), u16::from_be(raw.port)),
             at: Duration::from_nanos(raw.at_ns),
             process: Process { pid: raw.pid, uid: raw.uid, comm: events::comm(&raw.comm) },
             gid: raw.gid,
         }
     }
+}
+
+/// A set of destinations inside the kernel, not in force.
+pub struct Prepared {
+    trie: maps::Trie,
 }
 
 /// The attached programs and their maps. Dropping it detaches nothing.
@@ -113,6 +134,7 @@ impl Kernel {
         let netns_ino = netns.metadata().map_err(system("reading the network namespace"))?.ino();
 
         bpffs::prepare(&config.pin_dir)?;
+        maps::check_pins(&config.pin_dir)?;
         let mut ebpf = maps::load(&config.pin_dir, 0)?;
         let (mut maps, beat, origins) = maps::open(&mut ebpf, &config.pin_dir)?;
         // Complete before anything is attached.
@@ -123,10 +145,13 @@ impl Kernel {
             gateway,
             flows_per_job: config.flows_per_job,
             port: config.virtual_port.to_be(),
-            flags: if config.dns { flags::DNS } else { 0 },
+            flags: flags(&config),
+            quarantined: maps.quarantined()?,
+            zero: 0,
         })?;
         let targets = hooks::Targets { cgroup: root.as_fd(), cgroup_id, netns: netns.as_fd(), netns_ino };
-        let hooks = hooks::install(&mut ebpf, &targets, &config.pin_dir)?;
+        let hooks =
+            hooks::install(&mut ebpf, &targets, &config.pin_dir, config.mode, require::missing(&origins)?)?;
         #[cfg(feature = "ebpf-log")]
         maps::forward_log(&mut ebpf);
         Ok(Self { config, maps: Mutex::new(maps), beat: Mutex::new(beat), origins, hooks })
@@ -193,7 +218,21 @@ impl Kernel {
 
     /// Releases a job: its processes are like any other's. `false` when it was none.
     pub fn remove_job(&self, cgroup: u64) -> Result<bool, Error> {
-        self.maps().remove_job(cgroup)
+        let removed = self.maps().remove_job(cgroup)?;
+        self.quarantine(cgroup, false)?;
+        Ok(removed)
+    }
+
+    /// Refuses a job everything, or lifts that again. Returns whether that changed anything.
+    pub fn quarantine(&self, cgroup: u64, on: bool) -> Result<bool, Error> {
+        let mut maps = self.maps();
+        let changed = maps.quarantine(cgroup, on)?;
+        if changed {
+            let settings = maps.settings(&self.config.pin_dir)?.unwrap_or_default();
+            let quarantined = maps.quarantined()?;
+            maps.set_settings(Settings { quarantined, ..settings })?;
+        }
+        Ok(changed)
     }
 
     /// Cgroup ids of all enrolled jobs.
@@ -204,6 +243,17 @@ impl Kernel {
     /// Replaces all declared destinations at once: every connect sees the old set or the new one. A resource
     /// beats an exception that covers the same destination.
     pub fn replace_destinations(&self, destinations: &[Destination]) -> Result<(), Error> {
+        self.commit(&Self::prepare(destinations)?)
+    }
+
+    /// Puts a prepared set in force: one store of a pointer, which connects and packets see at once.
+    pub fn commit(&self, prepared: &Prepared) -> Result<(), Error> {
+        self.maps().set_destinations(&prepared.trie)
+    }
+
+    /// Fills a set that is not in force yet. This is where a set that is too large or memory that is short is
+    /// found out, before anything changed.
+    pub fn prepare(destinations: &[Destination]) -> Result<Prepared, Error> {
         let entries = destinations::entries(destinations);
         let count = entries.len();
         if count > limits::MAX_DESTINATIONS as usize {
@@ -216,7 +266,7 @@ impl Kernel {
             let key = aya::maps::lpm_trie::Key::new(entry.prefix, entry.key);
             trie.insert(&key, entry.flags, 0).map_err(failed)?;
         }
-        self.maps().set_destinations(&trie)
+        Ok(Prepared { trie })
     }
 
     /// Takes the record of a redirected socket. Exactly one caller gets it; `None` when the kernel redirected
@@ -252,6 +302,7 @@ impl Kernel {
         let now =
             sys::monotonic_ns().map_err(|source| Error::System { what: "reading the clock", source })?;
         Ok(Status {
+            mode: self.config.mode,
             hooks: self.hooks.iter().map(status::hook).collect(),
             heartbeat_age: (beat.at_ns != 0).then(|| Duration::from_nanos(now.saturating_sub(beat.at_ns))),
             maps: self.maps().fill(&self.origins)?,
@@ -267,6 +318,12 @@ impl Kernel {
         // Every operation on the maps is one system call: a panic in between leaves nothing half done.
         self.maps.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+fn flags(config: &Config) -> u16 {
+    let dns = if config.dns { flags::DNS } else { 0 };
+    let observe = if config.mode == Mode::Observe { flags::OBSERVE } else { 0 };
+    dns | observe
 }
 
 /// The id under which the kernel knows a cgroup2 directory.

@@ -4,10 +4,11 @@ use std::{os::fd::AsFd as _, time::Duration};
 
 use gateway_common::Hook;
 
-use super::{hooks, sys};
+use super::{About, Mode, about::about, hooks, sys};
 
 #[derive(Debug, Clone)]
 pub struct Status {
+    pub mode: Mode,
     pub hooks: Vec<HookStatus>,
     /// `None` when no agent ever beat.
     pub heartbeat_age: Option<Duration>,
@@ -19,8 +20,14 @@ pub struct HookStatus {
     pub hook: Hook,
     /// Id of the program behind the link, or why there is none.
     pub program: Result<u32, String>,
-    /// Off is acceptable: the kernel may lack it.
-    pub optional: bool,
+    pub about: About,
+}
+
+impl HookStatus {
+    /// Off, and it should not be.
+    pub fn is_missing(&self) -> bool {
+        self.program.is_err() && !self.about.optional
+    }
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -40,5 +47,5 @@ pub(super) fn hook(attached: &hooks::Attached) -> HookStatus {
         },
         Err(reason) => Err(reason.clone()),
     };
-    HookStatus { hook: attached.hook, program, optional: hooks::is_optional(attached.hook) }
+    HookStatus { hook: attached.hook, program, about: about(attached.hook) }
 }

@@ -13,6 +13,7 @@ use std::{
     path::Path,
 };
 
+const BPF_MAP_LOOKUP_ELEM: libc::c_long = 1;
 const BPF_OBJ_PIN: libc::c_long = 6;
 const BPF_OBJ_GET: libc::c_long = 7;
 const BPF_OBJ_GET_INFO_BY_FD: libc::c_long = 15;
@@ -223,6 +224,48 @@ pub(super) fn map_take<K: aya::Pod, V: aya::Pod>(map: BorrowedFd<'_>, key: &K) -
         Err(error) if error.raw_os_error() == Some(libc::ENOENT) => Ok(None),
         Err(error) => Err(error),
     }
+}
+
+/// The first four bytes of element 0 of an array map, whatever its layout. Values of up to 256 bytes.
+pub(super) fn map_first_word(map: BorrowedFd<'_>) -> io::Result<u32> {
+    let key = 0u32;
+    let mut value = [0u32; 64];
+    let mut attr = Element {
+        map_fd: number(map),
+        zero: 0,
+        key: (&raw const key).expose_provenance() as u64,
+        value: value.as_mut_ptr().expose_provenance() as u64,
+        flags: 0,
+    };
+    let size = map_shape(map)?.value;
+    if size > size_of_val(&value) {
+        return Err(io::Error::other(format!("values of {size} bytes")));
+    }
+    // SAFETY: an array map's key has four bytes, and its values fit, as just checked; both outlive the call.
+    unsafe { bpf(BPF_MAP_LOOKUP_ELEM, &mut attr) }?;
+    Ok(value[0])
+}
+
+/// Sizes of a map's elements in bytes, and how many it holds at most.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Shape {
+    pub(super) key: usize,
+    pub(super) value: usize,
+    pub(super) entries: u32,
+}
+
+pub(super) fn map_shape(map: BorrowedFd<'_>) -> io::Result<Shape> {
+    // struct bpf_map_info: type, id, key_size, value_size, max_entries, …
+    let mut info = [0u32; 64];
+    let mut attr = Info {
+        fd: number(map),
+        len: size_of_val(&info) as u32,
+        info: info.as_mut_ptr().expose_provenance() as u64,
+    };
+    // SAFETY: `info` is as long as it says, and outlives the call.
+    unsafe { bpf(BPF_OBJ_GET_INFO_BY_FD, &mut attr) }?;
+    let [_, _, key, value, entries, ..] = info;
+    Ok(Shape { key: key as usize, value: value as usize, entries })
 }
 
 /// CLOCK_MONOTONIC in nanoseconds: the clock of bpf_ktime_get_ns.

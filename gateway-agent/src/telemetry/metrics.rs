@@ -309,6 +309,17 @@ impl Metrics {
         self.counter("gateway_kernel_events_dropped_total", "Kernel events lost to a full ring buffer.", read)
     }
 
+    /// 1 while the kernel programs let through what they would refuse.
+    pub fn kernel_observing(&self, observing: bool) -> Result<(), MetricsError> {
+        self.source(
+            MetricType::GAUGE,
+            "gateway_kernel_observing",
+            "1 while kernel.mode is observe: nothing is refused by the kernel.",
+            None,
+            move || vec![(String::new(), f64::from(u8::from(observing)))],
+        )
+    }
+
     /// Age of the heartbeat that the kernel programs look at; beyond their limit they deny everything.
     pub fn heartbeat_age(
         &self,
@@ -434,6 +445,7 @@ mod tests {
         metrics.kernel_denials(|| vec![("not_allowed".into(), 3), ("mark".into(), 1)]).unwrap();
         metrics.kernel_events_dropped(|| 4).unwrap();
         metrics.heartbeat_age(|| Duration::from_millis(250)).unwrap();
+        metrics.kernel_observing(true).unwrap();
         let key = record::SigningKey::generate().unwrap();
         let config = RecorderConfig { dir: dir.path().join("r"), key, durability: Durability::Batched };
         metrics.recorder(&Recorder::start(config).unwrap()).unwrap();
@@ -455,6 +467,7 @@ mod tests {
             "gateway_kernel_denials_total{reason=\"not_allowed\"} 3",
             "gateway_kernel_events_dropped_total 4",
             "gateway_heartbeat_age_seconds 0.25",
+            "gateway_kernel_observing 1",
             "gateway_policy_info{version=\"v2\"} 1",
             "gateway_policy_last_success_timestamp_seconds 6",
             "gateway_policy_reloads_total{result=\"success\"} 2",

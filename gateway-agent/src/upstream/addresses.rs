@@ -10,8 +10,10 @@ use std::{
 };
 
 use ipnet::IpNet;
-use policy::{Host, Policy, Resource};
+use policy::{Host, OutsideJobs, Policy, Resource};
 use tracing::warn;
+
+use crate::kernel::{Disposition, canonical};
 
 /// Resource addresses at one moment.
 #[derive(Debug, Default, Clone)]
@@ -28,7 +30,12 @@ impl Addresses {
         for resource in policy.resources() {
             for host in &resource.hosts {
                 match host {
-                    Host::Net(net) => next.entries.push((*net, Arc::clone(resource))),
+                    Host::Net(net) => match canonical(*net) {
+                        Some(net) => next.entries.push((net, Arc::clone(resource))),
+                        None => {
+                            warn!(%net, resource = %resource.name, "a tunnel address: no job ever reaches it")
+                        }
+                    },
                     Host::Name(name) => {
                         let nets = match next.names.get(name) {
                             Some(nets) => nets.clone(),
@@ -64,9 +71,15 @@ impl Addresses {
             .map(|(_, resource)| resource)
     }
 
-    /// Networks and ports whose connections the kernel hands to the gateway.
-    pub fn redirected(&self) -> impl Iterator<Item = (IpNet, u16)> + '_ {
-        self.entries.iter().flat_map(|(net, resource)| resource.ports.iter().map(|port| (*net, *port)))
+    /// Networks and ports whose connections the kernel hands to the gateway, and how.
+    pub fn redirected(&self) -> impl Iterator<Item = (IpNet, u16, Disposition)> + '_ {
+        self.entries.iter().flat_map(|(net, resource)| {
+            let disposition = match resource.outside_jobs {
+                OutsideJobs::Deny => Disposition::Redirect,
+                OutsideJobs::Allow => Disposition::RedirectJobs,
+            };
+            resource.ports.iter().map(move |port| (*net, *port, disposition))
+        })
     }
 
     /// Whether the policy has names, so that the answer has to be refreshed.
@@ -77,7 +90,7 @@ impl Addresses {
 
 async fn look_up(name: &str, previous: &Addresses) -> BTreeSet<IpNet> {
     match tokio::net::lookup_host((name, 0)).await {
-        Ok(found) => found.map(|a| IpNet::from(a.ip())).collect(),
+        Ok(found) => found.filter_map(|a| canonical(IpNet::from(a.ip()))).collect(),
         Err(error) => {
             warn!(name, %error, "resource name does not resolve; its last known addresses stay in force");
             previous.names.get(name).cloned().unwrap_or_default()

@@ -47,7 +47,7 @@ pub use explain::{Explanation, RuleNote};
 pub use model::{Host, Login, Resource, ResourceKind, SecretRef, Subject, Tls, TlsMode};
 pub use pattern::Glob;
 pub use policy::{Grant, Policy, Question, Source};
-pub use raw::RuleEffect;
+pub use raw::{OutsideJobs, RuleEffect};
 pub use verdict::{
     Allow, ApprovalTerms, ColumnMasks, Denial, Effect, Limits, Obligations, OutputMask, OutputMasks, Permit,
     Recording, UnixTime, Verdict,

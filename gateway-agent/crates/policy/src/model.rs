@@ -5,7 +5,7 @@ use std::{fmt, net::IpAddr, path::PathBuf, sync::Arc};
 use ipnet::IpNet;
 use serde_json::Value;
 
-use crate::pattern::Glob;
+use crate::{pattern::Glob, raw::OutsideJobs};
 
 /// Who: the name policy gives to a set of verified claims.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -58,6 +58,8 @@ pub struct Resource {
     pub tls: Tls,
     /// Schemas in which unqualified names are looked up after pg_catalog, in order.
     pub search_path: Vec<String>,
+    /// What processes of the host that are in no job may do with it.
+    pub outside_jobs: OutsideJobs,
 }
 
 impl Resource {

@@ -74,6 +74,21 @@ pub(crate) struct RawResource {
     pub(crate) tls: RawTls,
     /// Schemas in which the server looks up unqualified names after pg_catalog. Default: public.
     pub(crate) search_path: Option<Vec<String>>,
+    /// Processes of the host that are in no job: refused, as by default, or left alone. Leaving them alone
+    /// opens the resource to whatever a job gets another process of the host to do.
+    #[serde(default)]
+    pub(crate) outside_jobs: OutsideJobs,
+}
+
+/// What processes in no job may do with a resource's addresses.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum OutsideJobs {
+    /// Only the gateway reaches it.
+    #[default]
+    Deny,
+    /// They connect to it as if there were no gateway.
+    Allow,
 }
 
 /// The protocol an upstream speaks.

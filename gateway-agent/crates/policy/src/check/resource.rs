@@ -63,6 +63,7 @@ fn resource(raw: &RawResource, place: &Place, findings: &mut Findings) -> Resour
         },
         tls: tls(&raw.tls, &place.at("tls"), findings),
         search_path: search_path(raw, &place.at("search_path"), findings),
+        outside_jobs: raw.outside_jobs,
     }
 }
 
