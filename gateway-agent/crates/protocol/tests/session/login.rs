@@ -159,7 +159,7 @@ fn login_without_tls_or_password() {
     rig.need();
     assert_eq!(
         rig.sent_to_job(),
-        b"R\0\0\0\x08\0\0\0\0S\0\0\0\x16server_version\x0015\0K\0\0\0\x0c\0\0\0\x4d\x07\x07\x07\x07Z\0\0\0\x05I"
+        b"R\0\0\0\x08\0\0\0\0S\0\0\0\x16server_version\x0015\0K\0\0\0\x0c\0\0\0\x09\x07\x07\x07\x07Z\0\0\0\x05I"
     );
     assert_eq!(rig.session.upstream_key().unwrap().secret, b"wxyz");
     assert_eq!(rig.session.job_key().unwrap().secret, [7; 4]);
