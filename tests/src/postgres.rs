@@ -41,8 +41,8 @@ pub struct Options {
     pub settings: Vec<String>,
     /// Do not log statements: for measuring.
     pub quiet: bool,
-    /// Whoever connects is believed to be who they say they are.
-    pub trust: bool,
+    /// How clients prove who they are, in the words of pg_hba.conf; SCRAM by default.
+    pub method: &'static str,
 }
 
 impl Postgres {
@@ -80,7 +80,7 @@ impl Postgres {
         let logging =
             if options.quiet { "log_statement = none" } else { "log_statement = all\nlog_connections = on" };
         let settings = format!(
-            "listen_addresses = '{}'\nport = {}\nunix_socket_directories = '{}'\nssl = on\n\
+            "listen_addresses = '{}'\nport = {}\nunix_socket_directories = '{}'\nssl = on\nssl_ca_file = 'ca.pem'\n\
              password_encryption = scram-sha-256\nmax_connections = 400\nfsync = off\nsynchronous_commit = off\n\
              full_page_writes = off\nshared_buffers = 128MB\ntimezone = UTC\nlog_timezone = UTC\n\
              log_line_prefix = '%m [%p] %q%u@%d/%a '\n{logging}\n{}\n",
@@ -91,8 +91,16 @@ impl Postgres {
         );
         append(&data.join("postgresql.conf"), &settings)?;
         // The tests themselves come in by the socket in a folder nobody else knows.
-        let method = if options.trust { "trust" } else { "scram-sha-256" };
-        fs::write(data.join("pg_hba.conf"), format!("local all all trust\nhost all all all {method}\n"))?;
+        fs::write(data.join("ca.pem"), ca.pem())?;
+        user.give(&data.join("ca.pem"), 0o600)?;
+        let method = match options.method {
+            "" => "scram-sha-256",
+            // A line of another kind of connection: none is left for those without TLS.
+            "cert" => "cert\nhostnossl all all all reject",
+            method => method,
+        };
+        let host = if options.method == "cert" { "hostssl" } else { "host" };
+        fs::write(data.join("pg_hba.conf"), format!("local all all trust\n{host} all all all {method}\n"))?;
 
         let mut command = space.command("setpriv");
         command

@@ -122,7 +122,7 @@ pub fn world() -> Result<World> {
         .policy(POLICY)
         .postgres(postgres::Options {
             quiet: true,
-            trust: true,
+            method: "trust",
             settings: vec!["max_prepared_transactions = 10".to_owned(), "timezone = 'PST8PDT'".to_owned()],
         })
         .start()

@@ -450,6 +450,12 @@ impl Builder {
         authority.write(&folder.join("db-ca.pem"))?;
         fs::write(folder.join("secrets/orders"), &password)?;
         fs::set_permissions(folder.join("secrets/orders"), fs::Permissions::from_mode(0o600))?;
+        // For policies that log in by certificate.
+        let client = authority.server(&[Postgres::ROLE])?;
+        for (name, text) in [("client.pem", &client.certificate), ("client.key", &client.key)] {
+            fs::write(folder.join("secrets").join(name), text)?;
+            fs::set_permissions(folder.join("secrets").join(name), fs::Permissions::from_mode(0o600))?;
+        }
         let addresses = [DATABASE, DATABASE_V6];
         let db =
             Postgres::start(&folder.join("pg"), &far, &addresses, &authority, &password, &self.postgres)?;

@@ -22,6 +22,7 @@ const MAX: u64 = 64 * 1024;
 #[derive(Debug)]
 pub struct Login {
     pub user: String,
+    /// Empty where there is a certificate instead.
     pub password: SecretString,
 }
 
@@ -65,12 +66,24 @@ pub fn for_resource(permit: &Permit, resource: &Resource) -> Result<Login, Crede
             resource: resource.name.clone(),
         });
     }
-    Ok(Login { user: resource.login.user.clone(), password: read(&resource.login.password)? })
+    let password = resource.login.password.as_ref().map(read).transpose()?.unwrap_or_default();
+    Ok(Login { user: resource.login.user.clone(), password })
 }
 
 /// Whether a secret is there and safe, to say so at start; its value is dropped at once.
 pub fn probe(resource: &Resource) -> Result<(), CredentialError> {
-    read(&resource.login.password).map(drop)
+    if let Some(password) = &resource.login.password {
+        read(password)?;
+    }
+    match &resource.login.certificate {
+        Some(certificate) => private_key(&certificate.key).map(drop),
+        None => Ok(()),
+    }
+}
+
+/// The PEM text of a private key, from a file as private as a password's.
+pub fn private_key(path: &Path) -> Result<SecretString, CredentialError> {
+    file(path, false)
 }
 
 /// Keeps secrets of this process out of core dumps and other processes' reach.

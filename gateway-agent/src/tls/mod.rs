@@ -15,7 +15,7 @@ mod upstream;
 
 pub use authority::{Authority, Names};
 pub use binding::server_end_point;
-pub use upstream::{Mode, UpstreamTls, roots_config, upstream};
+pub use upstream::{ClientIdentity, Mode, UpstreamTls, roots_config, upstream};
 
 use std::{path::PathBuf, sync::Arc};
 

@@ -110,7 +110,7 @@ async fn another_ca_is_refused_in_both_verifying_modes() {
         let e = handshake(server.clone(), client, "db").await.unwrap_err();
         assert!(e.contains("invalid peer certificate"), "{e}");
     }
-    assert!(upstream(Mode::Disable, None, "db").unwrap().is_none());
+    assert!(upstream(Mode::Disable, None, "db", None).unwrap().is_none());
 }
 
 #[tokio::test]
@@ -137,9 +137,9 @@ fn bad_inputs_are_errors() {
     assert!(authority.job_acceptor(&names(&["naïve"], &[])).is_err());
     let empty = dir.path().join("empty.pem");
     std::fs::write(&empty, "nothing").unwrap();
-    assert!(upstream(Mode::VerifyFull, Some(&empty), "db").is_err());
-    assert!(upstream(Mode::VerifyFull, Some(&dir.path().join("absent")), "db").is_err());
-    assert!(upstream(Mode::VerifyFull, Some(&dir.path().join("ca.pem")), "not a name").is_err());
+    assert!(upstream(Mode::VerifyFull, Some(&empty), "db", None).is_err());
+    assert!(upstream(Mode::VerifyFull, Some(&dir.path().join("absent")), "db", None).is_err());
+    assert!(upstream(Mode::VerifyFull, Some(&dir.path().join("ca.pem")), "not a name", None).is_err());
     std::fs::write(dir.path().join("ca.key"), "broken").unwrap();
     assert!(Authority::open(dir.path()).is_err(), "a damaged key is not replaced silently");
 }

@@ -6,13 +6,13 @@ use std::{
 };
 
 use rustls::{
-    CertificateError, ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme,
+    CertificateError, ClientConfig, ConfigBuilder, DigitallySignedStruct, RootCertStore, SignatureScheme,
     client::{
-        WebPkiServerVerifier,
+        WantsClientCert, WebPkiServerVerifier,
         danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
         verify_server_cert_signed_by_trust_anchor,
     },
-    pki_types::{CertificateDer, ServerName, UnixTime, pem::PemObject},
+    pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime, pem::PemObject},
     server::ParsedCertificate,
 };
 
@@ -37,14 +37,45 @@ pub struct UpstreamTls {
     pub server_name: ServerName<'static>,
 }
 
+/// Who the gateway is to servers that ask.
+pub struct ClientIdentity {
+    pub chain: Vec<CertificateDer<'static>>,
+    pub key: PrivateKeyDer<'static>,
+}
+
+impl ClientIdentity {
+    /// From PEM; `path` names the chain's file in errors, `key_path` the key's.
+    pub fn from_pem(chain: &[u8], path: &Path, key: &[u8], key_path: &Path) -> Result<Self, TlsError> {
+        let bad = |path: &Path, what: String| TlsError::Content { path: path.into(), what };
+        let chain: Vec<_> = CertificateDer::pem_slice_iter(chain)
+            .collect::<Result<_, _>>()
+            .map_err(|error| bad(path, error.to_string()))?;
+        if chain.is_empty() {
+            return Err(bad(path, "no certificate in it".to_owned()));
+        }
+        // What is wrong with a key is said without any of it.
+        let key = PrivateKeyDer::from_pem_slice(key)
+            .map_err(|_| bad(key_path, "no private key in PEM in it".to_owned()))?;
+        Ok(Self { chain, key })
+    }
+}
+
 /// `None` for [`Mode::Disable`]. `server_name`: a DNS name or an address.
-pub fn upstream(mode: Mode, ca: Option<&Path>, server_name: &str) -> Result<Option<UpstreamTls>, TlsError> {
+pub fn upstream(
+    mode: Mode,
+    ca: Option<&Path>,
+    server_name: &str,
+    client: Option<ClientIdentity>,
+) -> Result<Option<UpstreamTls>, TlsError> {
     if mode == Mode::Disable {
         return Ok(None);
     }
     let name =
         ServerName::try_from(server_name.to_owned()).map_err(|_| TlsError::Name(server_name.to_owned()))?;
-    let mut config = roots_config(ca)?;
+    let mut config = match client {
+        Some(ClientIdentity { chain, key }) => verifying(ca)?.with_client_auth_cert(chain, key)?,
+        None => roots_config(ca)?,
+    };
     if mode == Mode::VerifyCa {
         let roots = Arc::new(roots(ca)?);
         let full = WebPkiServerVerifier::builder_with_provider(roots.clone(), provider())
@@ -57,10 +88,13 @@ pub fn upstream(mode: Mode, ca: Option<&Path>, server_name: &str) -> Result<Opti
 
 /// A client that trusts `ca`, or the host's roots, verifies fully and resumes sessions.
 pub fn roots_config(ca: Option<&Path>) -> Result<ClientConfig, TlsError> {
+    Ok(verifying(ca)?.with_no_client_auth())
+}
+
+fn verifying(ca: Option<&Path>) -> Result<ConfigBuilder<ClientConfig, WantsClientCert>, TlsError> {
     Ok(ClientConfig::builder_with_provider(provider())
         .with_protocol_versions(rustls::ALL_VERSIONS)?
-        .with_root_certificates(roots(ca)?)
-        .with_no_client_auth())
+        .with_root_certificates(roots(ca)?))
 }
 
 fn roots(ca: Option<&Path>) -> Result<RootCertStore, TlsError> {

@@ -7,10 +7,14 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
 };
 
-use policy::{Host, Resource, TlsMode};
+use policy::{ClientCertificate, Host, Resource, TlsMode};
 use rustls::ServerConfig;
+use secrecy::ExposeSecret as _;
 
-use crate::tls::{Authority, Mode, Names, TlsError, UpstreamTls, upstream};
+use crate::{
+    credential,
+    tls::{Authority, ClientIdentity, Mode, Names, TlsError, UpstreamTls, upstream},
+};
 
 /// Makes and keeps configurations.
 pub struct Tls {
@@ -24,6 +28,7 @@ struct Demand {
     mode: u8,
     ca: Option<PathBuf>,
     name: String,
+    client: Option<ClientCertificate>,
 }
 
 impl Tls {
@@ -82,18 +87,28 @@ impl Tls {
             [Host::Name(name)] => name.clone(),
             _ => address.ip().to_string(),
         });
-        let demand = Demand { mode: mode as u8, ca: resource.tls.ca.clone(), name };
+        let client = resource.login.certificate.clone();
+        let demand = Demand { mode: mode as u8, ca: resource.tls.ca.clone(), name, client };
         let mut clients = self.clients.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(known) = clients.get(&demand) {
             return Ok(known.clone());
         }
-        let made = upstream(mode, demand.ca.as_deref(), &demand.name)?;
+        let client = demand.client.as_ref().map(identity).transpose()?;
+        let made = upstream(mode, demand.ca.as_deref(), &demand.name, client)?;
         clients.insert(demand, made.clone());
         Ok(made)
     }
 
-    /// Reads CA files anew: policy was loaded again.
+    /// Reads CA files and client certificates anew: policy was loaded again.
     pub fn forget(&self) {
         self.clients.lock().unwrap_or_else(PoisonError::into_inner).clear();
     }
+}
+
+fn identity(certificate: &ClientCertificate) -> Result<ClientIdentity, TlsError> {
+    let ClientCertificate { chain, key } = certificate;
+    let pem = std::fs::read(chain).map_err(|source| TlsError::File { path: chain.clone(), source })?;
+    let secret = credential::private_key(key)
+        .map_err(|error| TlsError::Content { path: key.clone(), what: error.to_string() })?;
+    ClientIdentity::from_pem(&pem, chain, secret.expose_secret().as_bytes(), key)
 }

@@ -54,9 +54,11 @@ async def main():
         said["copy out"] = await db.copy_from_query("SELECT id, what FROM driver_asyncpg WHERE id < $1 ORDER BY id", 20, output=out, format="csv")
         said["csv"] = out.getvalue().decode()
         heard = asyncio.Queue()
-        await db.add_listener("driver_news", lambda _, pid, channel, payload: heard.put_nowait([pid == db.get_server_pid(), channel, payload]))
+        listener = (lambda _, pid, channel, payload: heard.put_nowait([pid == db.get_server_pid(), channel, payload]))
+        await db.add_listener("driver_news", listener)
         await db.execute("NOTIFY driver_news, 'hello'")
         said["notify"] = await asyncio.wait_for(heard.get(), 10)
+        await db.remove_listener("driver_news", listener)
         try:
             await db.fetchval("SELECT pg_sleep(60)", timeout=1)
         except asyncio.TimeoutError:

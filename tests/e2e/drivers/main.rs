@@ -34,8 +34,14 @@ rules:
     statements:
       classes: [transaction, session, read, write, utility, ddl]
       relations: ["public.*", "pg_temp.*", pg_catalog.pg_stat_activity]
-      functions: ["pg_catalog.*"]
-      settings: ["*_timeout", row_security, synchronize_seqscans, default_table_access_method, default_tablespace, check_function_bodies, default_toast_compression]
+      functions:
+        - "pg_catalog.*"
+        # Calls without a schema are granted by name.
+        - pg_catalog.pg_sleep
+        - pg_catalog.pg_notify
+        - pg_catalog.pg_cancel_backend
+        - pg_catalog.set_config
+        - pg_catalog.pg_advisory_unlock_all
       opaque: true
     record: statements
 "#;

@@ -232,7 +232,7 @@ fn a_thousand_idle_connections_are_carried() {
         .postgres(tests::postgres::Options {
             settings: vec!["max_connections = 1100".into(), "shared_buffers = 32MB".into()],
             quiet: true,
-            trust: false,
+            ..tests::postgres::Options::default()
         })
         .up();
     let script = r#"

@@ -14,3 +14,4 @@ mod recordings;
 mod reload;
 mod secrets;
 mod support;
+mod wire;

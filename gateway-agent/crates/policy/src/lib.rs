@@ -44,7 +44,7 @@ pub use action::{
 };
 pub use diagnostic::Diagnostic;
 pub use explain::{Explanation, RuleNote};
-pub use model::{Host, Login, Resource, ResourceKind, SecretRef, Subject, Tls, TlsMode};
+pub use model::{ClientCertificate, Host, Login, Resource, ResourceKind, SecretRef, Subject, Tls, TlsMode};
 pub use pattern::Glob;
 pub use policy::{Grant, Policy, Question, Source};
 pub use raw::{OutsideJobs, RuleEffect};

@@ -112,7 +112,8 @@ impl fmt::Display for Host {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Login {
     pub user: String,
-    pub password: SecretRef,
+    pub password: Option<SecretRef>,
+    pub certificate: Option<ClientCertificate>,
     /// Roles that a job may ask for by its own user name.
     pub roles: Vec<Glob>,
 }
@@ -122,6 +123,13 @@ impl Login {
     pub fn role<'a>(&'a self, asked: &'a str) -> &'a str {
         if self.roles.iter().any(|glob| glob.matches(asked)) { asked } else { &self.user }
     }
+}
+
+/// Files of a client certificate and its key.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct ClientCertificate {
+    pub chain: PathBuf,
+    pub key: PathBuf,
 }
 
 /// Where a secret is kept; never the secret.

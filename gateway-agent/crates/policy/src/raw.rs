@@ -103,11 +103,24 @@ pub(crate) enum RawKind {
 #[serde(deny_unknown_fields)]
 pub(crate) struct RawLogin {
     pub(crate) user: String,
-    pub(crate) password: RawSecret,
+    /// May be missing where there is a certificate.
+    pub(crate) password: Option<RawSecret>,
+    /// Shown to a server that asks for one in the TLS handshake.
+    pub(crate) certificate: Option<RawCertificate>,
     /// Roles that a job may ask for by its own user name: the gateway then logs in as that role, with the same
     /// secret. Whoever asks for another name gets `user`. Default: none.
     #[serde(default)]
     pub(crate) roles: Vec<String>,
+}
+
+/// A client certificate. Both files are read again when the policy is.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct RawCertificate {
+    /// Absolute path of a PEM file: the certificate, then its issuers.
+    pub(crate) chain: String,
+    /// Absolute path of a PEM file with its key, private to the gateway's user.
+    pub(crate) key: String,
 }
 
 /// Where a secret is kept; exactly one of these.

@@ -247,7 +247,7 @@ fn resources_are_as_written() {
     let policy = load("");
     let reports = policy.resource_named("reports").unwrap();
     assert_eq!(reports.ports, [5432]);
-    assert_eq!(reports.login.password, SecretRef::Env("REPORTS".into()));
+    assert_eq!(reports.login.password, Some(SecretRef::Env("REPORTS".into())));
     assert_eq!(reports.tls, Tls { mode: TlsMode::Disable, server_name: None, ca: None });
     assert_eq!(reports.hosts[0].to_string(), "198.51.100.11");
     assert!(reports.has_database("anything") && !policy.resources()[0].has_database("anything"));
@@ -367,4 +367,21 @@ fn everything_stands_where_nothing_restricts() {
         "{open}  - {{id: d, effect: deny, resources: [reports], statements: {{kinds: [drop_table]}}}}\n  - {{id: e, effect: deny, subjects: [other], statements: {{kinds: [drop_table]}}}}\n"
     );
     assert_eq!(complaints(&apart), Vec::<String>::new());
+}
+
+#[test]
+fn a_login_has_a_password_or_a_certificate() {
+    let with = |login: &str, tls: &str| {
+        let text = POLICY_HEAD
+            .replacen("login: { user: gateway, password: { file: /etc/gateway/orders } }", login, 1)
+            .replacen("tls: { mode: verify-full }", tls, 1);
+        try_load(&text).map(|_| ()).map_err(|found| show(&found))
+    };
+    let certificate = "login: { user: gateway, certificate: { chain: /c.pem, key: /k.pem } }";
+    let full = "tls: { mode: verify-full }";
+    with(certificate, full).unwrap();
+    assert!(with("login: { user: gateway }", full).unwrap_err().contains("nothing to log in with"));
+    assert!(with(certificate, "tls: { mode: disable }").unwrap_err().contains("TLS is disabled"));
+    let relative = "login: { user: gateway, certificate: { chain: c.pem, key: /k.pem } }";
+    assert!(with(relative, full).unwrap_err().contains("not an absolute path"));
 }

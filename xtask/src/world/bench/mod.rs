@@ -80,9 +80,9 @@ impl Bench {
             .policy(cases::POLICY)
             .postgres(Options {
                 quiet: true,
-                trust: false,
                 // The second address is for the resource with TLS.
                 settings: vec![format!("listen_addresses = '{DATABASE},{UNDECLARED}'")],
+                ..Options::default()
             })
             .configure(
                 "/kernel/allow",

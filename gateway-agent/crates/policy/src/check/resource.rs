@@ -12,7 +12,7 @@ use ipnet::IpNet;
 use super::{check_name, check_unique};
 use crate::{
     diagnostic::{Findings, Place},
-    model::{Host, Login, Resource, ResourceKind, SecretRef, Tls, TlsMode},
+    model::{ClientCertificate, Host, Login, Resource, ResourceKind, SecretRef, Tls, TlsMode},
     pattern::Glob,
     raw::{RawKind, RawPolicy, RawResource, RawSecret, RawTls, RawTlsMode},
 };
@@ -58,7 +58,12 @@ fn resource(raw: &RawResource, place: &Place, findings: &mut Findings) -> Resour
         databases: databases(raw, &place.at("databases"), findings),
         login: Login {
             user: user(raw, &place.at("login").at("user"), findings),
-            password: secret(&raw.login.password, &place.at("login").at("password"), findings),
+            password: raw
+                .login
+                .password
+                .as_ref()
+                .map(|password| secret(password, &place.at("login").at("password"), findings)),
+            certificate: certificate(raw, &place.at("login"), findings),
             roles: roles(raw, &place.at("login").at("roles"), findings),
         },
         tls: tls(&raw.tls, &place.at("tls"), findings),
@@ -150,6 +155,31 @@ fn user(raw: &RawResource, place: &Place, findings: &mut Findings) -> String {
         findings.add(place.clone(), "the login has no user", "name the gateway's own role on the server");
     }
     raw.login.user.clone()
+}
+
+fn certificate(raw: &RawResource, place: &Place, findings: &mut Findings) -> Option<ClientCertificate> {
+    let Some(certificate) = &raw.login.certificate else {
+        if raw.login.password.is_none() {
+            findings.add(
+                place.clone(),
+                format!("resource `{}` has nothing to log in with", raw.name),
+                "add `password: {file: /path}` or `certificate: {chain: /path, key: /path}`",
+            );
+        }
+        return None;
+    };
+    let place = place.at("certificate");
+    if matches!(raw.tls.mode, RawTlsMode::Disable) {
+        findings.add(
+            place.clone(),
+            "a client certificate is shown in the TLS handshake, and TLS is disabled",
+            "write `mode: verify-full`, or log in by a password",
+        );
+    }
+    Some(ClientCertificate {
+        chain: absolute(&certificate.chain, &place.at("chain"), findings),
+        key: absolute(&certificate.key, &place.at("key"), findings),
+    })
 }
 
 fn roles(raw: &RawResource, place: &Place, findings: &mut Findings) -> Vec<Glob> {

@@ -40,6 +40,7 @@ pub(crate) enum Progress {
 
 impl Authenticator {
     pub(crate) fn new(user: String, password: Option<Zeroizing<Vec<u8>>>) -> Self {
+        let password = password.filter(|password| !password.is_empty());
         Self { user, password, tls: false, server_end_point: None, state: State::Fresh }
     }
 

@@ -242,6 +242,7 @@ fn open_decisions_take_any_number_of_results_and_no_closed_ones_after() {
     });
     let mut rig = Rig::ready();
     rig.run(&query("what the gateway cannot read"), &open);
+    assert_eq!(rig.sent_up(), query("what the gateway cannot read"));
     let answer =
         [done("SET"), columns(&[("x", 0, 0, 25, 0)]), texts(&["a"]), done("SELECT 1"), ready('I')].concat();
     assert_eq!(rig.reply(&answer), answer);
