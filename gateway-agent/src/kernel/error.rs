@@ -39,6 +39,9 @@ pub enum Error {
     #[error("{}", missing(.0))]
     Missing(Vec<Missing>),
 
+    #[error("hook sk_lookup in a job's network namespace: {0}")]
+    Elsewhere(String),
+
     #[error("kernel map {name} is missing from the program object")]
     NoMap { name: &'static str },
 

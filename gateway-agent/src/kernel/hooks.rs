@@ -145,12 +145,11 @@ pub(super) fn install_in(
     pin_dir: &Path,
 ) -> Result<OwnedFd, Error> {
     let hook = Hook::SkLookup;
-    load(ebpf, hook).map_err(|source| Error::Program { hook, source })?;
-    let program = program(ebpf, hook)
-        .and_then(|program| program.fd())
-        .map_err(|source| Error::Program { hook, source })?;
+    let off = |error| Error::Elsewhere(reason(&error));
+    load(ebpf, hook).map_err(off)?;
+    let program = program(ebpf, hook).and_then(Program::fd).map_err(off)?;
     attach(program.as_fd(), name, AttachType::SkLookup, (netns, netns_ino), pin_dir)
-        .map_err(|(step, source)| Error::Attach { hook, step, source })
+        .map_err(|(step, source)| Error::Elsewhere(format!("{step}: {source}")))
 }
 
 /// Replaces the program behind the pinned link, or makes and pins a new link when there is none or when it
