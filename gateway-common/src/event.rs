@@ -117,6 +117,8 @@ coded! {
         NotConfigured = "not_configured",
         /// Link-local, multicast, broadcast or a cloud's metadata service, and no exception names it.
         Special = "special",
+        /// A job may not call bpf(2).
+        BpfCall = "bpf_call",
         /// Foreign programs work on the job's cgroup, or the gateway's own do not.
         Quarantined = "quarantined",
     }
@@ -143,6 +145,8 @@ coded! {
         SkLookup = "sk_lookup",
         /// BPF LSM, on kernels that have it: sockets of families that no cgroup hook sees.
         SocketCreate = "socket_create",
+        /// BPF LSM: the bpf(2) system call.
+        Bpf = "bpf",
     }
 }
 

@@ -20,7 +20,8 @@ pub struct Config {
     pub flags: u16,
     /// Jobs in the `quarantine` map; 0 saves looking.
     pub quarantined: u32,
-    pub zero: u32,
+    /// Changes with the jobs and with the gateway's cgroup: what was remembered before counts no more.
+    pub generation: u32,
 }
 
 /// Bits of [`Config::flags`].
@@ -48,6 +49,21 @@ pub struct Job {
     pub live: i64,
     /// CLOCK_MONOTONIC at enrolment, nanoseconds.
     pub since_ns: u64,
+}
+
+/// Whose a cgroup is, remembered from the last walk to its ancestors. Each CPU has its own.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Kin {
+    /// Odd while it is written; a reader that sees it change or odd has read nothing.
+    pub sequence: u32,
+    /// [`Config::generation`] before the walk.
+    pub generation: u32,
+    pub cgroup: u64,
+    /// The job, or 0.
+    pub job: u64,
+    /// 1 for the gateway's own.
+    pub gateway: u64,
 }
 
 /// What a socket carries from its birth to its release.
@@ -120,6 +136,7 @@ const _: () = {
     assert!(size_of::<Config>() == 32);
     assert!(size_of::<Beat>() == 8);
     assert!(size_of::<Job>() == 16);
+    assert!(size_of::<Kin>() == 32);
     assert!(size_of::<Stamp>() == 40);
     assert!(size_of::<Origin>() == 72);
     assert!(size_of::<DestKey>() == 20 && align_of::<DestKey>() == 4);

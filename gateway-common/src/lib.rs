@@ -16,4 +16,4 @@ pub mod limits;
 
 pub use addr::{Addr, Canonical};
 pub use event::{Event, Hook, Reason};
-pub use flow::{Beat, Config, DestKey, Job, Origin, Stamp, flags};
+pub use flow::{Beat, Config, DestKey, Job, Kin, Origin, Stamp, flags};

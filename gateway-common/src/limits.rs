@@ -10,6 +10,9 @@ pub const MAX_DEPTH: u32 = 16;
 /// Enrolled jobs.
 pub const MAX_JOBS: u32 = 16_384;
 
+/// Cgroups whose kin each CPU remembers; a power of two. Two that share a place displace each other.
+pub const MAX_KIN: u32 = 256;
+
 /// Redirected sockets whose original destination the agent has not read yet.
 pub const MAX_ORIGINS: u32 = 65_536;
 

@@ -1,5 +1,8 @@
-//! BPF LSM socket_create, below the attach root: families that no cgroup hook sees (packet, vsock, XDP, SMC,
-//! TIPC, RDS, RxRPC). Optional: needs a kernel with `bpf` among its security modules, and 6.0.
+//! BPF LSM, below the attach root: what no cgroup hook sees. Optional: needs a kernel with `bpf` among its
+//! security modules, and 6.0.
+//!
+//! socket_create: families beyond the internet's (packet, vsock, XDP, SMC, TIPC, RDS, RxRPC). bpf: a job loads
+//! and attaches no programs.
 
 use aya_ebpf::{macros::lsm_cgroup, programs::LsmContext};
 use gateway_common::{Hook, Reason, decide};
@@ -33,6 +36,22 @@ pub fn socket_create(ctx: LsmContext) -> i32 {
             Reason::SocketKind
         }
         None => Reason::NotConfigured,
+    };
+    report::deny(&facts, reason)
+}
+
+#[lsm_cgroup(hook = "bpf")]
+pub fn bpf(ctx: LsmContext) -> i32 {
+    let command: u32 = ctx.arg(0);
+    let mut facts = Facts { detail: command, ..Facts::new(Hook::Bpf) };
+    let reason = match maps::config() {
+        Some(config) => {
+            let Who::Job(job) = who::current(config) else { return PASS };
+            facts.job = job;
+            Reason::BpfCall
+        }
+        // The agent itself makes calls before there are settings.
+        None => return PASS,
     };
     report::deny(&facts, reason)
 }

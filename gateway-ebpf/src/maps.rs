@@ -10,7 +10,7 @@ use aya_ebpf::{
     helpers::{bpf_ktime_get_ns, generated::bpf_sk_storage_get},
     macros::btf_map,
 };
-use gateway_common::{Addr, Beat, Config, DestKey, Event, Job, Origin, Reason, Stamp, decide, limits};
+use gateway_common::{Addr, Beat, Config, DestKey, Event, Job, Kin, Origin, Reason, Stamp, decide, limits};
 
 #[btf_map]
 static CONFIG: Array<Config, 1> = Array::new();
@@ -21,6 +21,10 @@ static BEAT: Array<Beat, 1> = Array::new();
 /// Enrolled jobs by cgroup id.
 #[btf_map]
 static JOBS: HashMap<u64, Job, { limits::MAX_JOBS as usize }> = HashMap::new();
+
+/// Whose each cgroup is, by the low bits of its id. A miss costs a walk, and decides nothing.
+#[btf_map]
+static KIN: PerCpuArray<Kin, { limits::MAX_KIN as usize }> = PerCpuArray::new();
 
 /// Jobs that are refused everything until the agent trusts their cgroup again.
 #[btf_map]
@@ -74,6 +78,50 @@ pub fn alive() -> bool {
 #[inline(always)]
 pub fn is_job(cgroup: u64) -> bool {
     JOBS.get_ptr(cgroup).is_some()
+}
+
+/// What this CPU remembers about a cgroup, if it still counts: its job, and whether it is the gateway's.
+///
+/// A program may be interrupted by one that handles a packet on the same CPU, and by nothing else that touches
+/// this: the sequence tells.
+#[inline(always)]
+pub fn kin(config: &Config, cgroup: u64) -> Option<(u64, bool)> {
+    let kin = KIN.get_ptr_mut(cgroup as u32 & (limits::MAX_KIN - 1))?;
+    // SAFETY: the pointer comes from a lookup that did not miss. Volatile, so that the order is kept.
+    unsafe {
+        let sequence = ptr::read_volatile(&raw const (*kin).sequence);
+        let generation = ptr::read_volatile(&raw const (*kin).generation);
+        let of = ptr::read_volatile(&raw const (*kin).cgroup);
+        let job = ptr::read_volatile(&raw const (*kin).job);
+        let gateway = ptr::read_volatile(&raw const (*kin).gateway);
+        let still = ptr::read_volatile(&raw const (*kin).sequence);
+        let whole = sequence & 1 == 0 && sequence == still;
+        if whole && of == cgroup && generation == config.generation {
+            Some((job, gateway != 0))
+        } else {
+            None
+        }
+    }
+}
+
+/// `generation`: of the settings that the walk began with.
+#[inline(always)]
+pub fn remember(generation: u32, cgroup: u64, job: u64, gateway: bool) {
+    let Some(kin) = KIN.get_ptr_mut(cgroup as u32 & (limits::MAX_KIN - 1)) else { return };
+    // SAFETY: as above.
+    unsafe {
+        let sequence = ptr::read_volatile(&raw const (*kin).sequence);
+        // Whoever was interrupted while writing goes on when this program is done.
+        if sequence & 1 != 0 {
+            return;
+        }
+        ptr::write_volatile(&raw mut (*kin).sequence, sequence.wrapping_add(1));
+        ptr::write_volatile(&raw mut (*kin).generation, generation);
+        ptr::write_volatile(&raw mut (*kin).cgroup, cgroup);
+        ptr::write_volatile(&raw mut (*kin).job, job);
+        ptr::write_volatile(&raw mut (*kin).gateway, gateway as u64);
+        ptr::write_volatile(&raw mut (*kin).sequence, sequence.wrapping_add(2));
+    }
 }
 
 /// Whether the agent found something wrong with a job's cgroup.

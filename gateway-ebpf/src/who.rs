@@ -2,7 +2,10 @@
 
 use aya_ebpf::{
     bindings::__sk_buff,
-    helpers::generated::{bpf_get_current_ancestor_cgroup_id, bpf_skb_ancestor_cgroup_id},
+    helpers::generated::{
+        bpf_get_current_ancestor_cgroup_id, bpf_get_current_cgroup_id, bpf_skb_ancestor_cgroup_id,
+        bpf_skb_cgroup_id,
+    },
 };
 use gateway_common::{Config, limits::MAX_DEPTH};
 
@@ -20,8 +23,10 @@ pub enum Who {
 /// The current process. Only in hooks that run in the caller's context.
 #[inline(always)]
 pub fn current(config: &Config) -> Who {
+    // SAFETY: no arguments.
+    let leaf = unsafe { bpf_get_current_cgroup_id() };
     // SAFETY: any level may be asked; one that does not exist is 0.
-    walk(config, |level| unsafe { bpf_get_current_ancestor_cgroup_id(level) })
+    find(config, leaf, |level| unsafe { bpf_get_current_ancestor_cgroup_id(level) })
 }
 
 /// The socket that a packet belongs to, also in softirq, where the current process is anybody.
@@ -31,7 +36,34 @@ pub fn current(config: &Config) -> Who {
 #[inline(always)]
 pub unsafe fn of_packet(skb: *mut __sk_buff, config: &Config) -> Who {
     // SAFETY: the caller's promise.
-    walk(config, |level| unsafe { bpf_skb_ancestor_cgroup_id(skb, level) })
+    let leaf = unsafe { bpf_skb_cgroup_id(skb) };
+    // SAFETY: the caller's promise.
+    find(config, leaf, |level| unsafe { bpf_skb_ancestor_cgroup_id(skb, level) })
+}
+
+/// Answers from memory, or walks and remembers.
+#[inline(always)]
+fn find(config: &Config, leaf: u64, id_at: impl Fn(i32) -> u64) -> Who {
+    // Before the walk: what changes meanwhile must not be remembered as newer than it is.
+    // SAFETY: a field of a map value; volatile, because the agent writes it.
+    let generation = unsafe { core::ptr::read_volatile(&raw const config.generation) };
+    match maps::kin(config, leaf) {
+        Some((0, false)) => return Who::Nobody,
+        Some((0, true)) => return Who::Gateway,
+        Some((job, _)) => return Who::Job(job),
+        None => {}
+    }
+    let who = walk(config, id_at);
+    // A packet without a socket has no cgroup.
+    if leaf != 0 {
+        let (job, gateway) = match who {
+            Who::Job(job) => (job, false),
+            Who::Gateway => (0, true),
+            Who::Nobody => (0, false),
+        };
+        maps::remember(generation, leaf, job, gateway);
+    }
+    who
 }
 
 /// From the attach root inwards, so that nesting below a job never hides it.

@@ -9,8 +9,6 @@ use crate::{
 
 pub(crate) fn run(host: &Host) -> Result<()> {
     setup::for_building(host)?;
-    // The kernel programs only compile for the BPF target, which gateway-agent's build script does; what they
-    // decide is in gateway-common and checked here.
     host::run(host.cargo().args([
         "clippy",
         "--all-targets",
@@ -19,5 +17,27 @@ pub(crate) fn run(host: &Host) -> Result<()> {
         "--",
         "-D",
         "warnings",
-    ]))
+    ]))?;
+    kernel_programs(host)
+}
+
+/// The kernel programs only compile for the BPF target and with nightly, as gateway-agent's build script does it.
+fn kernel_programs(host: &Host) -> Result<()> {
+    host::run(
+        host.nightly()
+            .args([
+                "clippy",
+                "--package",
+                "gateway-ebpf",
+                "--target",
+                "bpfel-unknown-none",
+                "-Z",
+                "build-std=core",
+            ])
+            .arg("--target-dir")
+            .arg(host.target.join("lint-ebpf"))
+            // aya's bindings differ by the architecture of the kernel.
+            .env("RUSTFLAGS", format!("--cfg=bpf_target_arch=\"{}\"", std::env::consts::ARCH))
+            .args(["--", "-D", "warnings"]),
+    )
 }

@@ -24,6 +24,15 @@ pub struct Status {
     #[serde(default)]
     pub mode: crate::kernel::Mode,
     pub hooks: Vec<Hook>,
+    /// What the agent proved about the kernel when it started.
+    #[serde(default)]
+    pub self_test: Vec<crate::kernel::Probe>,
+    /// When the hooks of every job were last found to be ours; absent before the first time.
+    #[serde(default)]
+    pub hooks_checked: Option<u64>,
+    /// Jobs that are refused everything, because something was wrong with their hooks.
+    #[serde(default)]
+    pub quarantined: Vec<u64>,
     /// Age of the last heartbeat in milliseconds; the kernel denies from 2000 on.
     pub heartbeat_ms: Option<u64>,
     /// Network namespaces of jobs in which the gateway listens; absent when it follows none.

@@ -7,12 +7,12 @@ use std::{
 
 use policy::Denial;
 
-use super::{Agent, namespaces::Namespaces};
+use super::{Agent, guard, namespaces::Namespaces};
 use crate::{
     admin::{Backend, MetricsSource, Observation, api},
     audit::{AuditEvent, Context, Kind, Scope, Value, unix_ns},
     identity::{Host, Job, JobEnd},
-    kernel::{HookStatus, Kernel, Mode, Reason},
+    kernel::{self, HookStatus, Kernel, Mode, Reason},
     session::Shared,
 };
 
@@ -31,12 +31,18 @@ impl Host for EnrolmentHost {
 
     fn confine(&self, cgroup_id: u64, dir: &Path) -> Result<(), String> {
         // Deeper than the programs look, it would be confined in name only.
-        self.kernel
-            .job_cgroup(dir)
-            .and_then(|_| self.kernel.add_job(cgroup_id))
-            .map_err(|error| error.to_string())?;
+        let text = |error: kernel::Error| error.to_string();
+        self.kernel.job_cgroup(dir).map_err(text)?;
+        let new = self.kernel.add_job(cgroup_id).map_err(text)?;
+        if new && let Err(why) = guard::sound(&self.kernel, dir) {
+            self.kernel.remove_job(cgroup_id).map_err(text)?;
+            return Err(why);
+        }
         if let Some(namespaces) = &self.namespaces {
             namespaces.enrolled(cgroup_id, dir);
+        }
+        if new {
+            guard::end_old_sockets(cgroup_id, dir);
         }
         Ok(())
     }
@@ -81,6 +87,9 @@ impl Backend for Agent {
             virtual_port: shared.config.kernel.virtual_port,
             mode: shared.config.kernel.mode,
             hooks: kernel.iter().flat_map(|k| &k.hooks).map(hook).collect(),
+            self_test: self.guard.self_test(),
+            hooks_checked: self.guard.last_round(),
+            quarantined: self.kernel.quarantined().unwrap_or_default(),
             heartbeat_ms: kernel
                 .as_ref()
                 .ok()

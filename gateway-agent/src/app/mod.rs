@@ -1,10 +1,12 @@
 //! From configuration to a running agent, and back to nothing.
 //!
 //! Start order: state, policy, recording and audit, kernel programs, listeners, workers, enrolled jobs,
-//! control socket; only then does the kernel hear a heartbeat. Ending: no heartbeat, no new flows, sessions
+//! control socket; only then does the kernel hear a heartbeat, and once the self-test has shown that it refuses
+//! what it should, jobs are served. Ending: no heartbeat, no new flows, sessions
 //! told and given time, records closed. Enforcement stays.
 
 mod admit;
+mod guard;
 mod host;
 mod namespaces;
 mod policies;
@@ -64,6 +66,7 @@ pub struct Agent {
     started: UnixTime,
     draining: AtomicBool,
     myself: host::Myself,
+    guard: guard::Guard,
 }
 
 /// Runs the daemon until it is told to stop.
@@ -72,12 +75,14 @@ pub struct Agent {
 /// Fails when anything that enforcement needs cannot be had; jobs then stay confined without service.
 pub fn run(config: Config) -> Result<()> {
     crate::tls::install_providers();
+    // First of all: later on this process may not be allowed to run programs.
+    let helper = guard::helper()?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(1)
         .thread_name("control")
         .enable_all()
         .build()?;
-    runtime.block_on(async { start(config).await?.serve().await })
+    runtime.block_on(async { start(config).await?.serve(helper).await })
 }
 
 /// Everything `serve` needs besides the agent.
@@ -197,6 +202,11 @@ async fn start(config: Config) -> Result<Started> {
 
     kernel.leave_unknown().context("network namespaces of an earlier agent")?;
 
+    let guard = guard::Guard::default();
+    shared.metrics.hook_drift({
+        let drifted = Arc::clone(&guard.drifted);
+        move || drifted.load(Ordering::Relaxed)
+    })?;
     let agent = Arc::new(Agent {
         kernel,
         enrolments: Arc::clone(&enrolments),
@@ -206,6 +216,7 @@ async fn start(config: Config) -> Result<Started> {
         started: crate::clock::now(),
         draining: AtomicBool::new(false),
         myself: OnceLock::new(),
+        guard,
         shared,
     });
     // Set exactly once, here.
@@ -221,10 +232,14 @@ async fn start(config: Config) -> Result<Started> {
 }
 
 impl Started {
-    async fn serve(self) -> Result<()> {
+    async fn serve(self, helper: kernel::Helper) -> Result<()> {
         let Self { agent, intercept, arrivals, control, control_socket, metrics_socket } = self;
         let beat = Heartbeat::start(Arc::clone(&agent))?;
         watch_kernel_events(Arc::clone(&agent))?;
+        if let Err(error) = agent.prove(helper).await {
+            beat.stop();
+            return Err(error);
+        }
         let mut tasks = tokio::task::JoinSet::new();
         tasks.spawn(admin::serve_control(control_socket, control));
         if let Some(listener) = metrics_socket {
@@ -236,6 +251,7 @@ impl Started {
         if let Some(arrivals) = arrivals {
             tasks.spawn(follow(accept_elsewhere(Arc::clone(&agent), arrivals)));
         }
+        tasks.spawn(follow(Arc::clone(&agent).watch_hooks()));
         tasks.spawn(follow(warn_of_observing(agent.kernel.config().mode)));
         tasks.spawn(follow(accept(Arc::clone(&agent), intercept)));
 
@@ -435,6 +451,8 @@ fn watch_numbers(metrics: &Metrics, kernel: &Arc<Kernel>, recorder: &Recorder, a
     })?;
     let beating = Arc::clone(kernel);
     metrics.kernel_observing(kernel.config().mode == Mode::Observe)?;
+    let quarantined = Arc::clone(kernel);
+    metrics.quarantined_jobs(move || quarantined.quarantined().map_or(u64::MAX, |jobs| jobs.len() as u64))?;
     // A heart that cannot be asked has not beaten for as long as anyone can tell.
     metrics.heartbeat_age(move || {
         beating.status().ok().and_then(|status| status.heartbeat_age).unwrap_or(Duration::MAX)

@@ -34,6 +34,8 @@ pub enum Kind {
     KernelDenied,
     /// The kernel would have denied it, and let it through: `kernel.mode` is observe.
     KernelObserved,
+    /// The hooks of a job are not what they should be; it is refused everything.
+    HookDrift,
     /// A call of the control API by someone who may not make it.
     ControlRefused,
     SessionKilled,
@@ -66,6 +68,7 @@ impl Kind {
             Kind::PolicyRefused => "policy_refused",
             Kind::KernelDenied => "kernel_denied",
             Kind::KernelObserved => "kernel_observed",
+            Kind::HookDrift => "hook_drift",
             Kind::ControlRefused => "control_refused",
             Kind::SessionKilled => "session_killed",
             Kind::RecordingLost => "recording_lost",

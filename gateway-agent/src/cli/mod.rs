@@ -12,6 +12,7 @@ mod print;
 mod release;
 mod replay;
 mod run;
+mod self_test;
 mod sessions;
 mod status;
 mod token;
@@ -81,6 +82,9 @@ enum Command {
     /// Second half of `exec`, inside the job's cgroup.
     #[command(hide = true)]
     ExecChild(exec::child::Args),
+    /// The job side of the agent's self-test.
+    #[command(hide = true)]
+    SelfTestHelper(self_test::Args),
     Enroll(enroll::Args),
     Release(release::Args),
     Jobs(jobs::Args),
@@ -123,6 +127,7 @@ fn dispatch(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Run(args) => args.run(global),
         Command::Exec(args) => args.run(global),
         Command::ExecChild(args) => args.run(),
+        Command::SelfTestHelper(args) => args.run(),
         Command::Enroll(args) => args.run(global),
         Command::Release(args) => args.run(global),
         Command::Jobs(args) => args.run(global),

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use super::{Global, print};
 use crate::{
     admin::api::{Hook, Status},
-    kernel::Mode,
+    kernel::{Mode, Probe, Verdict},
 };
 
 /// Show hooks, heartbeat, jobs, sessions and the policy in force
@@ -43,6 +43,12 @@ impl Args {
             ("below", s.cgroup_root),
             ("virtual port", s.virtual_port.to_string()),
             ("heartbeat", heartbeat),
+            ("self-test", proved(&s.self_test)),
+            (
+                "hooks checked",
+                s.hooks_checked.map_or("not yet".to_owned(), |at| print::ago(policy::UnixTime(at))),
+            ),
+            ("quarantined", listed(&s.quarantined)),
             ("jobs", s.jobs.to_string()),
             ("sessions", s.sessions.to_string()),
             ("approvals waiting", s.approvals_waiting.to_string()),
@@ -74,4 +80,25 @@ fn mode(mode: Mode) -> &'static str {
 
 fn off(hook: &Hook) -> String {
     format!("{}; meanwhile {}", hook.detail, hook.without)
+}
+
+fn proved(probes: &[Probe]) -> String {
+    let of = |verdict| probes.iter().filter(|probe| probe.verdict() == verdict).collect::<Vec<_>>();
+    let open: Vec<&str> = of(Verdict::Open).iter().map(|probe| probe.path.as_str()).collect();
+    match (probes.len(), open.is_empty()) {
+        (0, _) => "not made".to_owned(),
+        (_, true) => format!(
+            "{} paths tried by a job and refused, {} not on this host",
+            of(Verdict::Refused).len(),
+            of(Verdict::Absent).len()
+        ),
+        (_, false) => format!("NOT REFUSED: {}", open.join(", ")),
+    }
+}
+
+fn listed(jobs: &[u64]) -> String {
+    match jobs {
+        [] => "none".to_owned(),
+        jobs => jobs.iter().map(ToString::to_string).collect::<Vec<_>>().join(", "),
+    }
 }

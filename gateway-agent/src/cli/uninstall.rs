@@ -31,7 +31,11 @@ impl Args {
         }
         let found = crate::kernel::uninstall(&config.kernel.pin_dir)?;
         let links = found.links.iter().map(|name| format!("link {name}"));
-        let removed: Vec<String> = links.chain(found.maps.iter().map(|name| format!("map {name}"))).collect();
+        let maps = found.maps.iter().map(|name| format!("map {name}"));
+        let mut removed: Vec<String> = links.chain(maps).collect();
+        if !removed.is_empty() {
+            removed.push(format!("directory {}", config.kernel.pin_dir.display()));
+        }
         match global.json {
             true => print::json(&serde_json::json!({ "removed": removed }))?,
             false if removed.is_empty() => print::line("nothing was installed")?,

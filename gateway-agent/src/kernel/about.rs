@@ -47,6 +47,7 @@ pub const fn about(hook: Hook) -> About {
         Hook::SocketCreate => {
             ("6.0 with bpf in lsm=", "jobs make AF_VSOCK sockets, and AF_PACKET ones with CAP_NET_RAW")
         }
+        Hook::Bpf => ("6.0 with bpf in lsm=", "jobs with CAP_BPF load and attach programs of their own"),
     };
-    About { since, without, optional: matches!(hook, Hook::SocketCreate) }
+    About { since, without, optional: matches!(hook, Hook::SocketCreate | Hook::Bpf) }
 }

@@ -53,7 +53,16 @@ const ORDER: &[(Hook, AttachType)] = &[
     (Hook::Egress, AttachType::Egress),
     (Hook::Ingress, AttachType::Ingress),
     (Hook::SocketCreate, AttachType::LsmCgroup),
+    (Hook::Bpf, AttachType::LsmCgroup),
 ];
+
+/// Where on a cgroup the hook's programs are listed; `None` for those of other places, and for LSM hooks, whose
+/// programs come from all over the host.
+pub(super) fn cgroup_attach_type(hook: Hook) -> Option<AttachType> {
+    let listed =
+        |attach_type: &AttachType| !matches!(attach_type, AttachType::SkLookup | AttachType::LsmCgroup);
+    ORDER.iter().find(|(ours, _)| *ours == hook).map(|(_, attach_type)| *attach_type).filter(listed)
+}
 
 /// Loads every program first, then attaches: what the kernel refuses to load leaves everything as it was. To
 /// enforce, every mandatory hook has to be had; `missing` comes with what else was found missing before.
@@ -122,7 +131,7 @@ fn load(ebpf: &mut Ebpf, hook: Hook) -> Result<(), ProgramError> {
         Program::CgroupSockopt(program) => program.load(),
         Program::CgroupSkb(program) => program.load(),
         Program::SkLookup(program) => program.load(),
-        Program::LsmCgroup(program) => program.load("socket_create", &Btf::from_sys_fs()?),
+        Program::LsmCgroup(program) => program.load(hook.name(), &Btf::from_sys_fs()?),
         _ => Err(ProgramError::UnexpectedProgramType),
     }
 }

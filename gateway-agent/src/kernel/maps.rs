@@ -13,7 +13,7 @@ use aya::{
     },
 };
 use gateway_common::{
-    Beat, Config as Settings, DestKey, Job, Origin, Reason, Stamp,
+    Beat, Config as Settings, DestKey, Job, Kin, Origin, Reason, Stamp,
     decide::{self, IPPROTO_TCP, IPPROTO_UDP},
     limits,
 };
@@ -23,6 +23,7 @@ use super::{Error, Events, MapStatus, Sockets, sys};
 pub(super) const CONFIG: &str = "CONFIG";
 pub(super) const BEAT: &str = "BEAT";
 pub(super) const JOBS: &str = "JOBS";
+pub(super) const KIN: &str = "KIN";
 pub(super) const QUARANTINE: &str = "QUARANTINE";
 pub(super) const STAMPS: &str = "STAMPS";
 pub(super) const ORIGINS: &str = "ORIGINS";
@@ -33,10 +34,11 @@ pub(super) const EVENTS: &str = "EVENTS";
 pub(super) const COUNTERS: &str = "COUNTERS";
 
 /// Key bytes, value bytes and entries of every map, as this version makes it. 0 entries: any number.
-const SHAPES: [(&str, usize, usize, u32); 11] = [
+const SHAPES: [(&str, usize, usize, u32); 12] = [
     (CONFIG, 4, size_of::<Settings>(), 1),
     (BEAT, 4, size_of::<Beat>(), 1),
     (JOBS, 8, size_of::<Job>(), limits::MAX_JOBS),
+    (KIN, 4, size_of::<Kin>(), limits::MAX_KIN),
     (QUARANTINE, 8, 4, limits::MAX_JOBS),
     (STAMPS, 4, size_of::<Stamp>(), 0),
     (ORIGINS, 8, size_of::<Origin>(), limits::MAX_ORIGINS),
@@ -194,12 +196,22 @@ impl Maps {
         self.settings.set(0, settings, 0).map_err(|source| Error::Map { name: CONFIG, source })
     }
 
-    pub(super) fn add_job(&mut self, cgroup: u64, job: Job) -> Result<(), Error> {
+    /// Changes settings, and tells the programs that what they remember of cgroups counts no more.
+    pub(super) fn change(&mut self, pin_dir: &Path, change: impl FnOnce(&mut Settings)) -> Result<(), Error> {
+        let mut settings = self.settings(pin_dir)?.unwrap_or_default();
+        change(&mut settings);
+        settings.generation = settings.generation.wrapping_add(1);
+        self.set_settings(settings)
+    }
+
+    /// `false` when it was one already.
+    pub(super) fn add_job(&mut self, cgroup: u64, job: Job) -> Result<bool, Error> {
         match self.jobs.insert(cgroup, job, NOEXIST) {
+            Ok(()) => Ok(true),
             Err(MapError::SyscallError(error)) if error.io_error.raw_os_error() == Some(libc::EEXIST) => {
-                Ok(())
+                Ok(false)
             }
-            result => result.map_err(|source| Error::Map { name: JOBS, source }),
+            Err(source) => Err(Error::Map { name: JOBS, source }),
         }
     }
 
@@ -225,11 +237,10 @@ impl Maps {
         }
     }
 
-    /// How many jobs are refused everything.
-    pub(super) fn quarantined(&self) -> Result<u32, Error> {
-        let keys = self.quarantine.keys().collect::<Result<Vec<u64>, _>>();
-        let keys = keys.map_err(|source| Error::Map { name: QUARANTINE, source })?;
-        Ok(u32::try_from(keys.len()).unwrap_or(u32::MAX))
+    /// Jobs that are refused everything.
+    pub(super) fn quarantined(&self) -> Result<Vec<u64>, Error> {
+        let keys = self.quarantine.keys().collect::<Result<_, _>>();
+        keys.map_err(|source| Error::Map { name: QUARANTINE, source })
     }
 
     pub(super) fn jobs(&self) -> Result<Vec<u64>, Error> {

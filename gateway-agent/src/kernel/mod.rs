@@ -10,14 +10,17 @@ mod about;
 mod bpffs;
 mod cost;
 mod destinations;
+mod destroy;
 mod error;
 mod events;
 mod hooks;
 mod maps;
 mod namespaces;
 mod require;
+mod selftest;
 mod status;
 mod sys;
+mod watch;
 
 use std::{
     fs::{self, File},
@@ -39,11 +42,14 @@ pub use about::{About, about};
 pub use bpffs::{Removed, uninstall};
 pub use cost::{Cost, Measuring, costs, measure};
 pub use destinations::{Destination, Disposition, Protocol, canonical};
+pub use destroy::{Destroyed, destroy_sockets};
 pub use error::{Error, Missing};
 pub use events::{Events, Process, Refusal};
 pub use gateway_common::{Hook, Reason};
 pub use namespaces::{NotFollowed, Sockets, trusted};
+pub use selftest::{Helper, Probe, SelfTestError, Verdict, help};
 pub use status::{HookStatus, MapStatus, Status};
+pub use watch::Drift;
 
 /// Where and how to attach.
 #[derive(Debug, Clone)]
@@ -116,6 +122,8 @@ pub struct Kernel {
     beat: Mutex<maps::BeatMap>,
     origins: maps::Origins,
     hooks: Vec<hooks::Attached>,
+    /// In which sk_lookup is attached.
+    netns: File,
 }
 
 impl Kernel {
@@ -138,23 +146,23 @@ impl Kernel {
         let mut ebpf = maps::load(&config.pin_dir, 0)?;
         let (mut maps, beat, origins) = maps::open(&mut ebpf, &config.pin_dir)?;
         // Complete before anything is attached.
-        let gateway = maps.settings(&config.pin_dir)?.map_or(0, |settings| settings.gateway);
+        let before = maps.settings(&config.pin_dir)?.unwrap_or_default();
         maps.set_settings(Settings {
             layout: limits::LAYOUT,
             root_level,
-            gateway,
+            gateway: before.gateway,
             flows_per_job: config.flows_per_job,
             port: config.virtual_port.to_be(),
             flags: flags(&config),
-            quarantined: maps.quarantined()?,
-            zero: 0,
+            quarantined: count(&maps.quarantined()?),
+            generation: before.generation.wrapping_add(1),
         })?;
         let targets = hooks::Targets { cgroup: root.as_fd(), cgroup_id, netns: netns.as_fd(), netns_ino };
         let hooks =
             hooks::install(&mut ebpf, &targets, &config.pin_dir, config.mode, require::missing(&origins)?)?;
         #[cfg(feature = "ebpf-log")]
         maps::forward_log(&mut ebpf);
-        Ok(Self { config, maps: Mutex::new(maps), beat: Mutex::new(beat), origins, hooks })
+        Ok(Self { config, maps: Mutex::new(maps), beat: Mutex::new(beat), origins, hooks, netns })
     }
 
     pub fn config(&self) -> &Config {
@@ -175,9 +183,7 @@ impl Kernel {
 
     /// Processes in this cgroup and below may reach resources directly: the gateway's own.
     pub fn set_gateway_cgroup(&self, id: u64) -> Result<(), Error> {
-        let mut maps = self.maps();
-        let settings = maps.settings(&self.config.pin_dir)?.unwrap_or_default();
-        maps.set_settings(Settings { gateway: id, ..settings })
+        self.maps().change(&self.config.pin_dir, |settings| settings.gateway = id)
     }
 
     /// Checks that a cgroup can be a job, and returns its id: it lies below the attach root, not too deep, and
@@ -209,17 +215,23 @@ impl Kernel {
     }
 
     /// Enrols a cgroup by its id, see [`cgroup_id`]. From now on everything in it and below is refused what
-    /// is not declared. Enrolling twice changes nothing.
-    pub fn add_job(&self, cgroup: u64) -> Result<(), Error> {
+    /// is not declared. Enrolling twice changes nothing; `false` then.
+    pub fn add_job(&self, cgroup: u64) -> Result<bool, Error> {
         let since_ns =
             sys::monotonic_ns().map_err(|source| Error::System { what: "reading the clock", source })?;
-        self.maps().add_job(cgroup, Job { live: 0, since_ns })
+        let mut maps = self.maps();
+        let new = maps.add_job(cgroup, Job { live: 0, since_ns })?;
+        maps.change(&self.config.pin_dir, |_| ())?;
+        Ok(new)
     }
 
     /// Releases a job: its processes are like any other's. `false` when it was none.
     pub fn remove_job(&self, cgroup: u64) -> Result<bool, Error> {
-        let removed = self.maps().remove_job(cgroup)?;
-        self.quarantine(cgroup, false)?;
+        let mut maps = self.maps();
+        let removed = maps.remove_job(cgroup)?;
+        maps.quarantine(cgroup, false)?;
+        let quarantined = count(&maps.quarantined()?);
+        maps.change(&self.config.pin_dir, |settings| settings.quarantined = quarantined)?;
         Ok(removed)
     }
 
@@ -228,11 +240,15 @@ impl Kernel {
         let mut maps = self.maps();
         let changed = maps.quarantine(cgroup, on)?;
         if changed {
-            let settings = maps.settings(&self.config.pin_dir)?.unwrap_or_default();
-            let quarantined = maps.quarantined()?;
-            maps.set_settings(Settings { quarantined, ..settings })?;
+            let quarantined = count(&maps.quarantined()?);
+            maps.change(&self.config.pin_dir, |settings| settings.quarantined = quarantined)?;
         }
         Ok(changed)
+    }
+
+    /// Jobs that are refused everything.
+    pub fn quarantined(&self) -> Result<Vec<u64>, Error> {
+        self.maps().quarantined()
     }
 
     /// Cgroup ids of all enrolled jobs.
@@ -324,6 +340,10 @@ fn flags(config: &Config) -> u16 {
     let dns = if config.dns { flags::DNS } else { 0 };
     let observe = if config.mode == Mode::Observe { flags::OBSERVE } else { 0 };
     dns | observe
+}
+
+fn count<T>(all: &[T]) -> u32 {
+    u32::try_from(all.len()).unwrap_or(u32::MAX)
 }
 
 /// The id under which the kernel knows a cgroup2 directory.

@@ -18,6 +18,7 @@ const BPF_OBJ_PIN: libc::c_long = 6;
 const BPF_OBJ_GET: libc::c_long = 7;
 const BPF_OBJ_GET_INFO_BY_FD: libc::c_long = 15;
 const BPF_MAP_LOOKUP_AND_DELETE_ELEM: libc::c_long = 21;
+const BPF_PROG_QUERY: libc::c_long = 16;
 const BPF_LINK_CREATE: libc::c_long = 28;
 const BPF_LINK_UPDATE: libc::c_long = 29;
 const BPF_LINK_DETACH: libc::c_long = 34;
@@ -110,6 +111,20 @@ struct Element {
     flags: u64,
 }
 
+/// `struct { … } query` of `union bpf_attr`.
+#[repr(C)]
+#[derive(Default)]
+struct Query {
+    target_fd: u32,
+    attach_type: u32,
+    query_flags: u32,
+    attach_flags: u32,
+    prog_ids: u64,
+    prog_cnt: u32,
+    zero: u32,
+    rest: [u64; 4],
+}
+
 const LINK_TYPE_NETNS: u32 = 5;
 
 /// Calls bpf(2).
@@ -186,6 +201,26 @@ pub(super) fn link_info(link: BorrowedFd<'_>) -> io::Result<LinkInfo> {
         u64::from_ne_bytes(id)
     };
     Ok(LinkInfo { program: info.prog_id, target })
+}
+
+/// Ids of the programs that run on a cgroup, those of its ancestors included, or in a network namespace, in the
+/// order in which they run. Fails with ENOSPC when there are more than 1024.
+pub(super) fn effective_programs(target: BorrowedFd<'_>, attach_type: AttachType) -> io::Result<Vec<u32>> {
+    const EFFECTIVE: u32 = 1;
+    let mut ids = vec![0u32; 1024];
+    let mut attr = Query {
+        target_fd: number(target),
+        attach_type: attach_type as u32,
+        // Network namespaces have no ancestors, and no flags.
+        query_flags: if attach_type == AttachType::SkLookup { 0 } else { EFFECTIVE },
+        prog_ids: ids.as_mut_ptr().expose_provenance() as u64,
+        prog_cnt: ids.len() as u32,
+        ..Query::default()
+    };
+    // SAFETY: the attribute struct of this command; the array is as long as it says and outlives the call.
+    unsafe { bpf(BPF_PROG_QUERY, &mut attr) }?;
+    ids.truncate(attr.prog_cnt as usize);
+    Ok(ids)
 }
 
 /// Opens what is pinned at a path.

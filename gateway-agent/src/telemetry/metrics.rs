@@ -309,6 +309,29 @@ impl Metrics {
         self.counter("gateway_kernel_events_dropped_total", "Kernel events lost to a full ring buffer.", read)
     }
 
+    /// Jobs whose hooks were not what they should be.
+    pub fn hook_drift(&self, read: impl Fn() -> u64 + Send + Sync + 'static) -> Result<(), MetricsError> {
+        self.counter(
+            "gateway_hook_drift_total",
+            "Jobs on whose cgroup foreign or missing programs were found.",
+            read,
+        )
+    }
+
+    /// Jobs that are refused everything now.
+    pub fn quarantined_jobs(
+        &self,
+        read: impl Fn() -> u64 + Send + Sync + 'static,
+    ) -> Result<(), MetricsError> {
+        self.source(
+            MetricType::GAUGE,
+            "gateway_quarantined_jobs",
+            "Jobs that are refused everything because of their hooks.",
+            None,
+            move || vec![(String::new(), read() as f64)],
+        )
+    }
+
     /// 1 while the kernel programs let through what they would refuse.
     pub fn kernel_observing(&self, observing: bool) -> Result<(), MetricsError> {
         self.source(
@@ -446,6 +469,8 @@ mod tests {
         metrics.kernel_events_dropped(|| 4).unwrap();
         metrics.heartbeat_age(|| Duration::from_millis(250)).unwrap();
         metrics.kernel_observing(true).unwrap();
+        metrics.hook_drift(|| 2).unwrap();
+        metrics.quarantined_jobs(|| 1).unwrap();
         let key = record::SigningKey::generate().unwrap();
         let config = RecorderConfig { dir: dir.path().join("r"), key, durability: Durability::Batched };
         metrics.recorder(&Recorder::start(config).unwrap()).unwrap();
@@ -468,6 +493,8 @@ mod tests {
             "gateway_kernel_events_dropped_total 4",
             "gateway_heartbeat_age_seconds 0.25",
             "gateway_kernel_observing 1",
+            "gateway_hook_drift_total 2",
+            "gateway_quarantined_jobs 1",
             "gateway_policy_info{version=\"v2\"} 1",
             "gateway_policy_last_success_timestamp_seconds 6",
             "gateway_policy_reloads_total{result=\"success\"} 2",

@@ -103,6 +103,9 @@ impl Args {
         if uid.unwrap_or_else(|| rustix::process::getuid().as_raw()) == 0 {
             tell("warning: the job runs as root and can read what root can read; set jobs.uid");
         }
+        if config.kernel.mode == crate::kernel::Mode::Observe {
+            tell("warning: kernel.mode is observe: the kernel refuses this job nothing, it only reports");
+        }
         // Signals that come while the job is being made are kept for it.
         let mut signals = Signals::new()?;
         let (mut child, go) = self.spawn(config, uid)?;
