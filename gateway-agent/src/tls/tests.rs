@@ -46,7 +46,7 @@ async fn handshake(
 }
 
 fn client(ca: &Path, mode: Mode, name: &str) -> Arc<ClientConfig> {
-    upstream(mode, Some(ca), name).unwrap().unwrap().config
+    upstream(mode, Some(ca), name, None).unwrap().unwrap().config
 }
 
 #[test]
