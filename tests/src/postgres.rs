@@ -100,7 +100,12 @@ impl Postgres {
             method => method,
         };
         let host = if options.method == "cert" { "hostssl" } else { "host" };
-        fs::write(data.join("pg_hba.conf"), format!("local all all trust\n{host} all all all {method}\n"))?;
+        fs::write(
+            data.join("pg_hba.conf"),
+            format!(
+                "local all all trust\n{host} all all all {method}\n{host} replication all all {method}\n"
+            ),
+        )?;
 
         let mut command = space.command("setpriv");
         command

@@ -42,6 +42,14 @@ impl Stream {
         }
     }
 
+    /// The protocol that the handshake with the job agreed on.
+    pub fn job_protocol(&self) -> Option<&[u8]> {
+        match self {
+            Self::Accepted(tls) => tls.get_ref().1.alpn_protocol(),
+            Self::Plain(_) | Self::Connected(_) => None,
+        }
+    }
+
     /// The upstream's leaf certificate, DER, once TLS is on.
     pub fn peer_certificate(&self) -> Option<&[u8]> {
         match self {

@@ -41,7 +41,7 @@ with psycopg.connect(autocommit=True) as db:
             said[f"error {name}"] = [type(error).__name__, d.sqlstate, d.severity, d.message_primary, d.message_detail, d.message_hint,
                                      d.statement_position, d.schema_name, d.table_name, d.column_name, d.constraint_name]
 
-    failing("syntax of a function", "SELECT nonesuch(1)")
+    failing("function", "SELECT lower(1, 2)")
     failing("duplicate", "INSERT INTO driver_psycopg (id) VALUES (1)")
     failing("division", "SELECT 1 / %s", (0,))
     failing("position", "SELECT id,\n  wrong FROM driver_psycopg")

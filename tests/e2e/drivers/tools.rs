@@ -93,3 +93,41 @@ fn pg_dump_under_an_ordinary_policy_is_told_what_refuses_it() {
     assert!(refused.stderr.contains("builtin:pinned-setting"), "{refused}");
     assert!(refused.stderr.contains("changing the setting search_path"), "{refused}");
 }
+
+/// Physical and logical replication, where a rule lets it.
+#[test]
+fn backups_and_logical_decoding_where_a_rule_lets_them() {
+    let (head, _) = crate::POLICY.split_once("    statements:\n").expect("statements");
+    let world = tests::World::builder()
+        .policy(&format!("{head}    replication: true\n{EVERYTHING}"))
+        .postgres(tests::postgres::Options {
+            settings: vec!["wal_level = logical".to_owned()],
+            ..tests::postgres::Options::default()
+        })
+        .up();
+    world.db.admin("postgres", "ALTER ROLE gateway REPLICATION").expect("the right to replicate");
+    let out = world.job(&[
+        "pg_basebackup",
+        "--pgdata=-",
+        "--format=tar",
+        "--wal-method=fetch",
+        "--checkpoint=fast",
+        "--no-manifest",
+    ]);
+    let out = out.run().ok();
+    assert!(
+        out.stdout.len() > 10_000_000 && out.stdout.contains("PG_VERSION"),
+        "a backup of {} bytes",
+        out.stdout.len()
+    );
+
+    // The decoded stream ends at a position that is known beforehand.
+    world.db.ask("SELECT pg_create_logical_replication_slot('driver', 'test_decoding')");
+    world.db.ask("CREATE TABLE public.streamed (id int PRIMARY KEY, what text); ALTER TABLE public.streamed OWNER TO gateway");
+    world.db.ask("INSERT INTO public.streamed SELECT n, 'row ' || n FROM generate_series(1, 500) AS n");
+    let end = format!("--endpos={}", world.db.ask("SELECT pg_current_wal_insert_lsn()"));
+    let words =
+        ["pg_recvlogical", "--slot=driver", "--start", "--file=-", &end, "--no-loop", "--dbname=orders"];
+    let out = world.job(&words).run().ok();
+    assert_eq!(out.stdout.matches("table public.streamed: INSERT").count(), 500, "{out}");
+}

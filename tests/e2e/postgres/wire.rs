@@ -132,7 +132,7 @@ except ConnectionError:
     assert_eq!(
         said,
         json!({
-            "gss": "N", "tls": "S", "in": "I", "stuffed": "E", "replication": ["0A000"], "logical": ["0A000"],
+            "gss": "N", "tls": "S", "in": "I", "stuffed": "E", "replication": ["42501"], "logical": ["42501"],
             "protocol 2": "",
         })
     );

@@ -10,5 +10,7 @@ pub const LAUNDERING: &str = "builtin:laundering";
 pub const UNPARSABLE: &str = "builtin:unparsable";
 /// A session setting that statements are read by, or that is not known to be harmless, would change.
 pub const PINNED_SETTING: &str = "builtin:pinned-setting";
+/// A replication connection, which reads everything, without a rule that says so.
+pub const REPLICATION: &str = "builtin:replication";
 /// The statement names more than can be looked at.
 pub const TOO_COMPLEX: &str = "builtin:too-complex";

@@ -130,6 +130,14 @@ impl Policy {
         scope.is_some_and(|scope| scope.rules.iter().any(|rule| rule.lets_everything()))
     }
 
+    /// Whether this subject may open replication connections there.
+    pub fn lets_replicate(&self, subject: &Subject, resource: &Resource) -> bool {
+        let scope = self.scopes.get(&subject.name).and_then(|of| of.get(&resource.name));
+        scope.is_some_and(|scope| {
+            scope.rules.iter().any(|rule| rule.replication && rule.lets_everything() && rule.connect)
+        })
+    }
+
     /// The same answer, with what every rule had to do with it.
     pub fn explain(&self, question: &Question<'_>) -> Explanation {
         Explanation::of(self, question)

@@ -172,6 +172,10 @@ pub(crate) struct RawRule {
     /// Opening a session.
     #[serde(default)]
     pub(crate) connect: bool,
+    /// Opening a replication connection: backups, write-ahead log, logical decoding. Only beside `connect` and
+    /// `everything`.
+    #[serde(default)]
+    pub(crate) replication: bool,
     /// Statements, by what they do and to what.
     pub(crate) statements: Option<RawStatements>,
     /// Bounds on each result. Of several rules that allow a statement the strictest count.

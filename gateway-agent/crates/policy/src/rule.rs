@@ -15,6 +15,7 @@ pub(crate) struct Rule {
     pub(crate) id: Arc<str>,
     pub(crate) effect: RuleEffect,
     pub(crate) connect: bool,
+    pub(crate) replication: bool,
     pub(crate) statements: Option<Matcher>,
     pub(crate) limits: Limits,
     pub(crate) record: Recording,

@@ -730,3 +730,21 @@ fn a_client_gets_the_role_it_asks_for_only_where_that_is_listed() {
     assert_eq!(login("orders").role("postgres"), "gateway");
     assert_eq!(login("reports").role("app_reader"), "gateway");
 }
+
+#[test]
+fn replication_takes_a_rule_of_its_own() {
+    let rule = |more: &str| {
+        let head =
+            "rules:\n  - {id: all, effect: allow, subjects: [job], resources: [orders], connect: true,";
+        load(&format!("{head} {more} statements: {{everything: true}}}}\n"))
+    };
+    for (more, lets) in [("", false), ("replication: true,", true)] {
+        let policy = rule(more);
+        let (job, other) = (policy.subject_named("job").unwrap(), policy.subject_named("other").unwrap());
+        let orders = policy.resource_named("orders").unwrap();
+        assert_eq!(
+            (policy.lets_replicate(&job, orders), policy.lets_replicate(&other, orders)),
+            (lets, false)
+        );
+    }
+}

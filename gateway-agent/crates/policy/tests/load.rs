@@ -351,6 +351,11 @@ fn everything_stands_alone() {
         "7:14",
         &["ends by itself", "changing the policy"],
     );
+    says(
+        &format!("{RULE}    connect: true\n    replication: true\n    statements: {{classes: [read]}}\n"),
+        "7:18",
+        &["by replication", "everything: true"],
+    );
     let deny = "rules:\n  - {id: r, effect: deny, statements: {everything: true}}\n";
     says(deny, "2:52", &["does not allow"]);
 }

@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Instant};
 
-use policy::{Action, ApprovalTerms, Connect, Effect, Grant, Policy, Question, Verdict};
+use policy::{Action, ApprovalTerms, Connect, Denial, Effect, Grant, Policy, Question, Verdict, builtin};
 use protocol::postgres::{Login, Refusal, Startup};
 
 use super::Driver;
@@ -51,6 +51,13 @@ impl Driver {
             let (grant, by) = self.approved_connect(&policy.policy, startup, &verdict, terms).await?;
             verdict = self.decide(&policy.policy, &action, Some(&grant))?;
             approval = Some(by);
+        }
+        if !self.may_replicate(&policy.policy, startup) && !matches!(verdict.effect, Effect::Deny(_)) {
+            verdict.effect = Effect::Deny(Denial {
+                reason: format!("no rule allows replication from {}", self.resource.name),
+                hint: "a rule with `replication: true` would, beside `everything`".to_owned(),
+            });
+            verdict.rules = vec![builtin::REPLICATION.into()];
         }
         let recording = self.observer.connect(startup, &verdict, approval.as_ref(), asked.elapsed()).await;
         let allow = match verdict.effect {
@@ -139,6 +146,15 @@ impl Driver {
         Ok(login)
     }
 
+    /// False for a replication connection that no rule allows.
+    fn may_replicate(&self, policy: &Policy, startup: &Startup) -> bool {
+        let allowed = || {
+            let subject = policy.subject_named(&self.registration.live.subject)?;
+            Some(policy.lets_replicate(&subject, &self.resource))
+        };
+        startup.replication.is_none() || allowed() == Some(true)
+    }
+
     fn decide(&self, policy: &Policy, action: &Action, grant: Option<&Grant>) -> Result<Verdict, Refusal> {
         let subject = policy.subject_named(&self.registration.live.subject).ok_or_else(|| {
             refused(&["builtin:no-subject".into()], "policy no longer names this job", None)
@@ -218,7 +234,8 @@ impl Driver {
             .is_some_and(|_| {
                 self.decide(&policy.policy, &action, None)
                     .is_ok_and(|verdict| !matches!(verdict.effect, Effect::Deny(_)))
-            });
+            })
+            && self.may_replicate(&policy.policy, self.session.startup());
         let refreshed = match &self.decisions {
             Some(decisions) => self.worker.refresh(decisions),
             None => true,

@@ -130,6 +130,10 @@ impl Driver {
             Sniffed::Postgres => {}
             Sniffed::Tls => {
                 stream = accept_tls(worker, resource, flow.original, stream).await?;
+                // As the server wants it: bytes meant for another protocol are not to be taken for this one's.
+                if stream.job_protocol() != Some(b"postgresql") {
+                    return Err("a direct TLS connection without ALPN `postgresql`".to_owned());
+                }
                 session.tls_started(Leg::Job, None);
             }
             Sniffed::More | Sniffed::Other => {

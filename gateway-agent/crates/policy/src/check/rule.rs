@@ -85,6 +85,16 @@ fn rule(raw: &RawRule, names: &Names, place: &Place, findings: &mut Findings) ->
             "leave the limit out for none, or write a deny rule",
         );
     }
+    if raw.replication && !(raw.connect && raw.statements.as_ref().is_some_and(|of| of.everything)) {
+        findings.add(
+            place.at("replication"),
+            format!(
+                "rule `{}` lets the whole server be read by replication, and not everything else",
+                raw.id
+            ),
+            "write `connect: true` and `statements: {everything: true}` beside it, or drop it",
+        );
+    }
     if raw.expires.is_some() && raw.statements.as_ref().is_some_and(|statements| statements.everything) {
         findings.add(
             place.at("expires"),
@@ -99,6 +109,7 @@ fn rule(raw: &RawRule, names: &Names, place: &Place, findings: &mut Findings) ->
         id: Arc::from(raw.id.as_str()),
         effect: raw.effect,
         connect: raw.connect,
+        replication: raw.replication,
         statements,
         limits: raw.limits,
         record: raw.record.unwrap_or_default(),

@@ -61,7 +61,6 @@ fn cancel_requests_are_handed_over() {
 #[test]
 fn refused_startup_parameters() {
     for (name, value) in [
-        ("replication", "database"),
         ("client_encoding", "LATIN1"),
         ("search_path", "secret"),
         ("role", "admin"),
@@ -278,4 +277,51 @@ fn refusing_the_connection_is_fatal() {
     let told = rig.sent_to_job();
     assert!(has(&told, "FATAL") && has(&told, "42501") && has(&told, "no-drop"));
     assert!(rig.sent_up().is_empty());
+}
+
+#[test]
+fn replication_is_for_the_driver_to_allow_and_only_where_everything_is() {
+    let mut rig = Rig::new();
+    rig.job(&startup(0, &[("user", "u"), ("replication", "database")]));
+    assert_eq!(rig.step(), Step::Login);
+    assert_eq!(rig.session.startup().replication.as_deref(), Some("database"));
+    rig.session.login(login());
+    assert_eq!(rig.closes(), CloseReason::Refused);
+    assert!(has(&rig.sent_to_job(), "builtin:replication") && rig.sent_up().is_empty());
+
+    let mut rig = Rig::new();
+    rig.job(&startup(0, &[("user", "u"), ("replication", "database")]));
+    assert_eq!(rig.step(), Step::Login);
+    rig.session.login(protocol::postgres::Login { open: true, ..login() });
+    rig.need();
+    assert!(has(&rig.sent_up(), "replication\0database\0"));
+    rig.up(b"R\0\0\0\x08\0\0\0\0K\0\0\0\x0c\0\0\0\x09wxyzZ\0\0\0\x05I");
+    rig.need();
+    rig.sent_to_job();
+    let open = std::sync::Arc::new(protocol::postgres::Decision {
+        statements: vec![allowed(policy::Obligations::default())],
+        epoch: 1,
+        open: true,
+        context: std::sync::Arc::new(()),
+    });
+    rig.run(&query("START_REPLICATION SLOT s LOGICAL 0/0"), &open);
+    rig.sent_up();
+    // Both sides send as they like, and end it each on their own.
+    let stream = [message(b'W', b"\0\0\0"), message(b'd', b"wal")].concat();
+    assert_eq!(rig.reply(&stream), stream);
+    let status = [message(b'd', b"seen"), message(b'c', b"")].concat();
+    rig.job(&status);
+    rig.need();
+    assert_eq!(rig.sent_up(), status);
+    let end = [message(b'd', b"more"), message(b'c', b""), done("START_REPLICATION"), ready('I')].concat();
+    assert_eq!(rig.reply(&end), end);
+    rig.run(&query("IDENTIFY_SYSTEM"), &open);
+}
+
+#[test]
+fn copy_both_is_for_replication_alone() {
+    let mut rig = Rig::ready();
+    rig.run(&query("SELECT 1"), &plain());
+    rig.up(&message(b'W', b"\0\0\0"));
+    assert!(matches!(rig.step(), Step::Close(CloseReason::Upstream(_))));
 }

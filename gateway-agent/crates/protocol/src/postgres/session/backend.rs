@@ -244,6 +244,9 @@ impl Session {
             }
             (b'D', Some(Expect::Execute { .. })) => self.first_row(),
             (b'G', Some(Expect::Query(_) | Expect::Execute { .. })) => self.copy_in(),
+            (b'W', Some(Expect::Query(_))) if self.unread && self.startup.replication.is_some() => {
+                self.copy_both()
+            }
             (b'H', Some(Expect::Query(_) | Expect::Execute { .. })) => self.copy_out(body),
             (b'c', Some(Expect::Query(_) | Expect::Execute { .. })) => Ok(Fate::Relay),
             (b'E', _) => self.server_error(body),
@@ -445,6 +448,16 @@ impl Session {
         }
         self.copy_in = CopyIn::Active;
         Ok(Fate::Relay)
+    }
+
+    /// A replication stream: data both ways, as it is.
+    fn copy_both(&mut self) -> Result<Fate, Broken> {
+        let Some(Expect::Query(run)) = self.queue.front() else { return Err(OUT_OF_STEP) };
+        let index = self.current.index;
+        let Some(allowed) = run.decision.statement(index) else { return Err(OUT_OF_STEP) };
+        let limits = allowed.allow.obligations.limits;
+        self.current = Current { index, mode: Mode::Pass, limits, ..Current::default() };
+        self.copy_in()
     }
 
     /// The job gets an error in place of what is left of the current result.

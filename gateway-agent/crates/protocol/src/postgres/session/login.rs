@@ -37,6 +37,7 @@ impl Session {
         };
         let theirs = self.startup.settings.iter().filter(|(name, _)| !pinned(name));
         let all = settings.iter().chain(theirs).map(|(name, value)| (name.as_str(), value.as_str()));
+        let all = all.chain(self.startup.replication.iter().map(|value| ("replication", value.as_str())));
         startup::startup(self.up_out.vec(), own.into_iter().chain(all));
         self.phase = Phase::Authenticating;
     }

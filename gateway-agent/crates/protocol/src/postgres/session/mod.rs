@@ -413,6 +413,11 @@ impl Session {
         if self.phase != Phase::Deciding {
             return;
         }
+        if self.startup.replication.is_some() && !login.open {
+            // What a replication stream carries is not read here.
+            let refusal = Refusal::policy("builtin:replication", "replication is not allowed", None);
+            return self.refuse(&refusal);
+        }
         self.epoch = login.epoch;
         self.unread = login.open;
         if login.open {

@@ -163,7 +163,7 @@ fn read(parameters: Parameters<'_>) -> Result<(Startup, Vec<&str>), Refusal> {
             "options" => options(value, &mut startup)?,
             "replication" => {
                 if !["false", "off", "no", "0"].contains(&value.to_ascii_lowercase().as_str()) {
-                    return Err(refused("0A000", "the gateway does not pass replication on".to_owned()));
+                    startup.replication = Some(value.to_owned());
                 }
             }
             _ if name.starts_with("_pq_.") => unknown.push(name),

@@ -56,6 +56,8 @@ pub struct Startup {
     pub minor: u16,
     /// The leg is under TLS.
     pub tls: bool,
+    /// It asks for replication: the parameter's value.
+    pub replication: Option<String>,
 }
 
 /// How to log in upstream.
