@@ -94,6 +94,11 @@ impl Agent {
         self.prefix = words.iter().map(|word| (*word).to_owned()).collect();
     }
 
+    /// Runs another agent than the one built beside the tests.
+    pub(crate) fn set_program(&mut self, program: PathBuf) {
+        self.program = program;
+    }
+
     #[must_use]
     pub fn config_file(&self) -> PathBuf {
         // JSON is YAML.

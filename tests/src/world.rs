@@ -45,6 +45,7 @@ pub struct Builder {
     postgres: postgres::Options,
     agent: bool,
     prefix: Vec<String>,
+    program: Option<PathBuf>,
     issuer: Option<Issuer>,
 }
 
@@ -92,6 +93,7 @@ impl World {
             postgres: postgres::Options::default(),
             agent: true,
             prefix: Vec::new(),
+            program: None,
             issuer: None,
         }
     }
@@ -398,6 +400,12 @@ impl Builder {
         self
     }
 
+    /// Another agent than the one built beside the tests.
+    pub fn program(mut self, path: &Path) -> Self {
+        self.program = Some(path.to_owned());
+        self
+    }
+
     /// Everything but the agent: start it yourself.
     pub fn without_agent(mut self) -> Self {
         self.agent = false;
@@ -478,6 +486,9 @@ impl Builder {
         }
         let mut agent = Agent::new(&folder, &cgroup, &host)?;
         fs::write(agent.config_file(), config)?;
+        if let Some(program) = self.program {
+            agent.set_program(program);
+        }
         agent.set_prefix(&self.prefix.iter().map(String::as_str).collect::<Vec<_>>());
         if self.agent {
             agent.start()?;

@@ -47,7 +47,7 @@ enum Command {
         #[arg(default_value = "postgres", value_parser = ["postgres"])]
         name: String,
         /// Interleaved rounds: more of them narrow the spread.
-        #[arg(long, default_value_t = 30)]
+        #[arg(long, default_value_t = 8)]
         rounds: usize,
         /// A few short rounds, to see that it works.
         #[arg(long)]
@@ -55,6 +55,9 @@ enum Command {
         /// Only measurements whose name contains this.
         #[arg(long)]
         only: Option<String>,
+        /// Another build of the agent, measured beside this one against a server of its own.
+        #[arg(long, value_name = "PATH")]
+        agent: Option<std::path::PathBuf>,
     },
     /// Proves that the pure crates reach no I/O and depend on each other in one direction.
     Layers,
@@ -81,7 +84,7 @@ fn main() -> ExitCode {
             world_runner::run(&host, "demo", words, build::Profile::Dev)
         }
         Command::Test(arguments) => test::run(&host, &arguments),
-        Command::Bench { name, rounds, quick, only } => {
+        Command::Bench { name, rounds, quick, only, agent } => {
             let rounds = rounds.to_string();
             let mut words = vec![name.as_str(), "--rounds", &rounds];
             if quick {
@@ -89,6 +92,10 @@ fn main() -> ExitCode {
             }
             if let Some(only) = &only {
                 words.extend(["--only", only]);
+            }
+            let agent = agent.map(|path| path.display().to_string());
+            if let Some(agent) = &agent {
+                words.extend(["--agent", agent]);
             }
             world_runner::run(&host, "bench", &words, build::Profile::Release)
         }

@@ -1,8 +1,8 @@
 //! What is measured.
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 
-use super::contender::Contender;
+use super::{contender::Contender, usage};
 
 /// The tables, the script and the policy of the measurements.
 pub(super) const TABLES: &str = "
@@ -66,9 +66,14 @@ pub(super) enum Case {
 pub(super) struct Batch {
     /// Operations per second.
     pub(super) rate: f64,
-    pub(super) operations: usize,
-    pub(super) connections: usize,
+    /// CPU seconds of the proxy, and the operations that they were for.
+    pub(super) cpu: f64,
+    pub(super) operations: f64,
 }
+
+/// How long pgbench runs. Its first second is not counted: server processes are new then, where a proxy does not
+/// keep them, and their caches cold.
+const SECONDS: u32 = 3;
 
 pub(super) const STREAMS: [Case; 4] = [
     Case::Stream { name: "200,000 rows", sql: "SELECT * FROM bench_plain" },
@@ -93,40 +98,67 @@ impl Case {
         }
     }
 
-    /// Runs one batch. `size` is about how many statements of the smallest kind it holds.
+    /// The first batch is slower than the others.
+    pub(super) fn warms_up(&self) -> bool {
+        !matches!(self, Self::Select { .. })
+    }
+
+    /// Runs one batch. `connections` is about how many a batch of those makes.
     pub(super) fn run(
         &self,
         contender: &mut Contender,
         tls: bool,
         prefix: &str,
         programs: &Programs,
-        size: usize,
+        connections: usize,
     ) -> Result<Batch> {
-        let target = if tls { contender.tls.as_deref().unwrap_or_default() } else { &contender.plain };
+        let target = if tls { contender.tls.clone().unwrap_or_default() } else { contender.plain.clone() };
         let Programs { pgbench, psql, script } = programs;
         match self {
             Self::Select { mode, clients } => {
-                // A fresh server process is slow at first, and pgbouncer does not use fresh ones.
-                let each = (size / clients).max(size / 8);
-                let command =
-                    format!("{prefix} {pgbench} -n -M {mode} -c {clients} -t {each} -f {script} '{target}'");
-                let rate = number(&contender.lane.run(&command)?, "tps = ")?;
-                Ok(Batch { rate, operations: each * clients, connections: *clients })
+                let command = format!(
+                    "{prefix} {pgbench} -n -M {mode} -c {clients} -T {SECONDS} -P 1 -f {script} '{target}'"
+                );
+                steady(contender, &command)
             }
             Self::Connect => {
-                let count = (size / 50).max(5);
-                let command = format!("{prefix} {pgbench} -n -C -c 1 -t {count} -f {script} '{target}'");
+                let command =
+                    format!("{prefix} {pgbench} -n -C -c 1 -t {connections} -f {script} '{target}'");
+                let before = contender.cpu()?;
                 let rate = number(&contender.lane.run(&command)?, "tps = ")?;
-                Ok(Batch { rate, operations: count, connections: 0 })
+                Ok(Batch { rate, cpu: contender.cpu()? - before, operations: connections as f64 })
             }
             Self::Stream { sql, .. } => {
                 let command =
                     format!("{prefix} {psql} -XqAt -o /dev/null -c '\\timing on' -c '{sql}' '{target}'");
+                let before = contender.cpu()?;
                 let milliseconds = number(&contender.lane.run(&command)?, "Time: ")?;
-                Ok(Batch { rate: 1000.0 / milliseconds, operations: 1, connections: 0 })
+                Ok(Batch { rate: 1000.0 / milliseconds, cpu: contender.cpu()? - before, operations: 1.0 })
             }
         }
     }
+}
+
+/// What pgbench does after its first second. The CPU is read when it reports the first and the second.
+fn steady(contender: &mut Contender, command: &str) -> Result<Batch> {
+    let pid = contender.pid;
+    let mut reports = Vec::new();
+    let said = contender.lane.watch(command, |line| {
+        if let Some(rest) = line.strip_prefix("progress: ") {
+            let cpu = pid.map_or(Ok(0.0), usage::cpu)?;
+            reports.push((number(rest, "")?, number(rest, ", ")?, cpu));
+        }
+        Ok(())
+    })?;
+    let [(first, slow, before), (second, rate, after), ..] = *reports.as_slice() else {
+        bail!("pgbench reported too seldom:\n{said}")
+    };
+    let (all, tps) = (number(&said, "actually processed: ")?, number(&said, "tps = ")?);
+    Ok(Batch {
+        rate: (all - slow * first) / (all / tps - first),
+        cpu: after - before,
+        operations: rate * (second - first),
+    })
 }
 
 /// Where the clients are.
@@ -137,9 +169,9 @@ pub(super) struct Programs {
     pub(super) script: String,
 }
 
-/// The number behind the last occurrence of a label.
+/// The number behind the first occurrence of a label.
 pub(super) fn number(text: &str, label: &str) -> Result<f64> {
-    let (_, rest) = text.rsplit_once(label).with_context(|| format!("no {label:?} in:\n{text}"))?;
+    let (_, rest) = text.split_once(label).with_context(|| format!("no {label:?} in:\n{text}"))?;
     let word = rest.split_whitespace().next().unwrap_or_default();
     word.parse().with_context(|| format!("reading {word:?} in:\n{text}"))
 }
@@ -152,6 +184,8 @@ mod tests {
     fn numbers_are_found_behind_their_label() {
         let said = "latency average = 0.1 ms\ntps = 1234.5 (without initial connection time)\n";
         assert!((number(said, "tps = ").expect("a number") - 1234.5).abs() < 1e-9);
+        assert!((number("2.0 s, 9.5 tps, lat 1", ", ").expect("a number") - 9.5).abs() < 1e-9);
+        assert!((number("2.0 s, 9.5 tps, lat 1", "").expect("a number") - 2.0).abs() < 1e-9);
         assert!(number(said, "Time: ").is_err());
     }
 }

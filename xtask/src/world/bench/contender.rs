@@ -10,7 +10,7 @@ use tests::{
     world::{DATABASE, UNDECLARED},
 };
 
-use super::lane::Lane;
+use super::{lane::Lane, usage};
 
 /// One way to the server.
 #[derive(Debug)]
@@ -26,16 +26,37 @@ pub(super) struct Contender {
     process: Option<Running>,
 }
 
+/// Without TLS, and with it.
+const PLAIN: &str = "sslmode=disable gssencmode=disable";
+const TLS: &str = "sslmode=require gssencmode=disable";
+
+fn at(host: &str, port: u16, rest: &str) -> String {
+    format!("host={host} port={port} dbname={} user={} {rest}", Postgres::DATABASE, Postgres::ROLE)
+}
+
+impl Contender {
+    /// CPU seconds so far.
+    pub(super) fn cpu(&self) -> Result<f64> {
+        self.pid.map_or(Ok(0.0), usage::cpu)
+    }
+}
+
+/// The agent of a world, reached from a job.
+pub(super) fn gateway(name: &'static str, world: &World) -> Result<Contender> {
+    Ok(Contender {
+        name,
+        plain: at(DATABASE, Postgres::PORT, PLAIN),
+        tls: Some(at(UNDECLARED, Postgres::PORT, TLS)),
+        pid: world.agent.pid(),
+        lane: inside(world)?,
+        process: None,
+    })
+}
+
 /// Everyone there is. Whoever is not installed is left out, and said so.
 pub(super) fn all(world: &World) -> Result<Vec<Contender>> {
-    let user = Postgres::ROLE;
-    let password = world.password();
-    let at = |host: &str, port: u16, rest: &str| {
-        format!("host={host} port={port} dbname={} user={user} {rest}", Postgres::DATABASE)
-    };
-    let own = format!("password={password}");
-    let plain = "sslmode=disable gssencmode=disable";
-    let tls = "sslmode=require gssencmode=disable";
+    let own = format!("password={}", world.password());
+    let (plain, tls) = (PLAIN, TLS);
     let mut found = vec![
         Contender {
             name: "direct",
@@ -45,14 +66,7 @@ pub(super) fn all(world: &World) -> Result<Vec<Contender>> {
             lane: beside(world)?,
             process: None,
         },
-        Contender {
-            name: "gateway",
-            plain: at(DATABASE, Postgres::PORT, plain),
-            tls: Some(at(UNDECLARED, Postgres::PORT, tls)),
-            pid: world.agent.pid(),
-            lane: inside(world)?,
-            process: None,
-        },
+        gateway("gateway", world)?,
     ];
     let folder = world.folder().join("bench");
     fs::create_dir_all(&folder)?;

@@ -43,6 +43,11 @@ impl Lane {
 
     /// Runs a command and returns what it printed.
     pub(super) fn run(&mut self, command: &str) -> Result<String> {
+        self.watch(command, |_| Ok(()))
+    }
+
+    /// Runs a command, shows every line as it comes, and returns them all.
+    pub(super) fn watch(&mut self, command: &str, mut see: impl FnMut(&str) -> Result<()>) -> Result<String> {
         writeln!(self.stdin, "timeout 120 {command} 2>&1; echo \"{MARK}$?\"")?;
         let mut said = String::new();
         loop {
@@ -54,7 +59,10 @@ impl Lane {
             match line.split_once(MARK) {
                 Some((rest, "0")) => return Ok(said + rest),
                 Some((rest, code)) => bail!("`{command}` ended with {code}:\n{said}{rest}"),
-                None => said = said + &line + "\n",
+                None => {
+                    see(&line)?;
+                    said = said + &line + "\n";
+                }
             }
         }
     }

@@ -2,6 +2,10 @@
 //!
 //! Machines drift, so contenders take turns batch by batch, and what is told is the median of the ratios to the
 //! direct connection of the same round. The CPU that a proxy spends on an operation is read from /proc.
+//!
+//! pgbouncer keeps its server connections between two runs of pgbench, everybody else makes new ones, whose processes
+//! start with cold caches. So nothing counts before the first second of a run is over: throughput and CPU are those of
+//! warm connections, for everybody.
 
 mod cases;
 mod contender;
@@ -30,13 +34,16 @@ use self::{
 pub(crate) struct Arguments {
     #[arg(value_parser = ["postgres"])]
     name: String,
-    #[arg(long, default_value_t = 30)]
+    #[arg(long, default_value_t = 8)]
     rounds: usize,
     #[arg(long)]
     quick: bool,
     /// Sections and cases whose `section: case` contains this.
     #[arg(long)]
     only: Option<String>,
+    /// Another build of the agent to measure beside this one.
+    #[arg(long)]
+    agent: Option<PathBuf>,
 }
 
 /// An address that jobs may send datagrams to without the gateway.
@@ -44,10 +51,13 @@ const ALLOWED: &str = "127.0.0.53";
 
 struct Bench {
     world: World,
+    /// Where the other build of the agent runs, with a server of its own.
+    other: Option<World>,
     contenders: Vec<Contender>,
     programs: Programs,
     rounds: usize,
-    size: usize,
+    /// Of one batch of new connections.
+    connections: usize,
     only: Option<String>,
     measured: Vec<Measured>,
     facts: Vec<(String, Value)>,
@@ -76,22 +86,15 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
 impl Bench {
     fn new(arguments: &Arguments) -> Result<Self> {
         eprintln!("starting PostgreSQL, the gateway and the others");
-        let world = World::builder()
-            .policy(cases::POLICY)
-            .postgres(Options {
-                quiet: true,
-                // The second address is for the resource with TLS.
-                settings: vec![format!("listen_addresses = '{DATABASE},{UNDECLARED}'")],
-                ..Options::default()
-            })
-            .configure(
-                "/kernel/allow",
-                json!([{ "net": format!("{ALLOWED}/32"), "port": 53, "protocol": "udp" }]),
-            )
-            .start()?;
-        must(world.db.client("pgbench", Postgres::DATABASE).args(["-i", "-q", "-s", "1"]))?;
-        world.db.admin(Postgres::DATABASE, cases::TABLES)?;
-        let contenders = contender::all(&world)?;
+        let world = world(World::builder())?;
+        let mut contenders = contender::all(&world)?;
+        let other = match &arguments.agent {
+            Some(program) => Some(self::world(World::builder().program(program))?),
+            None => None,
+        };
+        if let Some(other) = &other {
+            contenders.insert(2, contender::gateway("other agent", other)?);
+        }
         let script = world.folder().join("bench/select.sql");
         fs::write(&script, cases::SCRIPT)?;
         let programs = Programs {
@@ -101,10 +104,11 @@ impl Bench {
         };
         Ok(Self {
             world,
+            other,
             contenders,
             programs,
-            rounds: if arguments.quick { arguments.rounds.min(3) } else { arguments.rounds },
-            size: if arguments.quick { 640 } else { 2560 },
+            rounds: if arguments.quick { 1 } else { arguments.rounds },
+            connections: if arguments.quick { 10 } else { 50 },
             only: arguments.only.clone(),
             measured: Vec::new(),
             facts: Vec::new(),
@@ -118,7 +122,8 @@ impl Bench {
     /// Everyone onto these cores; what they start later follows.
     fn pin(&self, cores: &str) -> Result<()> {
         let proxies = self.contenders.iter().filter_map(|contender| contender.pid);
-        for pid in proxies.chain([self.world.db.pid()]) {
+        let servers = [&self.world].into_iter().chain(&self.other).map(|world| world.db.pid());
+        for pid in proxies.chain(servers) {
             must(Command::new("taskset").args(["-acp", cores, &pid.to_string()]))?;
         }
         Ok(())
@@ -130,54 +135,30 @@ impl Bench {
             return Ok(());
         }
         report::heading(section);
-        let setup = self.connection_costs(tls, prefix)?;
         for case in wanted {
-            let measured = self.case(section, case, tls, prefix, &setup)?;
+            let measured = self.case(section, case, tls, prefix)?;
             measured.print();
             self.measured.push(measured);
         }
         Ok(())
     }
 
-    /// CPU that a proxy spends on a connection and its first query: batches begin with those.
-    fn connection_costs(&mut self, tls: bool, prefix: &str) -> Result<Vec<f64>> {
-        let case = Case::Select { mode: "simple", clients: 32 };
-        let mut costs = Vec::new();
-        for contender in takes_part(&mut self.contenders, tls) {
-            case.run(contender, tls, prefix, &self.programs, 32)?;
-            let before = cpu(contender)?;
-            let batch = case.run(contender, tls, prefix, &self.programs, 32)?;
-            costs.push((cpu(contender)? - before) / batch.connections as f64);
-        }
-        Ok(costs)
-    }
-
-    fn case(
-        &mut self,
-        section: &str,
-        case: Case,
-        tls: bool,
-        prefix: &str,
-        setup: &[f64],
-    ) -> Result<Measured> {
+    fn case(&mut self, section: &str, case: Case, tls: bool, prefix: &str) -> Result<Measured> {
         let mut all: Vec<(String, Series)> = takes_part(&mut self.contenders, tls)
             .map(|contender| (contender.name.to_owned(), Series::default()))
             .collect();
-        // Round 0 warms up.
-        for round in 0..=self.rounds {
-            let contenders = takes_part(&mut self.contenders, tls);
-            for ((contender, (name, series)), setup) in contenders.zip(&mut all).zip(setup) {
-                let before = cpu(contender)?;
+        let warm_up = usize::from(case.warms_up());
+        for round in 0..self.rounds + warm_up {
+            for (contender, (name, series)) in takes_part(&mut self.contenders, tls).zip(&mut all) {
                 let batch = case
-                    .run(contender, tls, prefix, &self.programs, self.size)
+                    .run(contender, tls, prefix, &self.programs, self.connections)
                     .with_context(|| format!("{name}: {section}: {}", case.name()))?;
-                let spent = cpu(contender)? - before - setup * batch.connections as f64;
-                if round == 0 {
+                if round < warm_up {
                     continue;
                 }
                 series.values.push(batch.rate);
-                series.cpu += spent.max(0.0);
-                series.operations += (batch.operations - batch.connections.min(batch.operations - 1)) as f64;
+                series.cpu += batch.cpu;
+                series.operations += batch.operations;
             }
         }
         Ok(Measured { section: section.to_owned(), case: case.name(), contenders: all })
@@ -243,11 +224,29 @@ impl Bench {
     }
 }
 
+/// A server with the tables of the measurements, and an agent in front of it.
+fn world(builder: tests::world::Builder) -> Result<World> {
+    let world = builder
+        .policy(cases::POLICY)
+        .postgres(Options {
+            quiet: true,
+            // The second address is for the resource with TLS.
+            settings: vec![format!("listen_addresses = '{DATABASE},{UNDECLARED}'")],
+            ..Options::default()
+        })
+        // As many threads as the others have.
+        .configure("/sessions/workers", 1)
+        .configure(
+            "/kernel/allow",
+            json!([{ "net": format!("{ALLOWED}/32"), "port": 53, "protocol": "udp" }]),
+        )
+        .start()?;
+    must(world.db.client("pgbench", Postgres::DATABASE).args(["-i", "-q", "-s", "1"]))?;
+    world.db.admin(Postgres::DATABASE, cases::TABLES)?;
+    Ok(world)
+}
+
 /// Who is measured with or without TLS. What only copies bytes would copy TLS all the same, which tells nothing.
 fn takes_part(contenders: &mut [Contender], tls: bool) -> impl Iterator<Item = &mut Contender> {
     contenders.iter_mut().filter(move |c| if tls { c.tls.is_some() } else { !c.plain.is_empty() })
-}
-
-fn cpu(contender: &Contender) -> Result<f64> {
-    contender.pid.map_or(Ok(0.0), usage::cpu)
 }
