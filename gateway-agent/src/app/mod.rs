@@ -126,6 +126,7 @@ async fn start(config: Config) -> Result<Started> {
             Durability::Batched => audit::Durability::Batched,
             Durability::Each => audit::Durability::Each,
         },
+        audit: Some(audit.clone()),
     })?;
 
     let store: Arc<dyn Store> = Arc::new(SqliteStore::open(&config.state_file())?);

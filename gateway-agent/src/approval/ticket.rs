@@ -31,6 +31,17 @@ pub enum Outcome {
     Expired,
 }
 
+impl Outcome {
+    /// The word for it, and who said it.
+    pub fn told(&self) -> (&'static str, &[String]) {
+        match self {
+            Self::Approved(approved) => ("approved", &approved.by),
+            Self::Denied { by, .. } => ("denied", std::slice::from_ref(by)),
+            Self::Expired => ("expired", &[]),
+        }
+    }
+}
+
 impl Ticket {
     pub fn id(&self) -> &Arc<str> {
         &self.id

@@ -46,6 +46,8 @@ pub enum Kind {
     NamespaceRefused,
     /// Nobody of a job lives there any more.
     NamespaceLeft,
+    /// The agent died while a session was open; its recording was closed by a later one.
+    SessionCutOff,
 }
 
 impl Kind {
@@ -75,6 +77,7 @@ impl Kind {
             Kind::NamespaceFollowed => "namespace_followed",
             Kind::NamespaceRefused => "namespace_refused",
             Kind::NamespaceLeft => "namespace_left",
+            Kind::SessionCutOff => "session_cut_off",
         }
     }
 }

@@ -1,8 +1,9 @@
 //! The audit log: one JSON object a line, for all sessions.
 //!
 //! Sessions append lines to one buffer; a thread writes it at most 50 ms later. While writing fails, every
-//! [`Audit::log`] is refused and the thread keeps trying; once it succeeds again, so does logging. Lines that were accepted are
-//! never dropped while the agent lives, and never torn.
+//! [`Audit::log`] is refused and the thread keeps trying; once it succeeds again, so does logging. What has run by then
+//! still gets its line ([`Audit::log_ended`]). Lines that were accepted are never dropped while the agent lives, and never
+//! torn.
 
 use std::{
     fs::{File, OpenOptions},
@@ -23,8 +24,10 @@ use super::event::{AuditEvent, Encoder};
 const GATHER: Duration = Duration::from_millis(50);
 /// … or until there are as many bytes.
 const ENOUGH: usize = 64 * 1024;
-/// Beyond this, events are refused.
+/// Beyond this, events are refused …
 const FULL: usize = 8 * 1024 * 1024;
+/// … but for those that tell how something ended, which have as much room again.
+const FULL_FOR_ENDS: usize = 2 * FULL;
 /// Between attempts while writing fails.
 const RETRY: Duration = Duration::from_secs(1);
 
@@ -73,18 +76,44 @@ impl Audit {
     }
 
     /// Takes an event; it is in the file at most 50 ms later.
+    ///
+    /// # Errors
+    /// While the file cannot be written, or takes lines slower than they come.
     pub fn log(&self, event: &AuditEvent<'_>) -> Result<(), AuditLost> {
-        if self.shared.failed.load(Acquire) {
-            return self.refuse();
-        }
+        self.ready()?;
+        self.append(event, FULL)
+    }
+
+    /// Takes the event of how something ended that began while events were taken, also while the file cannot be
+    /// written: nothing begins then, so that few of these wait.
+    ///
+    /// # Errors
+    /// When too many wait all the same, or nobody would write them any more.
+    pub fn log_ended(&self, event: &AuditEvent<'_>) -> Result<(), AuditLost> {
+        self.append(event, FULL_FOR_ENDS)
+    }
+
+    /// What may only run when its event can be taken asks before it does. Costs one load.
+    ///
+    /// # Errors
+    /// While the file cannot be written.
+    pub fn ready(&self) -> Result<(), AuditLost> {
+        if self.shared.failed.load(Acquire) { self.refuse() } else { Ok(()) }
+    }
+
+    fn append(&self, event: &AuditEvent<'_>, full: usize) -> Result<(), AuditLost> {
         let mut state = self.shared.lock();
         let before = state.lines.len();
-        if state.stop || before > FULL {
+        if state.stop || before > full {
             return self.refuse();
         }
         let State { lines, encoder, .. } = &mut *state;
         encoder.line(event, lines);
         let after = lines.len();
+        // Until the next write succeeds; nothing else may begin.
+        if after > FULL && !self.shared.failed.swap(true, Release) {
+            tracing::error!(waiting = after, "the audit log takes lines too slowly: actions are refused");
+        }
         drop(state);
         if before == 0 || (before < ENOUGH && after >= ENOUGH) {
             self.shared.wake.notify_one();
@@ -140,6 +169,7 @@ impl Drop for Writer {
     /// Should the thread panic, nothing is accepted that nobody would write.
     fn drop(&mut self) {
         self.shared.failed.store(true, Release);
+        self.shared.lock().stop = true;
     }
 }
 

@@ -25,6 +25,8 @@ use std::{
 use record::{Batch, Event, Header, KeyError, PushError, Scribe, SigningKey};
 use tokio::sync::{Notify, oneshot};
 
+use super::Audit;
+
 mod writer;
 
 /// How long a record may wait on the session's side.
@@ -52,6 +54,8 @@ pub struct RecorderConfig {
     pub dir: PathBuf,
     pub key: SigningKey,
     pub durability: Durability,
+    /// Is told of sessions that ended with the agent before this one.
+    pub audit: Option<Audit>,
 }
 
 /// Why something was not recorded. The recording ends here; what was required to be recorded must not happen.
@@ -143,9 +147,9 @@ impl Recorder {
         // A second scribe, so that recovering much does not hold up new sessions.
         let seed = zeroize::Zeroizing::new(config.key.seed()?);
         let recovery = Scribe::new(SigningKey::from_seed(&seed)?)?;
-        let (dir, stats) = (config.dir.clone(), shared.stats.clone());
+        let (dir, stats, audit) = (config.dir.clone(), shared.stats.clone(), config.audit);
         let recovery = std::thread::Builder::new().name("recovery".into()).spawn(move || {
-            let found = super::recover_dir(&dir, &recovery);
+            let found = super::recover_dir(&dir, &recovery, audit.as_ref());
             stats.recovered.fetch_add(found.recovered.len() as u64, Relaxed);
             found.log();
         })?;

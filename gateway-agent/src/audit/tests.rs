@@ -28,7 +28,8 @@ fn public() -> PublicKey {
 }
 
 fn recorder(dir: &Path, durability: Durability) -> Recorder {
-    let recorder = Recorder::start(RecorderConfig { dir: dir.to_owned(), key: key(), durability }).unwrap();
+    let recorder =
+        Recorder::start(RecorderConfig { dir: dir.to_owned(), key: key(), durability, audit: None }).unwrap();
     // So that it does not meet what a test leaves for recovery later.
     recorder.wait_for_recovery();
     recorder
@@ -196,7 +197,17 @@ async fn what_a_dead_agent_left_open_is_closed_and_says_so() {
     fs::write(&altered, bytes).unwrap();
     fs::write(day.join("empty.gwr"), b"").unwrap();
 
-    let found = recover_dir(dir.path(), &record::Scribe::new(key()).unwrap());
+    let log = dir.path().join("audit.jsonl");
+    let audit = Audit::start(AuditConfig { file: log.clone() }).unwrap();
+    let found = recover_dir(dir.path(), &record::Scribe::new(key()).unwrap(), Some(&audit));
+    audit.shutdown();
+    let lines = fs::read_to_string(log).unwrap();
+    let lines: Vec<serde_json::Value> = lines.lines().map(|l| serde_json::from_str(l).unwrap()).collect();
+    assert_eq!(lines.len(), 1, "one session was cut off: {lines:?}");
+    assert_eq!(lines[0]["event"], "session_cut_off");
+    assert_eq!((&lines[0]["session"], &lines[0]["subject"]), (&"s1".into(), &"s".into()));
+    assert_eq!(lines[0]["unfinished"], 1);
+    assert_eq!(lines[0]["statement_hashes"][0], statement_hash("SELECT 1").to_hex().as_str());
     assert_eq!(found.recovered, std::slice::from_ref(&dead));
     assert_eq!(found.live, 1, "the one still written is left alone");
     assert_eq!(found.empty, [day.join("empty.gwr")]);
@@ -210,7 +221,7 @@ async fn what_a_dead_agent_left_open_is_closed_and_says_so() {
     session.close(3, "done");
     first.shutdown();
     assert_eq!(report(&live).ending, Ending::Sealed);
-    let again = recover_dir(dir.path(), &record::Scribe::new(key()).unwrap());
+    let again = recover_dir(dir.path(), &record::Scribe::new(key()).unwrap(), None);
     assert_eq!((again.recovered.len(), again.live), (0, 0));
 }
 
@@ -301,7 +312,7 @@ fn a_full_disk_loses_the_recording_and_says_so() {
         assert!(matches!(report(&path).ending, Ending::Unsealed { .. }));
         recorder.open(header("s3")).await.unwrap().close(1, "done");
         recorder.shutdown();
-        let found = recover_dir(&dir.join("r"), &record::Scribe::new(key()).unwrap());
+        let found = recover_dir(&dir.join("r"), &record::Scribe::new(key()).unwrap(), None);
         assert_eq!(found.recovered, [path]);
     });
 }
@@ -334,6 +345,49 @@ fn a_full_disk_refuses_audit_events_until_there_is_room() {
     let lines: Vec<serde_json::Value> =
         text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
     assert_eq!(lines.len(), accepted + 1, "everything accepted is there, whole");
+}
+
+#[test]
+fn what_the_audit_log_cannot_be_told_is_not_closed() {
+    let dir = tempfile::tempdir().unwrap();
+    let day = dir.path().join("2027-01-15");
+    fs::create_dir(&day).unwrap();
+    let scribe = record::Scribe::new(key()).unwrap();
+    let mut other = record::Scribe::new(key()).unwrap();
+    let writer = record::Writer::open(Vec::new(), &header("dead"), &mut other).unwrap();
+    fs::write(day.join("dead.gwr"), writer.get_ref()).unwrap();
+    let audit = Audit::start(AuditConfig { file: dir.path().join("audit.jsonl") }).unwrap();
+    audit.shutdown();
+    let found = recover_dir(dir.path(), &scribe, Some(&audit));
+    assert_eq!((found.recovered.len(), found.damaged.len()), (0, 1));
+    assert!(matches!(report(&day.join("dead.gwr")).ending, Ending::Unsealed { .. }));
+}
+
+#[test]
+fn what_ran_is_logged_also_while_nothing_may_begin() {
+    let Some(dir) = on_a_small_disk("audit::tests::what_ran_is_logged_also_while_nothing_may_begin") else {
+        return;
+    };
+    let path = dir.join("audit.jsonl");
+    let audit = Audit::start(AuditConfig { file: path.clone() }).unwrap();
+    assert_eq!(audit.ready(), Ok(()));
+    let filler = fill(&dir);
+    let text = "x".repeat(4096);
+    let extra = [("text", Value::Text(&text))];
+    audit.log(&AuditEvent { extra: &extra, ..AuditEvent::new(STARTED, Kind::AgentStarted) }).unwrap();
+    wait_for("the failure", || audit.ready().is_err());
+    assert_eq!(audit.log(&AuditEvent::new(STARTED, Kind::SessionOpened)), Err(AuditLost));
+    assert_eq!(audit.log_ended(&AuditEvent::new(STARTED, Kind::Completed)), Ok(()));
+    fs::remove_file(filler).unwrap();
+    wait_for("the recovery", || audit.ready().is_ok());
+    audit.shutdown();
+    assert_eq!(audit.log_ended(&AuditEvent::new(STARTED, Kind::Completed)), Err(AuditLost), "nobody writes");
+    let text = fs::read_to_string(path).unwrap();
+    let events: Vec<serde_json::Value> = text
+        .lines()
+        .map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap()["event"].take())
+        .collect();
+    assert_eq!(events, ["agent_started", "completed"]);
 }
 
 #[test]

@@ -212,7 +212,10 @@ impl Observer {
     }
 
     /// A statement asked a human, or was answered.
-    pub fn approval(&mut self, id: &Arc<str>, outcome: &str, by: &[String]) {
+    ///
+    /// # Errors
+    /// Fails when it cannot be written down; then nobody is asked, and no answer counts.
+    pub fn approval(&mut self, id: &Arc<str>, outcome: &str, by: &[String]) -> Result<(), Lost> {
         // The statement that waits comes next.
         let n = self.live.statements.load(Ordering::Relaxed) + 1;
         let now = self.now();
@@ -223,14 +226,15 @@ impl Observer {
                 outcome: outcome.into(),
                 by: List::Owned(by.to_vec()),
             };
-            // The statement itself is recorded before it runs; that is where a loss refuses it.
-            let _ = recorder.append(now, &event);
+            let kept = recorder.append(now, &event);
+            self.kept(kept)?;
         }
         let kind = if outcome == "asked" { Kind::ApprovalAsked } else { Kind::ApprovalAnswered };
         let by = by.join(", ");
         let extra =
             [("approval", Value::Text(id)), ("outcome", Value::Text(outcome)), ("by", Value::Text(&by))];
-        let _ = self.shared.audit.log(&AuditEvent { extra: &extra, ..self.line(kind) });
+        self.shared.audit.log(&AuditEvent { extra: &extra, ..self.line(kind) })?;
+        Ok(())
     }
 
     /// Something happened. True: what names mean has changed.
@@ -240,6 +244,8 @@ impl Observer {
     pub fn event(&mut self, event: &Event<'_>) -> Result<bool, Lost> {
         match *event {
             Event::Started { run, decision, sql, params, .. } => {
+                // Its audit line is written when it ends.
+                self.shared.audit.ready()?;
                 let at = Instant::now();
                 let Some(about) = decision.context.clone().downcast::<About>().ok() else {
                     return Err(RecordingLost::Failed.into());
@@ -380,7 +386,7 @@ impl Observer {
             last.unwrap_or(("", Value::Bool(false))),
         ];
         let extra = extra.get(..if last.is_some() { 5 } else { 4 }).unwrap_or_default();
-        self.shared.audit.log(&AuditEvent {
+        self.shared.audit.log_ended(&AuditEvent {
             facts: Some(&about.facts),
             latency: Some(took),
             sqlstate,

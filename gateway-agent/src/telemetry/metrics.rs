@@ -472,7 +472,8 @@ mod tests {
         metrics.hook_drift(|| 2).unwrap();
         metrics.quarantined_jobs(|| 1).unwrap();
         let key = record::SigningKey::generate().unwrap();
-        let config = RecorderConfig { dir: dir.path().join("r"), key, durability: Durability::Batched };
+        let config =
+            RecorderConfig { dir: dir.path().join("r"), key, durability: Durability::Batched, audit: None };
         metrics.recorder(&Recorder::start(config).unwrap()).unwrap();
         metrics.audit(&Audit::start(AuditConfig { file: dir.path().join("a") }).unwrap()).unwrap();
         (metrics, dir)

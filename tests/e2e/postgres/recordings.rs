@@ -1,8 +1,11 @@
 //! What was recorded, and that nobody changes it unseen.
 
-use std::{fs, path::PathBuf};
+use std::{fs, path::PathBuf, process::Command};
 
-use tests::{World, process::Output};
+use tests::{
+    World,
+    process::{self, Output},
+};
 
 use crate::support::{REDACTED, wait_for};
 
@@ -125,16 +128,21 @@ fn a_recording_that_cannot_be_written_refuses_the_session() {
 fn recordings_of_a_killed_agent_are_closed_by_the_next() {
     let mut world = World::new();
     let mut job = world.job(&["psql", "-XAt"]).open().expect("a job");
-    job.write(b"SELECT 'before the end';\n").expect("written");
-    wait_for("the statement", || (crate::support::ran(&world, "before the end") == 1).then_some(()));
+    job.write(b"SELECT 'before the end';\nSELECT pg_sleep(60) AS cut_off;\n").expect("written");
+    wait_for("the statement", || (crate::support::ran(&world, "cut_off") == 1).then_some(()));
     wait_for("the recording to reach the disk", || {
-        recordings(&world.agent.recordings())
-            .iter()
-            .any(|file| fs::metadata(file).is_ok_and(|meta| meta.len() > 100))
-            .then_some(())
+        let file = recordings(&world.agent.recordings()).into_iter().next()?;
+        let out = world.agent.cli(&["replay", "--json", &file.display().to_string()]).ok()?;
+        out.stdout.contains("cut_off").then_some(())
     });
     world.agent.kill();
     world.agent.start().expect("the agent again");
+    let line = wait_for("the audit line of the session", || {
+        let lines = world.agent.audit().expect("the audit log");
+        lines.into_iter().find(|line| line["event"] == "session_cut_off")
+    });
+    assert_eq!(line["subject"], "payments-agent", "{line}");
+    assert_eq!(line["unfinished"], 1, "{line}");
     let file = recordings(&world.agent.recordings()).remove(0);
     wait_for("the recovery", || verify(&world, &file).success().then_some(()));
     let _strictly = world
@@ -148,4 +156,33 @@ fn recordings_of_a_killed_agent_are_closed_by_the_next() {
         ])
         .expect("verify runs")
         .failed();
+}
+
+#[test]
+fn nothing_runs_that_the_audit_log_cannot_take() {
+    let mut world = World::builder().configure("/audit/file", "@DIR@/small/audit.jsonl").without_agent().up();
+    let small = world.folder().join("small");
+    fs::create_dir(&small).expect("a folder");
+    // The world unmounts what is mounted below its folder.
+    process::must(Command::new("mount").args(["-t", "tmpfs", "-o", "size=256k", "none"]).arg(&small))
+        .expect("a small disk");
+    world.agent.start().expect("the agent");
+    let mut job = world.job(&["psql", "-XAt"]).open().expect("a job");
+    job.write(b"INSERT INTO imports VALUES (1, 'before');\n").expect("written");
+    wait_for("the first statement", || (crate::support::ran(&world, "'before'") == 1).then_some(()));
+    let filler = small.join("filler");
+    // No byte is left for the next line.
+    let mut all = fs::File::create(&filler).expect("a file");
+    while std::io::Write::write(&mut all, &[0; 512]).is_ok() {}
+    drop(all);
+    wait_for("refusal of a new session", || (!world.psql("SELECT 1;").run().success()).then_some(()));
+
+    // The session that is open already is no way around it.
+    job.write(b"INSERT INTO imports VALUES (2, 'unaudited');\n").expect("written");
+    let out = job.finish(std::time::Duration::from_secs(30)).expect("the job ends");
+    assert!(out.stderr.contains("audit log"), "{out}");
+    assert_eq!(crate::support::ran(&world, "'unaudited'"), 0);
+
+    fs::remove_file(&filler).expect("room again");
+    wait_for("a new session", || world.psql("SELECT 1;").run().success().then_some(()));
 }

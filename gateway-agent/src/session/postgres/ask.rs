@@ -239,12 +239,15 @@ impl Driver {
         let request = self.approval_request(binding.clone(), &answer.about.rules, terms);
         match self.worker.shared.approvals.request(request) {
             Ok(mut ticket) => {
+                let id = Arc::clone(ticket.id());
+                // Dropping the ticket takes the request back.
+                if let Err(lost) = self.observer.approval(&id, "asked", &[]) {
+                    return self.end_unrecorded(&lost);
+                }
                 self.session.notice(
                     &ticket.notice(),
                     Some("The statement runs when it is approved; cancel it to stop waiting."),
                 );
-                let id = Arc::clone(ticket.id());
-                self.observer.approval(&id, "asked", &[]);
                 self.waiting = Waiting::Human(Asked {
                     ask,
                     outcome: Box::pin(async move { ticket.wait().await }),
@@ -281,10 +284,13 @@ impl Driver {
         let Asked { id, since, binding, answer, .. } = asked;
         self.observer.approval_took(since.elapsed());
         let sql = binding.statement.clone();
+        let (word, by) = outcome.told();
+        if let Err(lost) = self.observer.approval(&id, word, by) {
+            return self.end_unrecorded(&lost);
+        }
         match outcome {
             approval::Outcome::Approved(approved) => {
                 let by = approved.by.clone();
-                self.observer.approval(&id, "approved", &by);
                 match approved.redeem(&binding) {
                     Ok((rules, version)) => self.analyse(
                         Vec::new(),
@@ -296,7 +302,6 @@ impl Driver {
                 }
             }
             approval::Outcome::Denied { by, reason } => {
-                self.observer.approval(&id, "denied", std::slice::from_ref(&by));
                 let reason = match reason.is_empty() {
                     true => format!("{by} denied approval {id}"),
                     false => format!("{by} denied approval {id}: {reason}"),
@@ -304,7 +309,6 @@ impl Driver {
                 self.refuse_approval(&answer, &sql, &reason, since);
             }
             approval::Outcome::Expired => {
-                self.observer.approval(&id, "expired", &[]);
                 let reason = format!("nobody approved request {id} in time");
                 self.refuse_approval(&answer, &sql, &reason, since);
             }

@@ -9,7 +9,12 @@ use super::Driver;
 use crate::{
     approval::{self, Binding},
     credential,
-    session::{legs::Pipe, observer::Approval, registry::Command, scope::Key},
+    session::{
+        legs::Pipe,
+        observer::{Approval, Lost},
+        registry::Command,
+        scope::Key,
+    },
     telemetry::FlowResult,
     upstream::{self, Place},
 };
@@ -67,7 +72,7 @@ impl Driver {
                 return Err(refused(&verdict.rules, "the approval does not cover this", None));
             }
         };
-        recording.map_err(|lost| refused(&["builtin:recording-required".into()], &lost.to_string(), None))?;
+        recording.map_err(|lost| unrecorded(&lost))?;
 
         let unavailable = |why: String| Refusal {
             sqlstate: "08001",
@@ -191,7 +196,7 @@ impl Driver {
         let request = self.approval_request(binding.clone(), &verdict.rules, terms);
         let mut ticket = self.worker.shared.approvals.request(request).map_err(|e| deny(&e.to_string()))?;
         let id = Arc::clone(ticket.id());
-        self.observer.approval(&id, "asked", &[]);
+        self.observer.approval(&id, "asked", &[]).map_err(|lost| unrecorded(&lost))?;
         let outcome = loop {
             tokio::select! {
                 outcome = ticket.wait() => break outcome,
@@ -200,21 +205,18 @@ impl Driver {
                 },
             }
         };
+        let (word, by) = outcome.told();
+        self.observer.approval(&id, word, by).map_err(|lost| unrecorded(&lost))?;
         match outcome {
             approval::Outcome::Approved(approved) => {
                 let by = approved.by.clone();
-                self.observer.approval(&id, "approved", &by);
                 let (rules, version) = approved.redeem(&binding).map_err(|stale| deny(&stale.to_string()))?;
                 Ok((Grant::approved(rules, version), Approval { id, by }))
             }
             approval::Outcome::Denied { by, reason } => {
-                self.observer.approval(&id, "denied", std::slice::from_ref(&by));
                 Err(deny(&format!("{by} denied approval {id}: {reason}")))
             }
-            approval::Outcome::Expired => {
-                self.observer.approval(&id, "expired", &[]);
-                Err(deny(&format!("nobody approved request {id} in time")))
-            }
+            approval::Outcome::Expired => Err(deny(&format!("nobody approved request {id} in time"))),
         }
     }
 
@@ -250,6 +252,10 @@ impl Driver {
             });
         }
     }
+}
+
+fn unrecorded(lost: &Lost) -> Refusal {
+    refused(&["builtin:recording-required".into()], &lost.to_string(), None)
 }
 
 fn refused(rules: &[Arc<str>], reason: &str, hint: Option<String>) -> Refusal {
