@@ -112,6 +112,8 @@ pub enum Value<'a> {
     Number(u64),
     Bool(bool),
     List(&'a [Arc<str>]),
+    /// Shown in hexadecimal.
+    Hash(&'a blake3::Hash),
 }
 
 /// Who and where; absent parts are left out of the line.
@@ -252,6 +254,11 @@ impl Encoder {
             match value {
                 Value::Text(value) => text(value, to),
                 Value::Number(value) => number(*value, to),
+                Value::Hash(hash) => {
+                    to.push(b'"');
+                    to.extend_from_slice(hash.to_hex().as_bytes());
+                    to.push(b'"');
+                }
                 Value::Bool(true) => to.extend_from_slice(b"true"),
                 Value::Bool(false) => to.extend_from_slice(b"false"),
                 Value::List(names) => {
@@ -289,6 +296,13 @@ impl Encoder {
 }
 
 fn text(value: &str, to: &mut Vec<u8>) {
+    // Tags, ids and codes need no escapes.
+    if value.bytes().all(|byte| matches!(byte, b' '..=b'~') && byte != b'"' && byte != b'\\') {
+        to.push(b'"');
+        to.extend_from_slice(value.as_bytes());
+        to.push(b'"');
+        return;
+    }
     // Writing a string to a Vec cannot fail.
     let _ = serde_json::to_writer(to, value);
 }

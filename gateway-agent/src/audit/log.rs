@@ -22,8 +22,8 @@ use super::event::{AuditEvent, Encoder};
 
 /// Lines gather this long before they are written …
 const GATHER: Duration = Duration::from_millis(50);
-/// … or until there are as many bytes.
-const ENOUGH: usize = 64 * 1024;
+/// … or until there are as many bytes: a busy agent's threads are not woken for less.
+const ENOUGH: usize = 512 * 1024;
 /// Beyond this, events are refused …
 const FULL: usize = 8 * 1024 * 1024;
 /// … but for those that tell how something ended, which have as much room again.

@@ -335,7 +335,7 @@ impl Observer {
         let Some(running) = self.running.front().filter(|r| r.run == run) else { return Ok(false) };
         let n = running.n;
         let about = Arc::clone(&running.about);
-        let hash = running.hash.map(|hash| hash.to_hex());
+        let hash = running.hash;
         let at = Instant::now();
         let took = at.saturating_duration_since(running.began);
         let (tag, sqlstate) = match outcome {
@@ -375,7 +375,7 @@ impl Observer {
         // At most one of them: who agreed, agreed to one text.
         let last = match (&about.approval, &hash) {
             (Some(approval), _) => Some(("approval", Value::Text(&approval.id))),
-            (None, Some(hash)) => Some(("statement_hash", Value::Text(hash))),
+            (None, Some(hash)) => Some(("statement_hash", Value::Hash(hash))),
             (None, None) => None,
         };
         let extra = [
