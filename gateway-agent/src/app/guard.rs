@@ -93,8 +93,12 @@ impl Agent {
     }
 
     fn round(&self) {
+        let expected = match self.kernel.expected() {
+            Ok(expected) => expected,
+            Err(error) => return tracing::error!(%error, "the hooks of jobs cannot be looked at"),
+        };
         for job in self.enrolments.all() {
-            let drift = match self.kernel.inspect(&job.cgroup) {
+            let drift = match expected.inspect(&job.cgroup) {
                 Ok(drift) => drift,
                 // It ends just now; the sweep sees to it.
                 Err(_) if !self.enrolments.cgroups().exists(job.cgroup_id, &job.cgroup) => continue,

@@ -49,7 +49,7 @@ pub use gateway_common::{Hook, Reason};
 pub use namespaces::{NotFollowed, Sockets, trusted};
 pub use selftest::{Helper, Probe, SelfTestError, Verdict, help};
 pub use status::{HookStatus, MapStatus, Status};
-pub use watch::Drift;
+pub use watch::{Drift, Expected};
 
 /// Where and how to attach.
 #[derive(Debug, Clone)]

@@ -76,42 +76,79 @@ const fn rewrites(hook: Hook) -> bool {
     )
 }
 
+/// What has to run on every job now.
+pub struct Expected {
+    hooks: Vec<ExpectedHook>,
+    /// Drift that concerns every job.
+    everywhere: Vec<Drift>,
+}
+
+struct ExpectedHook {
+    hook: Hook,
+    attach_type: sys::AttachType,
+    ours: u32,
+    /// What runs on the attach root itself.
+    outside: Vec<u32>,
+}
+
 impl Kernel {
-    /// Looks at a job's cgroup and everything below it. Empty when all is as it should be. Costs some
-    /// microseconds for each cgroup; a cgroup that goes away meanwhile is no drift.
+    /// Looks at a job's cgroup and everything below it. Empty when all is as it should be. For one job; who looks
+    /// at many asks [`Kernel::expected`] once.
     pub fn inspect(&self, job: &Path) -> Result<Vec<Drift>, Error> {
+        self.expected()?.inspect(job)
+    }
+
+    /// What has to run on every job, as of now. A hook that is off is not expected: status tells of it.
+    pub fn expected(&self) -> Result<Expected, Error> {
         let root = open(&self.config.cgroup_root)?;
-        let ours: Vec<_> = self.hooks.iter().filter_map(|hook| Some((hook, program(hook)?))).collect();
-        let mut drift = self.foreign_lookups()?;
-        let (cgroups, all) = below(job)?;
-        if !all {
-            drift.push(Drift::TooMany { cgroup: job.to_owned() });
-        }
-        for (attached, ours) in ours {
-            let Some(attach_type) = hooks::cgroup_attach_type(attached.hook) else { continue };
-            let query = |cgroup: BorrowedFd<'_>| {
-                sys::effective_programs(cgroup, attach_type)
-                    .map_err(|source| Error::System { what: "asking for the programs of a cgroup", source })
+        let mut hooks = Vec::new();
+        for attached in &self.hooks {
+            let (Some(attach_type), Some(ours)) =
+                (hooks::cgroup_attach_type(attached.hook), program(attached))
+            else {
+                continue;
             };
-            let outside = query(root.as_fd())?;
-            for (path, cgroup) in &cgroups {
-                // Removed since it was opened: nobody is in it.
-                let Ok(found) = query(cgroup.as_fd()) else { continue };
-                drift.extend(judge(attached.hook, ours, &outside, &found, path));
-            }
+            let outside = query(root.as_fd(), attach_type)?;
+            hooks.push(ExpectedHook { hook: attached.hook, attach_type, ours, outside });
         }
-        Ok(drift)
+        Ok(Expected { hooks, everywhere: self.foreign_lookups()? })
     }
 
     fn foreign_lookups(&self) -> Result<Vec<Drift>, Error> {
         let lookup = self.hooks.iter().find(|hook| hook.hook == Hook::SkLookup);
         let Some(ours) = lookup.and_then(program) else { return Ok(Vec::new()) };
-        let found =
-            sys::effective_programs(self.netns.as_fd(), sys::AttachType::SkLookup).map_err(|source| {
-                Error::System { what: "asking for the programs of a network namespace", source }
-            })?;
+        let found = query(self.netns.as_fd(), sys::AttachType::SkLookup)?;
         Ok(found.into_iter().filter(|id| *id != ours).map(|program| Drift::Lookup { program }).collect())
     }
+}
+
+impl Expected {
+    /// Looks at a job's cgroup and everything below it: some 20 system calls for each cgroup. One that goes away
+    /// meanwhile is no drift.
+    pub fn inspect(&self, job: &Path) -> Result<Vec<Drift>, Error> {
+        let mut drift = self.everywhere.clone();
+        let (cgroups, all) = below(job)?;
+        if !all {
+            drift.push(Drift::TooMany { cgroup: job.to_owned() });
+        }
+        for expected in &self.hooks {
+            for (path, cgroup) in &cgroups {
+                let found = match query(cgroup.as_fd(), expected.attach_type) {
+                    Ok(found) => found,
+                    // Removed since it was opened: nobody is in it.
+                    Err(_) if !path.exists() => continue,
+                    Err(error) => return Err(error),
+                };
+                drift.extend(judge(expected.hook, expected.ours, &expected.outside, &found, path));
+            }
+        }
+        Ok(drift)
+    }
+}
+
+fn query(target: BorrowedFd<'_>, attach_type: sys::AttachType) -> Result<Vec<u32>, Error> {
+    sys::effective_programs(target, attach_type)
+        .map_err(|source| Error::System { what: "asking which programs run", source })
 }
 
 /// `found` in the order in which the kernel runs them; `outside` is what runs on the attach root itself.
