@@ -91,12 +91,8 @@ fn examine<const V6: bool, const CONNECT: bool>(
     }
     // A connected IPv6 socket whose peer is an IPv4 one names the rewritten address with every datagram.
     // SAFETY: `stamp` comes from a lookup that did not miss.
-    if !CONNECT
-        && protocol == IPPROTO_UDP
-        && facts.port == config.port
-        && shown.is_loopback()
-        && unsafe { (*stamp.as_ptr()).redirected } == 1
-    {
+    let redirected = unsafe { (*stamp.as_ptr()).redirected } == 1;
+    if !CONNECT && protocol == IPPROTO_UDP && facts.port == config.port && shown.is_loopback() && redirected {
         return Ok(());
     }
     match decide::destination(maps::destination(facts.addr, facts.port, protocol), protocol as u32, CONNECT) {
