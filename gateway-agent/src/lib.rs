@@ -11,6 +11,7 @@ pub mod credential;
 pub mod identity;
 pub mod intercept;
 pub mod kernel;
+pub mod sandbox;
 pub mod session;
 pub mod state;
 pub mod telemetry;

@@ -63,7 +63,8 @@ impl Agent {
             "kernel": { "cgroup_root": cgroup, "pin_dir": folder.join("bpf/gateway") },
             // Whose identity a job has may not approve what it asks for: root approves, so jobs are
             // somebody else.
-            "jobs": { "parent": "gateway-jobs", "uid": JOB_UID },
+            // Folders of worlds are in /tmp, which jobs have their own of.
+            "jobs": { "parent": "gateway-jobs", "uid": JOB_UID, "show": [folder] },
             "identity": {
                 "skew": "5s",
                 "issuers": [{

@@ -16,6 +16,8 @@ pub struct Status {
     /// Whether new connections are being served; otherwise `not_ready` says why.
     pub ready: bool,
     pub not_ready: Option<String>,
+    /// The agent's own: `on`, or why not.
+    pub sandbox: String,
     pub policy_version: String,
     pub policy_files: Vec<String>,
     pub cgroup_root: String,
@@ -149,7 +151,8 @@ pub struct EnrollComplete {
     /// As in `begin`.
     pub target: Option<Cgroup>,
     /// With a target: the user that its processes will have.
-    pub uid: Option<u32>,
+    #[serde(default)]
+    pub user: identity::JobUser,
 }
 
 /// `POST /v1/release`: one of them.

@@ -14,7 +14,7 @@ use axum::{
 use super::{Control, Observation, api, serve::Caller};
 use crate::{
     approval::{DecideError, Record, Voter},
-    identity::{EnrolError, Job, Peer, PlaceError, Target, TokenError},
+    identity::{EnrolError, Job, JobUser, Peer, PlaceError, Target, TokenError},
 };
 
 /// Longest request body; a token is at most 16 KiB.
@@ -249,7 +249,7 @@ async fn enroll_begin(
         Ok(body) => body,
         Err(e) => return malformed(&e),
     };
-    let result = other(&control, &caller, begin.target.as_ref(), None)
+    let result = other(&control, &caller, begin.target.as_ref(), JobUser::Owner)
         .await
         .and_then(|other| control.enrolments.begin(&target(&caller, other.as_ref())).map_err(Refused::Enrol));
     match result {
@@ -284,7 +284,7 @@ async fn enroll_complete(
             );
         }
     };
-    let result = match other(&control, &caller, complete.target.as_ref(), complete.uid).await {
+    let result = match other(&control, &caller, complete.target.as_ref(), complete.user).await {
         Ok(other) => control
             .enrolments
             .complete(&target(&caller, other.as_ref()), &complete.token, complete.nonce.as_deref())
@@ -307,10 +307,10 @@ enum Refused {
 }
 
 /// The caller's own cgroup, or the other one.
-fn target<'a>(caller: &'a Caller, other: Option<&'a (PathBuf, Option<u32>)>) -> Target<'a> {
+fn target<'a>(caller: &'a Caller, other: Option<&'a (PathBuf, JobUser)>) -> Target<'a> {
     match other {
         None => Target::Caller(&caller.0),
-        Some((dir, uid)) => Target::Directory { dir, uid: *uid },
+        Some((dir, user)) => Target::Directory { dir, user: *user },
     }
 }
 
@@ -319,8 +319,8 @@ async fn other(
     control: &Control,
     caller: &Caller,
     wanted: Option<&api::Cgroup>,
-    uid: Option<u32>,
-) -> Result<Option<(PathBuf, Option<u32>)>, Refused> {
+    user: JobUser,
+) -> Result<Option<(PathBuf, JobUser)>, Refused> {
     let Some(wanted) = wanted.cloned() else { return Ok(None) };
     // Asked before anything is looked up.
     match control.enrolments.inside(&caller.0) {
@@ -331,12 +331,13 @@ async fn other(
     }
     let cgroups = control.enrolments.cgroups().clone();
     let find = move || match wanted {
-        api::Cgroup::Cgroup(dir) => Ok((dir, uid)),
+        api::Cgroup::Cgroup(dir) => Ok((dir, user)),
         api::Cgroup::Pid(pid) => {
             let peer = Peer::process(pid).map_err(|_| PlaceError::Gone(pid))?;
-            Ok((cgroups.locate(&peer)?.dir, uid.or(Some(peer.uid))))
+            let user = if user == JobUser::Owner { JobUser::Uid(peer.uid) } else { user };
+            Ok((cgroups.locate(&peer)?.dir, user))
         }
-        api::Cgroup::Container(id) => Ok((cgroups.container(&id)?.dir, uid)),
+        api::Cgroup::Container(id) => Ok((cgroups.container(&id)?.dir, user)),
     };
     // It reads directories.
     match tokio::task::spawn_blocking(find).await {
@@ -361,6 +362,7 @@ fn enrol_problem(
                 EnrolError::Place(_) | EnrolError::Subject { .. } => StatusCode::FORBIDDEN,
                 EnrolError::Bound(_) => StatusCode::CONFLICT,
                 EnrolError::Busy => StatusCode::TOO_MANY_REQUESTS,
+                EnrolError::NoUid(_) => StatusCode::SERVICE_UNAVAILABLE,
                 EnrolError::Kernel(_) | EnrolError::State(_) => StatusCode::INTERNAL_SERVER_ERROR,
             };
             (status, e.code(), e.to_string())

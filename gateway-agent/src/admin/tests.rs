@@ -72,7 +72,8 @@ impl Bench {
         let verifier = Verifier::new(&identity(KeySource::File(dir.path().join("jwks")), true)).unwrap();
         let host = TestHost::new();
         let enrolments =
-            Enrolments::open(verifier, store.clone(), host, clock.clone(), cgroups, "b".into()).unwrap();
+            Enrolments::open(verifier, store.clone(), host, clock.clone(), cgroups, "b".into(), 1..=1)
+                .unwrap();
         let directory = Arc::new(HostDirectory);
         let approvals = Approvals::open(
             &*store,
@@ -166,8 +167,7 @@ async fn root_outside_of_jobs_may_do_everything() {
     let (status, begun) = b.call("POST", "/v1/enroll/begin", begin).await;
     assert_eq!(status, 200, "{begun}");
     let token = b.key.sign(&claims(begun["audiences"][0]["audience"].as_str().unwrap()));
-    let complete =
-        json!({ "token": token, "nonce": begun["nonce"], "target": { "cgroup": job }, "uid": 1234 });
+    let complete = json!({ "token": token, "nonce": begun["nonce"], "target": { "cgroup": job }, "user": { "uid": 1234 } });
     let (status, made) = b.call("POST", "/v1/enroll/complete", complete.clone()).await;
     assert_eq!((status, &made["uid"]), (200, &json!(1234)), "{made}");
     assert!(b.saw("Enrolled"));

@@ -80,6 +80,7 @@ impl Backend for Agent {
             pid: std::process::id(),
             started: self.started.0,
             ready: ready.is_ok(),
+            sandbox: if shared.config.sandbox { "on" } else { "off by configuration" }.to_owned(),
             not_ready: ready.err(),
             policy_version: shared.policy.load().policy.version().to_string(),
             policy_files: shared.config.policy.files.iter().map(|f| f.display().to_string()).collect(),

@@ -41,6 +41,7 @@ use crate::{
     identity::{Cgroups, Clock, Enrolments, SystemClock, Verifier, boot_id},
     intercept::Intercept,
     kernel::{self, Destination, Disposition, Kernel, Mode, Protocol, Reason},
+    sandbox,
     session::{InForce, Shared, registry::Registry, worker},
     state::{Lazy, SqliteStore, Store},
     telemetry::{ApprovalOutcome, Metrics},
@@ -75,8 +76,16 @@ pub struct Agent {
 /// Fails when anything that enforcement needs cannot be had; jobs then stay confined without service.
 pub fn run(config: Config) -> Result<()> {
     crate::tls::install_providers();
-    // First of all: later on this process may not be allowed to run programs.
+    // First of all: the sandbox runs no program any more.
     let helper = guard::helper()?;
+    if config.sandbox {
+        // The sandbox allows no mount any more.
+        kernel::prepare_pin_dir(&config.kernel.pin_dir)?;
+        sandbox::daemon::enter()
+            .context("the agent's own sandbox; `sandbox: off` in the configuration goes without it")?;
+    } else {
+        tracing::warn!("the agent runs without its own sandbox: `sandbox: off` in the configuration");
+    }
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(1)
         .thread_name("control")
@@ -179,12 +188,7 @@ async fn start(config: Config) -> Result<Started> {
         state: lazy,
         config,
     });
-    let mut workers = Vec::new();
-    for number in 0..shared.config.sessions.workers {
-        // Its thread ends with the process: sessions were told to end by then.
-        let (handle, _thread) = worker::start(number, Arc::clone(&shared))?;
-        workers.push(handle);
-    }
+    let workers = start_workers(&shared)?;
     let (namespaces, arrivals) = match shared.config.kernel.namespaces {
         config::Namespaces::Follow => {
             let (namespaces, arrivals) =
@@ -199,7 +203,15 @@ async fn start(config: Config) -> Result<Started> {
         namespaces: namespaces.clone(),
     });
     let verifier = Verifier::new(&shared.config.identity)?;
-    let enrolments = Arc::new(Enrolments::open(verifier, store, host, clock, cgroups, boot_id()?)?);
+    let enrolments = Arc::new(Enrolments::open(
+        verifier,
+        store,
+        host,
+        clock,
+        cgroups,
+        boot_id()?,
+        shared.config.jobs.uids.clone(),
+    )?);
 
     kernel.leave_unknown().context("network namespaces of an earlier agent")?;
 
@@ -230,6 +242,20 @@ async fn start(config: Config) -> Result<Started> {
         group: agent.shared.config.control.group.clone(),
     });
     Ok(Started { agent, intercept, arrivals, control, control_socket, metrics_socket })
+}
+
+/// Workers, and all threads that they ever start, inherit from a thread that confined itself.
+fn start_workers(shared: &Arc<Shared>) -> Result<Vec<worker::Handle>> {
+    let start = || {
+        if shared.config.sandbox {
+            sandbox::daemon::confine_thread().context("the workers' own sandbox")?;
+        }
+        // Their threads end with the process: sessions were told to end by then.
+        let one = |number| Ok(worker::start(number, Arc::clone(shared))?.0);
+        (0..shared.config.sessions.workers).map(one).collect()
+    };
+    let ended = thread::scope(|scope| scope.spawn(start).join());
+    ended.unwrap_or_else(|_| bail!("the workers could not be started"))
 }
 
 impl Started {

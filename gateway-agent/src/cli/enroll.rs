@@ -8,7 +8,7 @@ use secrecy::ExposeSecret;
 use super::{Global, client, print, token::TokenSource};
 use crate::{
     admin::api::{Cgroup, EnrollBegin, EnrollBegun, EnrollComplete},
-    identity::Job,
+    identity::{Job, JobUser},
 };
 
 /// Bind the caller's cgroup to the identity in a token
@@ -40,8 +40,13 @@ impl Args {
     pub(super) fn run(&self, global: &Global) -> anyhow::Result<ExitCode> {
         let socket = global.socket()?;
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-        let job =
-            runtime.block_on(enrol(&socket, &self.token, self.issuer.as_deref(), self.target(), None))?;
+        let job = runtime.block_on(enrol(
+            &socket,
+            &self.token,
+            self.issuer.as_deref(),
+            self.target(),
+            JobUser::Owner,
+        ))?;
         match global.json {
             true => print::json(&job)?,
             false => print::line(&format!(
@@ -70,12 +75,12 @@ pub(super) async fn enrol(
     source: &TokenSource,
     issuer: Option<&str>,
     target: Option<Cgroup>,
-    uid: Option<u32>,
+    user: JobUser,
 ) -> anyhow::Result<Job> {
     let begin = EnrollBegin { target: target.clone() };
     let begun: EnrollBegun = client::call(socket, Method::POST, "/v1/enroll/begin", Some(&begin)).await?;
     let token = source.fetch(&begun, issuer).await?;
     let complete =
-        EnrollComplete { token: token.expose_secret().to_owned(), nonce: Some(begun.nonce), target, uid };
+        EnrollComplete { token: token.expose_secret().to_owned(), nonce: Some(begun.nonce), target, user };
     Ok(client::call(socket, Method::POST, "/v1/enroll/complete", Some(&complete)).await?)
 }

@@ -40,6 +40,7 @@ impl Args {
             ),
             ("policy", format!("{} from {}", s.policy_version, s.policy_files.join(", "))),
             ("mode", mode(s.mode).to_owned()),
+            ("sandbox", s.sandbox),
             ("below", s.cgroup_root),
             ("virtual port", s.virtual_port.to_string()),
             ("heartbeat", heartbeat),

@@ -8,7 +8,7 @@ use std::{
 
 use super::{
     Algorithm, Approvals, Audit, Config, ConfigError, Control, Destination, Durability, Identity, Issuer,
-    Jobs, Kernel, KeySource, Metrics, PolicyFiles, Recording, Sessions, raw,
+    Kernel, KeySource, Metrics, PolicyFiles, Recording, Sessions, raw,
 };
 
 /// The parsers hold this much on purpose; a larger cap would promise what they refuse.
@@ -37,7 +37,7 @@ fn hint_for(message: &str) -> String {
     }
 }
 
-struct Checker<'a> {
+pub(super) struct Checker<'a> {
     path: &'a Path,
     text: &'a str,
     base: PathBuf,
@@ -70,6 +70,7 @@ impl Checker<'_> {
             audit: Audit { file: or(raw.audit.file, &state_dir, "audit.jsonl") },
             metrics: raw.metrics.map(|m| self.metrics(&m)).transpose()?,
             sessions: self.sessions(raw.sessions)?,
+            sandbox: raw.sandbox == raw::Sandbox::On,
             state_dir,
             runtime_dir,
         })
@@ -116,21 +117,6 @@ impl Checker<'_> {
             )
         })?;
         Ok(Destination { net, port: raw.port, protocol: raw.protocol })
-    }
-
-    fn jobs(&self, raw: raw::Jobs) -> Result<Jobs, ConfigError> {
-        let parent = raw.parent.unwrap_or_else(|| "gateway-jobs".into());
-        let plain = !parent.as_os_str().is_empty()
-            && parent.components().all(|c| matches!(c, std::path::Component::Normal(_)));
-        if !plain {
-            return Err(self.wrong(
-                "parent",
-                &parent.to_string_lossy(),
-                "jobs.parent is not a path below the cgroup root",
-                "write a relative name without `..`, such as gateway-jobs",
-            ));
-        }
-        Ok(Jobs { parent, uid: raw.uid })
     }
 
     fn identity(&self, raw: raw::Identity) -> Result<Identity, ConfigError> {
@@ -304,7 +290,7 @@ impl Checker<'_> {
     }
 
     /// An error at the line where `field` stands with `value`.
-    fn wrong(&self, field: &str, value: &str, message: &str, hint: &str) -> ConfigError {
+    pub(super) fn wrong(&self, field: &str, value: &str, message: &str, hint: &str) -> ConfigError {
         let key = format!("{field}:");
         let line = self
             .text

@@ -5,6 +5,7 @@
 //! what would be right. Paths are absolute: relative ones are taken from the folder of the file.
 
 mod check;
+mod jobs;
 mod raw;
 
 use std::{
@@ -15,6 +16,7 @@ use std::{
 
 use ipnet::IpNet;
 
+pub use jobs::{Environment, JobUser, Jobs};
 pub use raw::Raw;
 
 /// Where `run` and the other commands look when `--config` is not given.
@@ -42,6 +44,8 @@ pub struct Config {
     /// `None` = no TCP listener.
     pub metrics: Option<Metrics>,
     pub sessions: Sessions,
+    /// Whether the agent puts itself under seccomp and Landlock and drops capabilities.
+    pub sandbox: bool,
 }
 
 /// Kernel enforcement.
@@ -80,15 +84,6 @@ pub struct Destination {
 pub enum Transport {
     Tcp,
     Udp,
-}
-
-/// Where `exec` makes jobs.
-#[derive(Debug, Clone)]
-pub struct Jobs {
-    /// Relative to the attach root; made when absent.
-    pub parent: PathBuf,
-    /// The child's user; `None` = whoever calls `exec`.
-    pub uid: Option<u32>,
 }
 
 /// Who may vouch for a job.

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use serde::Deserialize;
 
-use super::{Algorithm, Durability, Namespaces, Transport};
+use super::{Algorithm, Durability, Namespaces, Transport, jobs};
 
 /// `agent.yaml`.
 #[derive(Debug, Deserialize)]
@@ -17,7 +17,7 @@ pub struct Raw {
     #[serde(default)]
     pub(super) kernel: Kernel,
     #[serde(default)]
-    pub(super) jobs: Jobs,
+    pub(super) jobs: jobs::Raw,
     pub(super) identity: Identity,
     pub(super) policy: Policy,
     #[serde(default)]
@@ -31,6 +31,17 @@ pub struct Raw {
     pub(super) metrics: Option<Metrics>,
     #[serde(default)]
     pub(super) sessions: Sessions,
+    #[serde(default)]
+    pub(super) sandbox: Sandbox,
+}
+
+/// A word, so that nobody wonders what a `no` means here.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(super) enum Sandbox {
+    #[default]
+    On,
+    Off,
 }
 
 fn state_dir() -> PathBuf {
@@ -58,13 +69,6 @@ pub(super) struct Destination {
     pub(super) net: String,
     pub(super) port: u16,
     pub(super) protocol: Transport,
-}
-
-#[derive(Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub(super) struct Jobs {
-    pub(super) parent: Option<PathBuf>,
-    pub(super) uid: Option<u32>,
 }
 
 #[derive(Debug, Deserialize)]

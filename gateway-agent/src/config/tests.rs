@@ -31,6 +31,8 @@ fn defaults_are_filled_and_paths_are_absolute() {
     assert!(c.metrics.is_none());
     assert_eq!(c.kernel.mode, crate::kernel::Mode::Enforce, "observing is asked for by name");
     assert_eq!(c.approvals.approvers, ["root"]);
+    assert!(c.sandbox && !parse(&format!("{GOOD}sandbox: off\n")).unwrap().sandbox);
+    assert!(refused(&format!("{GOOD}sandbox: perhaps\n")).contains("agent.yaml:8"));
 }
 
 #[test]
@@ -46,7 +48,7 @@ kernel:
   mode: observe
   allow:
     - { net: 127.0.0.53/32, port: 53, protocol: udp }
-jobs: { parent: gateway-jobs, uid: null }
+jobs: { parent: gateway-jobs, uid: own, uids: 1900000000-1900009999 }
 identity:
   skew: 30s
   issuers:

@@ -7,6 +7,7 @@ use std::{
 };
 
 use super::{Container, Peer, PlaceError};
+use crate::sandbox::mounts::{self, Mount};
 
 /// `CGROUP2_SUPER_MAGIC`, linux/magic.h.
 const CGROUP2: u64 = 0x6367_7270;
@@ -33,7 +34,7 @@ pub struct Place {
 impl Cgroups {
     /// Finds the mount and checks the attach root; `None` = the mount itself.
     pub fn open(attach_root: Option<&Path>) -> io::Result<Self> {
-        let mount = mount_point(&std::fs::read_to_string("/proc/self/mountinfo")?)
+        let mount = mount_point(&mounts::read()?)
             .ok_or_else(|| io::Error::other("no cgroup2 hierarchy is mounted (mount -t cgroup2)"))?;
         let root = match attach_root {
             Some(path) => std::fs::canonicalize(path)?,
@@ -162,38 +163,10 @@ fn join(mount: &Path, path: &str) -> PathBuf {
     }
 }
 
-/// The mount of the whole hierarchy (its root is `/`), the shortest path first. proc_pid_mountinfo(5).
-fn mount_point(mountinfo: &str) -> Option<PathBuf> {
-    mountinfo
-        .lines()
-        .filter_map(|line| {
-            let (before, after) = line.split_once(" - ")?;
-            let mut fields = before.split(' ').skip(3);
-            let (root, point) = (fields.next()?, fields.next()?);
-            (after.split(' ').next() == Some("cgroup2") && root == "/").then(|| unescape(point))
-        })
-        .min_by_key(|p| p.as_os_str().len())
-}
-
-/// `\040` and friends.
-fn unescape(point: &str) -> PathBuf {
-    let mut out = String::with_capacity(point.len());
-    let mut rest = point;
-    while let Some(at) = rest.find('\\') {
-        out.push_str(&rest[..at]);
-        match rest.get(at + 1..at + 4).and_then(|octal| u8::from_str_radix(octal, 8).ok()) {
-            Some(byte) => {
-                out.push(char::from(byte));
-                rest = &rest[at + 4..];
-            }
-            None => {
-                out.push('\\');
-                rest = &rest[at + 1..];
-            }
-        }
-    }
-    out.push_str(rest);
-    out.into()
+/// The mount of the whole hierarchy (its root is `/`), the shortest path first.
+fn mount_point(mounts: &[Mount]) -> Option<PathBuf> {
+    let whole = mounts.iter().filter(|m| m.kind == "cgroup2" && m.root == "/");
+    whole.map(|m| m.point.clone()).min_by_key(|p| p.as_os_str().len())
 }
 
 fn is_cgroup2(dir: &Path) -> io::Result<bool> {
@@ -225,8 +198,8 @@ mod tests {
 31 20 0:26 / /sys/fs/cgroup/uni\\040fied rw shared:4 - cgroup2 cgroup2 rw
 32 20 0:27 / /proc rw - proc proc rw
 ";
-        assert_eq!(mount_point(info), Some("/sys/fs/cgroup/uni fied".into()));
-        assert_eq!(mount_point("32 20 0:27 / /proc rw - proc proc rw\n"), None);
+        assert_eq!(mount_point(&mounts::parse(info)), Some("/sys/fs/cgroup/uni fied".into()));
+        assert_eq!(mount_point(&mounts::parse("32 20 0:27 / /proc rw - proc proc rw\n")), None);
     }
 
     #[test]

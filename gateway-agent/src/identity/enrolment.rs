@@ -2,6 +2,7 @@
 
 use std::{
     collections::HashMap,
+    ops::RangeInclusive,
     path::Path,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
@@ -11,7 +12,7 @@ use arc_swap::ArcSwap;
 use policy::{Denial, UnixTime};
 use serde::{Deserialize, Serialize};
 
-use super::{Cgroups, Clock, EnrolError, Job, Peer, Place, PlaceError, TokenError, Verifier};
+use super::{Cgroups, Clock, EnrolError, Job, Peer, Place, PlaceError, TokenError, Verifier, uids};
 use crate::state::{StateError, Store};
 
 /// A nonce is good this long, in seconds.
@@ -65,9 +66,20 @@ impl JobEnd {
 pub enum Target<'a> {
     /// The caller's own.
     Caller(&'a Peer),
-    /// Another one, on its behalf; `uid`: the user its processes will have, by default the directory's owner.
-    /// Whoever passes this has checked that the caller may.
-    Directory { dir: &'a Path, uid: Option<u32> },
+    /// Another one, on its behalf. Whoever passes this has checked that the caller may.
+    Directory { dir: &'a Path, user: JobUser },
+}
+
+/// The user that the processes of a cgroup enrolled from outside will have.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum JobUser {
+    /// The owner of the cgroup's directory.
+    #[default]
+    Owner,
+    Uid(u32),
+    /// One of the gateway's range that nobody else has, until the cgroup is gone.
+    Own,
 }
 
 /// A begun enrolment.
@@ -87,6 +99,7 @@ pub struct Enrolments {
     clock: Arc<dyn Clock>,
     cgroups: Cgroups,
     boot: Arc<str>,
+    uids: RangeInclusive<u32>,
     nonces: Mutex<HashMap<String, Nonce>>,
     /// Read on every connection, so without a lock.
     jobs: ArcSwap<HashMap<u64, Arc<Job>>>,
@@ -103,7 +116,7 @@ struct Nonce {
 
 impl Enrolments {
     /// Loads what this boot knew before a restart and confines it again. Jobs whose cgroup went away meanwhile
-    /// end here.
+    /// end here. `uids`: those that jobs get as their own.
     pub fn open(
         verifier: Verifier,
         store: Arc<dyn Store>,
@@ -111,6 +124,7 @@ impl Enrolments {
         clock: Arc<dyn Clock>,
         cgroups: Cgroups,
         boot: Arc<str>,
+        uids: RangeInclusive<u32>,
     ) -> Result<Self, EnrolError> {
         store.begin_boot(&boot)?;
         let known: HashMap<u64, Arc<Job>> =
@@ -122,6 +136,7 @@ impl Enrolments {
             clock,
             cgroups,
             boot,
+            uids,
             nonces: Mutex::default(),
             jobs: ArcSwap::from_pointee(known),
             changing: Mutex::default(),
@@ -197,26 +212,37 @@ impl Enrolments {
             ended: None,
             uid: match target {
                 Target::Caller(peer) => peer.uid,
-                Target::Directory { uid, .. } => uid.unwrap_or(place.uid),
+                Target::Directory { user: JobUser::Uid(uid), .. } => *uid,
+                // An own one is taken when the cgroup is bound.
+                Target::Directory { user: JobUser::Owner | JobUser::Own, .. } => place.uid,
             },
             boot: self.boot.clone(),
         };
+        let own_user = matches!(target, Target::Directory { user: JobUser::Own, .. });
         let _changing = self.changing();
         match self.related(&place) {
-            None => self.bind(fresh),
+            None => self.bind(fresh, own_user),
             Some(bound) => self.renew(&bound, fresh),
         }
     }
 
-    fn bind(&self, job: Job) -> Result<Arc<Job>, EnrolError> {
+    /// With `changing` held.
+    fn bind(&self, mut job: Job, own_user: bool) -> Result<Arc<Job>, EnrolError> {
         // Confined first: a failure after this leaves the cgroup with less than it had, never with more.
         self.host.confine(job.cgroup_id, &job.cgroup).map_err(EnrolError::Kernel)?;
-        match self.store.insert_job(&job) {
-            Ok(true) => {}
-            Ok(false) => return Err(EnrolError::Bound(job.cgroup)),
-            Err(e) => return Err(e.into()),
+        if own_user {
+            job.uid = uids::choose(&self.uids, &*self.store)?;
+            self.store.take_uid(job.uid, job.cgroup_id, &self.boot)?;
         }
-        Ok(self.publish(job))
+        let inserted = self.store.insert_job(&job);
+        if own_user && !matches!(inserted, Ok(true)) {
+            self.store.free_uid(job.cgroup_id)?;
+        }
+        match inserted {
+            Ok(true) => Ok(self.publish(job)),
+            Ok(false) => Err(EnrolError::Bound(job.cgroup)),
+            Err(e) => Err(e.into()),
+        }
     }
 
     fn renew(&self, bound: &Job, fresh: Job) -> Result<Arc<Job>, EnrolError> {
@@ -353,6 +379,7 @@ impl Enrolments {
         let first = job.ended.is_none();
         if gone {
             self.store.remove_job(job.cgroup_id)?;
+            self.store.free_uid(job.cgroup_id)?;
             self.change(|jobs| {
                 jobs.remove(&job.cgroup_id);
             });

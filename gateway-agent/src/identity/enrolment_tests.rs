@@ -9,6 +9,9 @@ use crate::{
     state::SqliteStore,
 };
 
+/// Nobody on the machine of a test runs as one of these.
+const UIDS: RangeInclusive<u32> = 1_999_999_001..=1_999_999_003;
+
 struct Bench {
     dir: tempfile::TempDir,
     key: SigningKey,
@@ -43,7 +46,16 @@ impl Bench {
         dir: &Path,
         change: impl FnOnce(&mut serde_json::Value),
     ) -> Result<Arc<Job>, EnrolError> {
-        let target = Target::Directory { dir, uid: Some(1000) };
+        self.enrol_as(dir, JobUser::Uid(1000), change).await
+    }
+
+    async fn enrol_as(
+        &self,
+        dir: &Path,
+        user: JobUser,
+        change: impl FnOnce(&mut serde_json::Value),
+    ) -> Result<Arc<Job>, EnrolError> {
+        let target = Target::Directory { dir, user };
         let begun = self.enrolments.begin(&target)?;
         let mut claims = claims(&begun.audiences[0].1);
         change(&mut claims);
@@ -73,7 +85,8 @@ fn open(
     let tree = dir.path().join("tree");
     std::fs::create_dir_all(&tree).unwrap();
     let verifier = Verifier::new(&identity(KeySource::File(dir.path().join("jwks")), true)).unwrap();
-    Enrolments::open(verifier, store.clone(), host.clone(), clock.clone(), Cgroups::plain(&tree), boot.into())
+    let cgroups = Cgroups::plain(&tree);
+    Enrolments::open(verifier, store.clone(), host.clone(), clock.clone(), cgroups, boot.into(), UIDS)
         .unwrap()
 }
 
@@ -171,9 +184,9 @@ async fn release_ends_the_identity_and_it_cannot_come_back() {
 async fn a_nonce_is_for_one_cgroup_one_use_and_one_minute() {
     let b = Bench::new();
     let (mine, other) = (b.cgroup("mine"), b.cgroup("other"));
-    let target = |dir| Target::Directory { dir, uid: None };
+    let target = |dir| Target::Directory { dir, user: JobUser::Owner };
     let begin = |dir: &Path| {
-        let begun = b.enrolments.begin(&Target::Directory { dir, uid: None }).unwrap();
+        let begun = b.enrolments.begin(&Target::Directory { dir, user: JobUser::Owner }).unwrap();
         let token = b.key.sign(&claims(&begun.audiences[0].1));
         (begun.nonce, token)
     };
@@ -234,4 +247,34 @@ fn this_process_is_found_where_the_kernel_says() {
     assert!(place.dir.starts_with(tree.root()));
     assert!(tree.exists(place.id, &place.dir));
     assert!(matches!(tree.check(&place), Err(PlaceError::Own(_) | PlaceError::Outside { .. })));
+}
+
+#[tokio::test]
+async fn own_users_are_not_shared_and_come_back_last() {
+    let mut b = Bench::new();
+    let own = async |b: &Bench, name: &str| b.enrol_as(&b.cgroup(name), JobUser::Own, |_| ()).await;
+    let first = own(&b, "a").await.unwrap();
+    assert_eq!(first.uid, *UIDS.start());
+    assert_eq!(own(&b, "b").await.unwrap().uid, UIDS.start() + 1);
+    b.restart("boot-1");
+    assert_eq!(own(&b, "c").await.unwrap().uid, UIDS.start() + 2, "known after a restart");
+    let full = own(&b, "d").await.unwrap_err();
+    assert!(full.code() == "no_uid" && full.to_string().contains("1999999001-1999999003"), "{full}");
+    assert!(b.enrolments.all().iter().all(|j| !j.cgroup.ends_with("d")));
+
+    std::fs::remove_dir_all(&first.cgroup).unwrap();
+    b.enrolments.sweep();
+    assert_eq!(own(&b, "e").await.unwrap().uid, first.uid, "the only free one");
+    b.restart("boot-2");
+    assert_eq!(own(&b, "f").await.unwrap().uid, UIDS.start() + 1, "of those free now, the one used first");
+}
+
+#[tokio::test]
+async fn a_renewal_keeps_the_user() {
+    let b = Bench::new();
+    let dir = b.cgroup("a");
+    let before = b.enrol_as(&dir, JobUser::Own, |_| ()).await.unwrap();
+    let after = b.enrol_as(&dir, JobUser::Own, |_| ()).await.unwrap();
+    assert_eq!(before.uid, after.uid);
+    assert_eq!(b.store.uids().unwrap().len(), 1);
 }

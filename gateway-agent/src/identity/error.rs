@@ -102,6 +102,8 @@ pub enum EnrolError {
     Subject { reason: String, hint: String },
     #[error("too many enrolments are waiting for a token")]
     Busy,
+    #[error("every user of jobs.uids ({0}) is in use by a job or a process; end jobs, or widen the range")]
+    NoUid(String),
     #[error("the kernel did not take the job: {0}")]
     Kernel(String),
     #[error("state cannot be written: {0}")]
@@ -116,6 +118,7 @@ impl EnrolError {
             Self::Bound(_) => "already_bound",
             Self::Subject { .. } => "no_subject",
             Self::Busy => "busy",
+            Self::NoUid(_) => "no_uid",
             Self::Kernel(_) => "kernel",
             Self::State(_) => "state",
         }

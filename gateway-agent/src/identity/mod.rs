@@ -13,12 +13,13 @@ mod jwks;
 mod peer;
 #[cfg(test)]
 pub(crate) mod testing;
+mod uids;
 mod verifier;
 
 pub use cgroup::{Cgroups, Place};
 pub use claims::Claims;
 pub use container::{Container, Engine};
-pub use enrolment::{Begun, Enrolments, Host, JobEnd, Target};
+pub use enrolment::{Begun, Enrolments, Host, JobEnd, JobUser, Target};
 pub use error::{EnrolError, PlaceError, TokenError};
 pub use peer::Peer;
 pub use verifier::Verifier;
@@ -48,7 +49,7 @@ pub struct Job {
     /// Set when the identity ended before the cgroup did: the kernel keeps confining what still runs in there,
     /// but it is nobody any more.
     pub ended: Option<JobEnd>,
-    /// User of the process that enrolled, or owner of the cgroup when enrolled from outside.
+    /// User of the process that enrolled; when enrolled from outside, as [`JobUser`] says.
     pub uid: u32,
     /// `/proc/sys/kernel/random/boot_id` at enrolment.
     pub boot: Arc<str>,

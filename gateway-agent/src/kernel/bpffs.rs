@@ -17,7 +17,7 @@ const BPF_FS_MAGIC: u32 = 0xcafe_4a11;
 
 /// Makes the pin directory, mounting the BPF file system at its parent when that is none yet. The mount must
 /// outlive the agent: a service must not have a mount namespace of its own in which only it sees the mount.
-pub(super) fn prepare(pin_dir: &Path) -> Result<(), Error> {
+pub fn prepare(pin_dir: &Path) -> Result<(), Error> {
     let failed = |step| move |source| Error::PinDir { path: pin_dir.to_owned(), step, source };
     let parent = pin_dir.parent().filter(|parent| parent.is_absolute()).ok_or_else(|| {
         failed("parsing the path")(io::Error::other("an absolute path with a parent is needed"))

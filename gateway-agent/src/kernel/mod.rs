@@ -39,7 +39,7 @@ use aya::maps::lpm_trie::LpmTrie;
 use gateway_common::{Beat, Config as Settings, DestKey, Job, flags, limits};
 
 pub use about::{About, about};
-pub use bpffs::{Removed, uninstall};
+pub use bpffs::{Removed, prepare as prepare_pin_dir, uninstall};
 pub use cost::{Cost, Measuring, costs, measure};
 pub use destinations::{Destination, Disposition, Protocol, canonical};
 pub use destroy::{Destroyed, destroy_sockets};

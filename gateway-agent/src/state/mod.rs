@@ -15,7 +15,7 @@ use crate::{approval, identity::Job};
 
 /// State behind one seam. Every call is durable when it returns.
 pub trait Store: Send + Sync {
-    /// Drops the jobs of other boots: cgroup ids do not survive one. Returns how many.
+    /// Drops the jobs of other boots, and frees their users: cgroup ids do not survive one. Returns how many.
     fn begin_boot(&self, boot: &str) -> Result<usize, StateError>;
 
     /// `false`: the cgroup has a job already, nothing was changed.
@@ -24,6 +24,13 @@ pub trait Store: Send + Sync {
     fn update_job(&self, job: &Job) -> Result<(), StateError>;
     fn remove_job(&self, cgroup_id: u64) -> Result<(), StateError>;
     fn jobs(&self) -> Result<Vec<Job>, StateError>;
+
+    /// Users of their own that jobs have or had.
+    fn uids(&self) -> Result<Vec<UidUse>, StateError>;
+    /// Notes that a job has this user now.
+    fn take_uid(&self, uid: u32, cgroup_id: u64, boot: &str) -> Result<(), StateError>;
+    /// Nobody has the job's user any more.
+    fn free_uid(&self, cgroup_id: u64) -> Result<(), StateError>;
 
     /// Marks a token id as used until then. `false`: it was used before.
     fn use_token(&self, issuer: &str, jti: &str, until: UnixTime) -> Result<bool, StateError>;
@@ -46,6 +53,16 @@ pub trait Store: Send + Sync {
 
     /// Applies many writes at once.
     fn write(&self, batch: &[Write]) -> Result<(), StateError>;
+}
+
+/// A user that the gateway gave to a job.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct UidUse {
+    pub uid: u32,
+    /// The job that has it now.
+    pub cgroup_id: Option<u64>,
+    /// Grows with every use of any.
+    pub number: u64,
 }
 
 /// One session, live or past.

@@ -10,11 +10,12 @@ use policy::UnixTime;
 use rusqlite::{Connection, OptionalExtension, Row, params};
 use serde::{Serialize, de::DeserializeOwned};
 
-use super::{SessionRow, StateError, Store, Write};
+use super::{SessionRow, StateError, Store, UidUse, Write};
 use crate::{approval, identity::Job};
 
 /// One entry per schema version, never changed once released.
-const MIGRATIONS: &[&str] = &["
+const MIGRATIONS: &[&str] = &[
+    "
     CREATE TABLE jobs (
         cgroup_id INTEGER PRIMARY KEY,
         boot TEXT NOT NULL,
@@ -41,7 +42,17 @@ const MIGRATIONS: &[&str] = &["
         body TEXT NOT NULL
     ) STRICT;
     CREATE INDEX sessions_started ON sessions (started);
-"];
+",
+    "
+    CREATE TABLE uids (
+        uid INTEGER PRIMARY KEY,
+        cgroup_id INTEGER,
+        boot TEXT NOT NULL,
+        number INTEGER NOT NULL
+    ) STRICT;
+    CREATE UNIQUE INDEX uids_cgroup ON uids (cgroup_id) WHERE cgroup_id IS NOT NULL;
+",
+];
 
 /// Rows of history kept; older ones are deleted as new ones come.
 const KEEP_SESSIONS: i64 = 100_000;
@@ -122,6 +133,10 @@ fn signed(n: u64) -> i64 {
     i64::from_ne_bytes(n.to_ne_bytes())
 }
 
+fn unsigned(n: i64) -> u64 {
+    u64::from_ne_bytes(n.to_ne_bytes())
+}
+
 fn put_approval(db: &Connection, record: &approval::Record) -> Result<(), StateError> {
     db.prepare_cached(
         "INSERT INTO approvals (id, requested, state, body) VALUES (?1, ?2, ?3, ?4)
@@ -152,7 +167,12 @@ fn put_session(db: &Connection, session: &SessionRow) -> Result<(), StateError> 
 
 impl Store for SqliteStore {
     fn begin_boot(&self, boot: &str) -> Result<usize, StateError> {
-        Ok(self.db().execute("DELETE FROM jobs WHERE boot <> ?1", [boot])?)
+        let mut db = self.db();
+        let tx = db.transaction()?;
+        let gone = tx.execute("DELETE FROM jobs WHERE boot <> ?1", [boot])?;
+        tx.execute("UPDATE uids SET cgroup_id = NULL WHERE boot <> ?1", [boot])?;
+        tx.commit()?;
+        Ok(gone)
     }
 
     fn insert_job(&self, job: &Job) -> Result<bool, StateError> {
@@ -178,6 +198,32 @@ impl Store for SqliteStore {
 
     fn jobs(&self) -> Result<Vec<Job>, StateError> {
         self.bodies("job", "SELECT body FROM jobs", [])
+    }
+
+    fn uids(&self) -> Result<Vec<UidUse>, StateError> {
+        let db = self.db();
+        let mut statement = db.prepare_cached("SELECT uid, cgroup_id, number FROM uids")?;
+        let rows = statement.query_map([], |r| {
+            let cgroup_id: Option<i64> = r.get(1)?;
+            Ok(UidUse { uid: r.get(0)?, cgroup_id: cgroup_id.map(unsigned), number: unsigned(r.get(2)?) })
+        })?;
+        Ok(rows.collect::<Result<_, _>>()?)
+    }
+
+    fn take_uid(&self, uid: u32, cgroup_id: u64, boot: &str) -> Result<(), StateError> {
+        self.db().execute(
+            "INSERT INTO uids (uid, cgroup_id, boot, number)
+             VALUES (?1, ?2, ?3, (SELECT coalesce(max(number), 0) + 1 FROM uids))
+             ON CONFLICT (uid) DO UPDATE
+             SET cgroup_id = excluded.cgroup_id, boot = excluded.boot, number = excluded.number",
+            params![uid, signed(cgroup_id), boot],
+        )?;
+        Ok(())
+    }
+
+    fn free_uid(&self, cgroup_id: u64) -> Result<(), StateError> {
+        self.db().execute("UPDATE uids SET cgroup_id = NULL WHERE cgroup_id = ?1", [signed(cgroup_id)])?;
+        Ok(())
     }
 
     fn use_token(&self, issuer: &str, jti: &str, until: UnixTime) -> Result<bool, StateError> {

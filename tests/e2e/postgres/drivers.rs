@@ -1,9 +1,9 @@
 //! psycopg 3, asyncpg and tokio-postgres, unchanged, inside jobs.
 
 use serde_json::{Value, json};
-use tests::World;
+use tests::{World, process::LIMIT};
 
-use crate::support::{CARD, EMAIL, REDACTED, json, ran};
+use crate::support::{CARD, EMAIL, REDACTED, json, ran, wait_for};
 
 #[track_caller]
 fn python(world: &World, script: &str) -> Value {
@@ -212,7 +212,12 @@ fn tokio_postgres_survives_refusals_and_cancels() {
     assert_eq!((&said["outside"]["code"], &said["inside"]["code"]), (&json!("42501"), &json!("42501")));
     assert!(said["outside"]["hint"].is_string(), "{said}");
     assert_eq!((&said["usable"], &said["again"]), (&json!(1), &json!(4)));
-    let said = tokio(&world, "cancel");
+    let mut job = world.job(&[world.program("tokio-client"), "cancel".to_owned()]).open().expect("a job");
+    let sleeping =
+        "SELECT count(*) FROM pg_stat_activity WHERE state = 'active' AND query = 'SELECT pg_sleep(60)'";
+    wait_for("the statement", || (world.db.ask(sleeping) == "1").then_some(()));
+    job.write(b"\n").expect("told");
+    let said = json(&job.finish(LIMIT).expect("its end").ok().stdout);
     assert_eq!((&said["ended"]["code"], &said["after"]), (&json!("57014"), &json!(5)));
     let said = tokio(&world, "copy");
     assert_eq!(said["written"], 2);

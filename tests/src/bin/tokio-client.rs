@@ -123,16 +123,14 @@ async fn cancel(client: &Client) -> Result<Value> {
     let token = client.cancel_token();
     let sleeping = client.query("SELECT pg_sleep(60)", &[]);
     let cancelling = async {
-        // The statement has to run before it can be cancelled; an early cancel is lost, so repeat.
-        loop {
-            tokio::time::sleep(Duration::from_millis(200)).await;
-            token.cancel_query(NoTls).await.ok();
-        }
+        // An early cancel is lost; whoever started this says when the server runs the statement.
+        let mut line = String::new();
+        tokio::task::spawn_blocking(move || std::io::stdin().read_line(&mut line)).await??;
+        Ok::<_, anyhow::Error>(token.cancel_query(NoTls).await?)
     };
-    let ended = tokio::select! {
-        ended = sleeping => error(ended),
-        () = cancelling => Value::Null,
-    };
+    let (ended, cancelled) = tokio::join!(sleeping, cancelling);
+    cancelled?;
+    let ended = error(ended);
     Ok(json!({ "ended": ended, "after": client.query_one("SELECT 5", &[]).await?.get::<_, i32>(0) }))
 }
 

@@ -46,6 +46,11 @@ pub(super) const WORLD: &[Package] = &[
         present: |host| host.which("promtool").is_some(),
         purpose: "promtool, which checks the metrics",
     },
+    Package {
+        name: "shellcheck",
+        present: |host| host.which("shellcheck").is_some(),
+        purpose: "checks the CI systems' hooks",
+    },
 ];
 
 /// For bench: what it compares with.

@@ -7,7 +7,6 @@ use std::{
 };
 
 use anyhow::{Context, bail};
-use rustix::process::Pid;
 
 use crate::{config::Config, identity::Cgroups};
 
@@ -50,11 +49,6 @@ impl JobCgroup {
 
     pub(super) fn id(&self) -> u64 {
         self.id
-    }
-
-    pub(super) fn move_in(&self, pid: Pid) -> anyhow::Result<()> {
-        let file = self.dir.join("cgroup.procs");
-        std::fs::write(&file, pid.as_raw_nonzero().to_string()).with_context(|| file.display().to_string())
     }
 
     /// Kills everything in it and waits until nothing is left.

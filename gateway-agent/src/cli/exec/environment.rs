@@ -1,33 +1,67 @@
 //! What a job's command finds in its environment.
 
-use nix::unistd::{Uid, User};
-use tokio::process::Command;
+use std::{
+    collections::BTreeMap,
+    ffi::{CString, OsString},
+    os::unix::ffi::{OsStrExt, OsStringExt},
+    path::Path,
+};
+
+use anyhow::Context;
+use nix::unistd::User;
 
 use crate::config::Config;
 
-/// Variables that only the launcher had use for.
-const OURS: &[&str] =
-    &["GATEWAY_CONFIG", "GATEWAY_SOCKET", "CREDENTIALS_DIRECTORY", "NOTIFY_SOCKET", "LISTEN_FDS"];
+/// For clients that insist on a user or a password: the gateway takes any, and logs in with its own.
+const PLACEHOLDERS: &[(&str, &str)] = &[("PGUSER", "job"), ("PGPASSWORD", "placeholder")];
 
-/// Takes the token away, adds the gateway's CA, and the user's own variables when the user changes.
-pub(super) fn prepare(command: &mut Command, config: &Config, token: Option<&str>, uid: Option<u32>) {
-    for name in OURS.iter().copied().chain(token) {
-        command.env_remove(name);
-    }
+/// The launcher's variables without credentials and without the token, with the gateway's CA, placeholders where
+/// clients want credentials, and the user's own variables. `home`: where a user without an entry lives.
+pub(super) fn make(
+    config: &Config,
+    token: Option<&str>,
+    user: Option<&User>,
+    home: Option<&Path>,
+) -> anyhow::Result<Vec<CString>> {
+    let mut variables: BTreeMap<OsString, OsString> = std::env::vars_os()
+        .filter(|(name, _)| {
+            // A name that is not text matches no pattern that anybody wrote: out with it.
+            name.to_str().is_some_and(|name| config.jobs.environment.passes(name) && token != Some(name))
+        })
+        .collect();
+    let mut set = |name: &str, value: OsString| variables.insert(name.into(), value);
     let (ca, bundle) = (config.ca_file(), config.ca_bundle());
     if ca.exists() {
-        command.env("PGSSLROOTCERT", &ca);
+        set("PGSSLROOTCERT", ca.clone().into());
         // Adds to Node's built-in roots, so the CA alone is right.
-        command.env("NODE_EXTRA_CA_CERTS", &ca);
+        set("NODE_EXTRA_CA_CERTS", ca.into());
     }
     if bundle.exists() {
-        for replaces_roots in ["SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"] {
-            command.env(replaces_roots, &bundle);
+        for replaces_roots in ["SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "GIT_SSL_CAINFO"] {
+            set(replaces_roots, bundle.clone().into());
         }
     }
-    if let Some(uid) = uid
-        && let Ok(Some(user)) = User::from_uid(Uid::from_raw(uid))
-    {
-        command.env("HOME", &user.dir).env("USER", &user.name).env("LOGNAME", &user.name);
+    match (user, home) {
+        (Some(user), _) => {
+            set("HOME", user.dir.clone().into());
+            set("USER", user.name.clone().into());
+            set("LOGNAME", user.name.clone().into());
+        }
+        (None, Some(home)) => {
+            set("HOME", home.into());
+            set("USER", "job".into());
+            set("LOGNAME", "job".into());
+        }
+        (None, None) => {}
     }
+    for (name, value) in PLACEHOLDERS {
+        variables.entry(name.into()).or_insert_with(|| value.into());
+    }
+    let joined = variables.into_iter().map(|(name, value)| {
+        let mut line = name.into_vec();
+        line.push(b'=');
+        line.extend_from_slice(value.as_bytes());
+        CString::new(line).context("a variable with a NUL in it")
+    });
+    joined.collect()
 }

@@ -1,0 +1,104 @@
+//! From configuration and caller to a job's sandbox.
+
+use std::{
+    ffi::CString,
+    path::{Path, PathBuf},
+};
+
+use anyhow::Context;
+use nix::unistd::User as Account;
+
+use crate::{
+    config::{Config, JobUser as Choice},
+    identity::JobUser,
+    sandbox::{HOME, Spec, User, View},
+};
+
+/// Below the home of a user who is not the job's own: folders in which agents make their sockets.
+const DOORS_AT_HOME: &[&str] = &[".gnupg", ".ssh/agent", ".docker/run", ".docker/desktop"];
+
+/// Who the job will be, as far as it is known before the job is.
+pub(super) struct Who {
+    choice: Choice,
+    pub(super) account: Option<Account>,
+}
+
+impl Who {
+    pub(super) fn new(choice: Choice) -> anyhow::Result<Self> {
+        let account = match choice {
+            Choice::Own => None,
+            Choice::Caller => Account::from_uid(nix::unistd::getuid()).context("user database")?,
+            Choice::Fixed(uid) => Account::from_uid(uid.into()).context("user database")?,
+        };
+        Ok(Self { choice, account })
+    }
+
+    /// What the daemon is told.
+    pub(super) fn enrolled_as(&self) -> JobUser {
+        match self.choice {
+            Choice::Own => JobUser::Own,
+            Choice::Caller => JobUser::Uid(rustix::process::getuid().as_raw()),
+            Choice::Fixed(uid) => JobUser::Uid(uid),
+        }
+    }
+
+    /// Where a job without an account lives.
+    pub(super) fn home(&self, config: &Config) -> Option<&'static Path> {
+        let home = if config.jobs.scratch_mib.is_some() { HOME } else { "/" };
+        (self.account.is_none()).then(|| Path::new(home))
+    }
+
+    fn user(&self, uid: u32) -> anyhow::Result<User> {
+        let groups = match (self.choice, &self.account) {
+            (Choice::Caller, _) => {
+                let groups = rustix::process::getgroups().context("groups")?;
+                let gid = rustix::process::getgid().as_raw();
+                return Ok(User { uid, gid, groups: groups.iter().map(|g| g.as_raw()).collect() });
+            }
+            (_, Some(account)) => {
+                let name = CString::new(account.name.as_str()).context("user name")?;
+                nix::unistd::getgrouplist(&name, account.gid).context("group database")?
+            }
+            // A user without an entry gets a group of its own number and no other.
+            (_, None) => return Ok(User { uid, gid: uid, groups: Vec::new() }),
+        };
+        let gid = self.account.as_ref().map_or(uid, |a| a.gid.as_raw());
+        Ok(User { uid, gid, groups: groups.iter().map(|g| g.as_raw()).collect() })
+    }
+}
+
+/// The sandbox of a job that the daemon enrolled for this user.
+pub(super) fn make(config: &Config, who: &Who, uid: u32) -> anyhow::Result<Spec> {
+    let jobs = &config.jobs;
+    let user = who.user(uid)?;
+    let directory = std::env::current_dir().context("working directory")?;
+    let mut hide = jobs.hide.clone();
+    // A job has no use for it any more.
+    hide.push(config.control.socket.clone());
+    hide.extend(std::env::var_os("SSH_AUTH_SOCK").map(PathBuf::from).filter(|p| p.is_absolute()));
+    if let Some(account) = &who.account {
+        hide.extend(DOORS_AT_HOME.iter().map(|door| account.dir.join(door)));
+    }
+    let mut show = jobs.show.clone();
+    show.extend([config.ca_file(), config.ca_bundle()]);
+    // In a scratch folder the work goes on; in a hidden one there are sockets beside it.
+    let hidden =
+        |path: &PathBuf| std::fs::canonicalize(path).is_ok_and(|hidden| directory.starts_with(hidden));
+    if directory.parent().is_some() && !hide.iter().any(hidden) {
+        show.push(directory.clone());
+    }
+    Ok(Spec {
+        view: View {
+            scratch_mib: jobs.scratch_mib,
+            own_proc: jobs.private_pids,
+            hide,
+            show,
+            user: (user.uid, user.gid),
+        },
+        user,
+        capabilities: jobs.capabilities,
+        refused: jobs.refused,
+        directory,
+        init: jobs.private_pids,
+    })
+}
