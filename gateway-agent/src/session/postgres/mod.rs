@@ -269,6 +269,7 @@ impl Driver {
             }
             Wake::Command(Command::Redecide) => self.redecide(),
             Wake::Command(Command::End(why)) => {
+                self.cancel_running();
                 self.waiting = Waiting::Nothing;
                 self.session.terminate(&Refusal {
                     sqlstate: "57P01",
@@ -495,13 +496,18 @@ impl Driver {
 
     /// The client is gone: what it left running is cancelled.
     async fn abandon(&mut self, reason: &str) -> Option<String> {
+        self.cancel_running();
+        Some(reason.to_owned())
+    }
+
+    /// The server would notice the end of the connection only when it next writes to it.
+    fn cancel_running(&mut self) {
         if self.logged_in && !self.session.idle() && self.upstream.is_some() {
             self.cancel_upstream(false);
             if let Some(cancelling) = self.cancelling.take() {
                 tokio::task::spawn_local(cancelling.done);
             }
         }
-        Some(reason.to_owned())
     }
 
     async fn farewell(&mut self) {
