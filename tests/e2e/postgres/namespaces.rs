@@ -156,7 +156,8 @@ fn a_job_that_moves_is_followed_at_its_second_attempt_and_left_when_it_is_over()
 
 #[test]
 fn a_namespace_that_the_job_made_for_itself_stays_refused() {
-    let world = World::new();
+    // Unless told otherwise, `exec` lets a job make none at all.
+    let world = World::builder().configure("/jobs/namespaces", "allow").up();
     let script = format!(
         "ip link set lo up && for try in 1 2 3; do python3 -c '{DIAL}' {} 5432; done",
         world::DATABASE
