@@ -41,7 +41,8 @@ const CONGESTED: usize = 1024 * 1024;
 const ROWS: usize = 32 * 1024;
 
 /// When a record counts as written.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Deserialize, serde::Serialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Durability {
     /// At most 100 ms or 64 KiB later than it happened.
     Batched,

@@ -16,6 +16,7 @@ use std::{
 
 use ipnet::IpNet;
 
+pub use crate::audit::Durability;
 pub use jobs::{Environment, JobUser, Jobs};
 pub use raw::Raw;
 
@@ -150,15 +151,6 @@ pub struct Recording {
     /// Refuse actions that cannot be recorded.
     pub required: bool,
     pub durability: Durability,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Deserialize, serde::Serialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Durability {
-    /// Written at most 100 ms or 64 KiB late.
-    Batched,
-    /// Every event is on disk before the action runs.
-    Each,
 }
 
 #[derive(Debug, Clone)]

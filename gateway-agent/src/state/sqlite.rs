@@ -138,30 +138,21 @@ fn unsigned(n: i64) -> u64 {
 }
 
 fn put_approval(db: &Connection, record: &approval::Record) -> Result<(), StateError> {
-    db.prepare_cached(
-        "INSERT INTO approvals (id, requested, state, body) VALUES (?1, ?2, ?3, ?4)
-         ON CONFLICT (id) DO UPDATE SET state = excluded.state, body = excluded.body",
-    )?
-    .execute(params![
-        &*record.id,
-        signed(record.requested.0),
-        record.state.word(),
-        write("approval", record)?
-    ])?;
-    Ok(())
+    let sql = "INSERT INTO approvals (id, requested, state, body) VALUES (?1, ?2, ?3, ?4)
+         ON CONFLICT (id) DO UPDATE SET state = excluded.state, body = excluded.body";
+    let state = record.state.word();
+    put(db, sql, params![&*record.id, signed(record.requested.0), state, write("approval", record)?])
 }
 
 fn put_session(db: &Connection, session: &SessionRow) -> Result<(), StateError> {
-    db.prepare_cached(
-        "INSERT INTO sessions (id, started, open, body) VALUES (?1, ?2, ?3, ?4)
-         ON CONFLICT (id) DO UPDATE SET open = excluded.open, body = excluded.body",
-    )?
-    .execute(params![
-        &*session.id,
-        signed(session.started.0),
-        session.ended.is_none(),
-        write("session", session)?
-    ])?;
+    let sql = "INSERT INTO sessions (id, started, open, body) VALUES (?1, ?2, ?3, ?4)
+         ON CONFLICT (id) DO UPDATE SET open = excluded.open, body = excluded.body";
+    let open = session.ended.is_none();
+    put(db, sql, params![&*session.id, signed(session.started.0), open, write("session", session)?])
+}
+
+fn put(db: &Connection, sql: &str, row: impl rusqlite::Params) -> Result<(), StateError> {
+    db.prepare_cached(sql)?.execute(row)?;
     Ok(())
 }
 
