@@ -2,7 +2,7 @@
 
 use std::sync::{
     Arc, RwLock,
-    atomic::{AtomicU64, AtomicUsize, Ordering},
+    atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering},
 };
 
 use policy::Resource;
@@ -168,6 +168,7 @@ fn live(flow: &Flow, job: &Job, resource: &Resource) -> Live {
         statements: AtomicU64::new(0),
         bytes_in: AtomicU64::new(0),
         bytes_out: AtomicU64::new(0),
+        backend: AtomicU32::new(0),
     }
 }
 

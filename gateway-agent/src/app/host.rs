@@ -65,6 +65,8 @@ impl Host for EnrolmentHost {
         };
         let sessions = self.shared.registry.end_job(job.cgroup_id, word);
         self.shared.approvals.job_ended(job.cgroup_id);
+        self.shared.budgets.forget(job.cgroup_id);
+        self.shared.roles.ended(job.cgroup_id);
         tracing::info!(job = job.cgroup_id, subject = %job.subject, why = word, sessions, "job ended");
         log_job(&self.shared, Kind::JobReleased, job, &[("reason", Value::Text(word))]);
     }

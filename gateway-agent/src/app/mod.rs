@@ -36,8 +36,9 @@ pub use policies::load as load_policy;
 use crate::{
     admin::{self, Backend, Control},
     approval::{Approvals, Directory, HostDirectory, State},
-    audit::{self, Audit, AuditConfig, AuditEvent, Kind, Recorder, RecorderConfig, unix_ns},
-    config::{self, Config, Durability, Transport},
+    audit::{self, Audit, AuditConfig, AuditEvent, Kind, Recorder, RecorderConfig, Value, unix_ns},
+    config::{self, Config, Transport},
+    credential::{Roles, SWEEP},
     identity::{Cgroups, Clock, Enrolments, SystemClock, Verifier, boot_id},
     intercept::Intercept,
     kernel::{self, Destination, Disposition, Kernel, Mode, Protocol, Reason},
@@ -131,10 +132,7 @@ async fn start(config: Config) -> Result<Started> {
     let recorder = Recorder::start(RecorderConfig {
         dir: config.recording.dir.clone(),
         key: audit::load_or_create(&config.recording.signing_key)?,
-        durability: match config.recording.durability {
-            Durability::Batched => audit::Durability::Batched,
-            Durability::Each => audit::Durability::Each,
-        },
+        durability: config.recording.durability,
         audit: Some(audit.clone()),
     })?;
 
@@ -175,13 +173,18 @@ async fn start(config: Config) -> Result<Started> {
     let intercept = Intercept::bind(&kernel)?;
     kernel.replace_destinations(&kernel_destinations(&config, &addresses))?;
 
+    let tls = Arc::new(Tls::new(authority));
+    let mask_key = Arc::new(mask_key);
+    let roles = Roles::open(Arc::clone(&store), Arc::clone(&tls), Arc::clone(&mask_key))?;
     let shared = Arc::new(Shared {
+        roles,
         policy: ArcSwap::from_pointee(InForce { policy, addresses }),
         approvals: Arc::clone(&approvals),
         registry: Arc::new(Registry::default()),
         catalogues: Catalogues::default(),
-        tls: Arc::new(Tls::new(authority)),
-        mask_key: Arc::new(mask_key),
+        budgets: crate::session::budget::Budgets::default(),
+        tls,
+        mask_key,
         recorder,
         audit,
         metrics,
@@ -275,6 +278,7 @@ impl Started {
         tasks.spawn(follow(Arc::clone(&agent).watch_policy()));
         tasks.spawn(follow(Arc::clone(&agent).watch_names()));
         tasks.spawn(follow(sweep(Arc::clone(&agent))));
+        tasks.spawn(follow(sweep_roles(Arc::clone(&agent))));
         if let Some(arrivals) = arrivals {
             tasks.spawn(follow(accept_elsewhere(Arc::clone(&agent), arrivals)));
         }
@@ -438,6 +442,26 @@ async fn sweep(agent: Arc<Agent>) {
         if sweeping.await.is_err() {
             tracing::error!("sweeping jobs failed");
         }
+    }
+}
+
+/// Drops roles whose jobs have ended, and at the start those that a dead agent left.
+async fn sweep_roles(agent: Arc<Agent>) {
+    let roles = &agent.shared.roles;
+    loop {
+        let policy = Arc::clone(&agent.shared.policy.load().policy);
+        let alive = |job| agent.enrolments.job(job).is_some_and(|job| job.active(crate::clock::now()));
+        match roles.sweep(&policy, alive).await {
+            Ok(dropped) => {
+                for role in dropped {
+                    let extra = [("role", Value::Text(&role))];
+                    agent.log(&AuditEvent { extra: &extra, ..AuditEvent::new(unix_ns(), Kind::RoleDropped) });
+                }
+            }
+            Err(error) => tracing::error!(%error, "roles made for jobs cannot be looked for"),
+        }
+        // Told, or after a while: what failed may work by then.
+        let _ = tokio::time::timeout(SWEEP, roles.due.notified()).await;
     }
 }
 

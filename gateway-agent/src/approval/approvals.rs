@@ -136,6 +136,7 @@ impl Approvals {
             process: request.process,
             resource: request.binding.resource,
             rules: request.rules,
+            because: request.because,
             policy_version: request.binding.policy_version,
             hash: hash.to_hex().to_string(),
             quorum,

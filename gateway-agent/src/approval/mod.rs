@@ -33,6 +33,8 @@ pub struct Request {
     pub process: Process,
     /// The rules that asked for a human.
     pub rules: Vec<Arc<str>>,
+    /// By how much a limit is exceeded, where that is what people are asked about.
+    pub because: Option<String>,
     pub terms: ApprovalTerms,
 }
 
@@ -61,6 +63,9 @@ pub struct Record {
     pub process: Process,
     pub resource: Arc<str>,
     pub rules: Vec<Arc<str>>,
+    /// By how much a limit is exceeded, where that is what is asked about.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub because: Option<String>,
     pub policy_version: Arc<str>,
     /// blake3 over what is bound, in hex.
     pub hash: String,

@@ -48,6 +48,14 @@ pub enum Kind {
     NamespaceLeft,
     /// The agent died while a session was open; its recording was closed by a later one.
     SessionCutOff,
+    /// A role that was made for a job is gone.
+    RoleDropped,
+    /// What the server expects a statement to cost.
+    Estimated,
+    /// A statement waits for a lock, and who holds it.
+    LockWait,
+    /// A statement that ran was cancelled because of a limit.
+    LimitExceeded,
 }
 
 impl Kind {
@@ -78,6 +86,10 @@ impl Kind {
             Kind::NamespaceRefused => "namespace_refused",
             Kind::NamespaceLeft => "namespace_left",
             Kind::SessionCutOff => "session_cut_off",
+            Kind::RoleDropped => "role_dropped",
+            Kind::Estimated => "estimated",
+            Kind::LockWait => "lock_wait",
+            Kind::LimitExceeded => "limit_exceeded",
         }
     }
 }

@@ -140,6 +140,7 @@ fn show(r: &Record, global: &Global) -> anyhow::Result<()> {
         ("process", format!("{} (pid {}, uid {})", r.process.command, r.process.pid, r.process.uid)),
         ("session", r.session.to_string()),
         ("rules", r.rules.join(", ")),
+        ("because", r.because.clone().unwrap_or_else(|| "the rule asks".into())),
         ("policy", r.policy_version.to_string()),
         ("approvers", format!("{} of {}", r.quorum, r.approvers.join(", "))),
         ("requested", print::ago(r.requested)),

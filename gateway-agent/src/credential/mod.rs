@@ -3,6 +3,11 @@
 //! A secret is read when it is needed, so that rotation needs no restart, and lives in [`SecretString`]:
 //! redacted in Debug, wiped on drop. No error repeats any of its bytes.
 
+mod roles;
+mod scram;
+
+pub use roles::{RoleError, RoleRow, Roles, SWEEP, template};
+
 use std::{
     io::Read,
     os::unix::fs::MetadataExt,
@@ -19,7 +24,7 @@ use zeroize::Zeroizing;
 const MAX: u64 = 64 * 1024;
 
 /// How to log in upstream.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Login {
     pub user: String,
     /// Empty where there is a certificate instead.
@@ -30,6 +35,32 @@ impl Login {
     /// The password as the wire takes it, in memory that is wiped too.
     pub fn password_bytes(&self) -> Zeroizing<Vec<u8>> {
         Zeroizing::new(self.password.expose_secret().as_bytes().to_vec())
+    }
+}
+
+/// How the sessions of a job log in.
+#[derive(Debug, Clone)]
+pub enum Account {
+    /// With the resource's own secret, read when needed.
+    Resource {
+        /// The resource's own user, or one of the roles that jobs may ask for.
+        user: String,
+    },
+    /// With the role that was made for the job.
+    Role(Login),
+}
+
+impl Account {
+    /// # Errors
+    /// Fails when the secret cannot be had, or the permit is for something else.
+    pub fn login(&self, permit: &Permit, resource: &Resource) -> Result<Login, CredentialError> {
+        match self {
+            Self::Resource { user } => Ok(Login { user: user.clone(), ..for_resource(permit, resource)? }),
+            Self::Role(login) => {
+                check(permit, resource)?;
+                Ok(login.clone())
+            }
+        }
     }
 }
 
@@ -60,14 +91,19 @@ pub enum CredentialError {
 /// A file has to be private to the gateway's user (or root's), and loses one trailing newline. Blocks on a small
 /// local file.
 pub fn for_resource(permit: &Permit, resource: &Resource) -> Result<Login, CredentialError> {
-    if permit.resource() != &*resource.name {
-        return Err(CredentialError::Permit {
-            permit: permit.resource().to_owned(),
-            resource: resource.name.clone(),
-        });
-    }
+    check(permit, resource)?;
     let password = resource.login.password.as_ref().map(read).transpose()?.unwrap_or_default();
     Ok(Login { user: resource.login.user.clone(), password })
+}
+
+fn check(permit: &Permit, resource: &Resource) -> Result<(), CredentialError> {
+    match permit.resource() == &*resource.name {
+        true => Ok(()),
+        false => Err(CredentialError::Permit {
+            permit: permit.resource().to_owned(),
+            resource: resource.name.clone(),
+        }),
+    }
 }
 
 /// Whether a secret is there and safe, to say so at start; its value is dropped at once.

@@ -4,11 +4,13 @@
 //! `analysis` find them, `observer` records. `registry` is how the rest of the agent reaches a session.
 
 mod analysis;
+pub mod budget;
 pub mod legs;
 mod observer;
 mod postgres;
 pub mod registry;
 mod scope;
+mod side;
 pub mod stream;
 pub mod worker;
 
@@ -21,6 +23,7 @@ use crate::{
     approval::Approvals,
     audit::{Audit, Recorder},
     config::Config,
+    credential::Roles,
     state::Lazy,
     telemetry::Metrics,
     upstream::{Addresses, Catalogues, Tls},
@@ -33,6 +36,9 @@ pub struct Shared {
     pub approvals: Arc<Approvals>,
     pub registry: Arc<registry::Registry>,
     pub catalogues: Catalogues,
+    pub budgets: budget::Budgets,
+    /// Roles made for jobs.
+    pub roles: Roles,
     pub tls: Arc<Tls>,
     /// For masks that hash: the same value gives the same mask as long as this key lives.
     pub mask_key: Arc<mask::Key>,

@@ -6,11 +6,16 @@ use std::{
     time::{Duration, Instant},
 };
 
-use policy::{Effect, Named, Recording, Resource, ResourceKind, Verdict};
+use policy::{Effect, Named, Planned, Recording, Resource, ResourceKind, Verdict};
 use protocol::postgres::{Event, Outcome, Refusal, Startup};
 use record::{Event as Recorded, Header, List, Params as RecordedParams};
 
-use super::{Shared, registry::Live, scope::About};
+use super::{
+    Shared,
+    registry::Live,
+    scope::About,
+    side::{Blocked, Blocker},
+};
 use crate::audit::{
     AuditEvent, AuditLost, Context, Durability, Facts, Kind, RecordingLost, Scope, SessionRecorder, Value,
     statement_hash, unix_ns,
@@ -55,6 +60,18 @@ pub struct Observer {
     /// Records that are not on disk and have to be before anything is sent.
     unsettled: bool,
     given_up: bool,
+}
+
+/// The statement that the server is at.
+#[derive(Clone, Copy)]
+pub struct Front<'a> {
+    pub run: u64,
+    pub n: u64,
+    /// When it was sent.
+    pub began: Instant,
+    /// Nothing was sent behind it.
+    pub alone: bool,
+    pub decision: &'a Arc<protocol::postgres::Decision>,
 }
 
 struct Running {
@@ -209,6 +226,92 @@ impl Observer {
             ..self.line(Kind::Decision)
         })?;
         Ok(())
+    }
+
+    /// What the server expects the statements of a text to cost.
+    pub fn estimated(&self, planned: &[Planned], took: Duration) {
+        self.shared.metrics.observe(Phase::Estimate, took);
+        let (mut cost, mut rows, mut unknown) = (0.0, 0, "");
+        for planned in planned {
+            match planned {
+                Planned::Nothing => {}
+                Planned::Estimate(of) => {
+                    cost += of.cost;
+                    rows = of.rows.max(rows);
+                }
+                Planned::Unknown(why) => unknown = why,
+            }
+        }
+        let cost = format!("{cost:.2}");
+        let n = self.live.statements.load(Ordering::Relaxed) + 1;
+        let extra = [
+            ("n", Value::Number(n)),
+            ("cost", Value::Text(&cost)),
+            ("rows", Value::Number(rows)),
+            ("unknown", Value::Text(unknown)),
+        ];
+        let extra = extra.get(..if unknown.is_empty() { 3 } else { 4 }).unwrap_or_default();
+        let line = AuditEvent { extra, latency: Some(took), ..self.line(Kind::Estimated) };
+        self.note(&line);
+    }
+
+    /// A statement waits for a lock. `session`: of the blocker, where it is one of this gateway's.
+    pub fn lock_wait(&self, n: u64, waited: Duration, blocked: &Blocked, session: Option<&str>) {
+        self.shared.metrics.lock_wait(session.is_some());
+        let by: Vec<Arc<str>> = blocked
+            .by
+            .iter()
+            .map(|by| {
+                let Blocker { pid, user, application, state } = by;
+                format!("pid {pid}, user {user}, application {application}, {state}").into()
+            })
+            .collect();
+        let waited = u64::try_from(waited.as_millis()).unwrap_or(u64::MAX);
+        let extra = [
+            ("n", Value::Number(n)),
+            ("waited_ms", Value::Number(waited)),
+            ("lock", Value::Text(&blocked.lock)),
+            ("blocked_by", Value::List(&by)),
+            ("blocked_by_session", Value::Text(session.unwrap_or_default())),
+        ];
+        let extra = extra.get(..if session.is_some() { 5 } else { 4 }).unwrap_or_default();
+        self.note(&AuditEvent { extra, ..self.line(Kind::LockWait) });
+    }
+
+    /// The wait is over, one way or another.
+    pub fn lock_waited(&self, waited: Duration) {
+        self.shared.metrics.observe(Phase::LockWait, waited);
+    }
+
+    /// A running statement is cancelled because of a limit.
+    pub fn limit_exceeded(&self, n: u64, limit: &'static str, rule: &str, why: &str) {
+        self.shared.metrics.limit_exceeded(limit, "cancel");
+        let extra = [
+            ("n", Value::Number(n)),
+            ("limit", Value::Text(limit)),
+            ("rule", Value::Text(rule)),
+            ("reason", Value::Text(why)),
+        ];
+        self.note(&AuditEvent { extra: &extra, ..self.line(Kind::LimitExceeded) });
+    }
+
+    /// What is only told besides: the statement's own line fails where this does, and ends the session.
+    fn note(&self, line: &AuditEvent<'_>) {
+        if let Err(error) = self.shared.audit.log(line) {
+            tracing::error!(%error, event = line.kind.as_str(), "audit event lost");
+        }
+    }
+
+    /// What the server is at: run, number of the statement, its decision, whether anything is queued behind it.
+    pub fn front(&self) -> Option<Front<'_>> {
+        let of = self.running.front()?;
+        Some(Front {
+            run: of.run,
+            n: of.n,
+            began: of.began,
+            alone: self.running.len() == 1,
+            decision: &of.decision,
+        })
     }
 
     /// A statement asked a human, or was answered.

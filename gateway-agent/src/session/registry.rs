@@ -7,7 +7,7 @@ use std::{
     net::SocketAddr,
     sync::{
         Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock,
-        atomic::{AtomicU8, AtomicU64, Ordering},
+        atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering},
     },
 };
 
@@ -49,6 +49,8 @@ pub struct Live {
     pub statements: AtomicU64,
     pub bytes_in: AtomicU64,
     pub bytes_out: AtomicU64,
+    /// Process id of the session's backend on the server; 0 before login.
+    pub backend: AtomicU32,
 }
 
 impl Live {
@@ -171,6 +173,12 @@ impl Registry {
 
     pub fn is_empty(&self) -> bool {
         self.len() == 0
+    }
+
+    /// The session whose backend on that server has this process id.
+    pub fn of_backend(&self, server: SocketAddr, pid: u32) -> Option<Arc<Live>> {
+        let is = |live: &Live| live.upstream == server && live.backend.load(Ordering::Relaxed) == pid;
+        self.lock().sessions.values().find(|e| is(&e.live)).map(|e| Arc::clone(&e.live))
     }
 
     /// How many sessions a job has.

@@ -68,6 +68,8 @@ struct Answers {
 pub struct Answer {
     pub outcome: Decided,
     pub about: Arc<About>,
+    /// Limits have to be looked at each time before it runs.
+    pub gated: bool,
     valid_until: Option<UnixTime>,
 }
 
@@ -167,12 +169,16 @@ impl Decisions {
         metrics: &Metrics,
     ) -> Rc<Answer> {
         let cacheable = ruling.cacheable && approval.is_none() && epoch == self.epoch.get();
+        let gated = gated(&ruling);
         let answers = &mut *self.answers.borrow_mut();
+        // An estimate is of one text.
         let shared = cacheable
+            && !gated
             && matches!(ruling.outcome, Outcome::Allow(_))
             && sql::shape_counts(&ruling.kinds)
             && sql::shape(sql, &mut answers.shape);
-        let answer = Rc::new(Answer::new((!shared).then_some(sql), ruling, epoch, approval, metrics));
+        let answer = Answer::new((!shared).then_some(sql), ruling, epoch, approval, metrics);
+        let answer = Rc::new(Answer { gated, ..answer });
         if cacheable {
             answers.keep(sql, shared, &answer);
         }
@@ -268,6 +274,28 @@ impl Answer {
                 Decided::Deny(Refusal::policy(rule, &denial.reason, Some(denial.hint)))
             }
         };
-        Self { outcome, about, valid_until: ruling.valid_until }
+        Self { outcome, about, gated: false, valid_until: ruling.valid_until }
     }
+}
+
+impl About {
+    /// What is said of a statement that policy allows and a limit of this rule refuses.
+    pub fn denied_by(rule: &Arc<str>, of: &Self, sql: &str, why: &str, metrics: &Metrics) -> Self {
+        let rules = vec![Arc::clone(rule)];
+        Self {
+            facts: Facts::statement("deny", &rules, &of.kinds.join(","), Some(sql), false, &[], Some(why)),
+            many_texts: false,
+            decided: vec![metrics.decision(Verdict::Deny, rule)],
+            rules,
+            kinds: of.kinds.clone(),
+            changes_catalogue: false,
+            approval: None,
+        }
+    }
+}
+
+fn gated(ruling: &Ruling) -> bool {
+    let Outcome::Allow(statements) = &ruling.outcome else { return false };
+    let gates = statements.iter().filter_map(|statement| statement.allow.obligations.gates.as_ref());
+    gates.into_iter().any(|gates| !gates.before.is_empty())
 }

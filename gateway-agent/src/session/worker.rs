@@ -11,6 +11,7 @@ use std::{
         atomic::{AtomicU32, AtomicU64, Ordering},
     },
     thread::{self, JoinHandle},
+    time::{Duration, Instant},
 };
 
 use policy::{Permit, Resource, ResourceKind};
@@ -23,14 +24,21 @@ use super::{
     postgres,
     registry::Registration,
     scope::{Decisions, Key},
+    side::Side,
 };
-use crate::intercept::Flow;
+use crate::{
+    credential::Account,
+    intercept::Flow,
+    upstream::{FRESH, Place},
+};
 
 /// One worker, as its sessions see it.
 pub struct Worker {
     pub shared: Arc<Shared>,
     pub analysis: Analysis,
     decisions: RefCell<HashMap<Key, Weak<Decisions>>>,
+    /// By database and user.
+    sides: RefCell<HashMap<(Place, String), Weak<Side>>>,
 }
 
 /// An accepted flow that passed everything before its first byte.
@@ -53,6 +61,9 @@ impl std::fmt::Debug for Admitted {
     }
 }
 
+/// Names that could not be compared with the server's for this long count no more.
+const STALE: Duration = Duration::from_secs(60);
+
 /// Epochs never repeat, on whichever worker.
 static EPOCH: AtomicU64 = AtomicU64::new(1);
 static CANCEL_PID: AtomicU32 = AtomicU32::new(1);
@@ -66,7 +77,8 @@ pub fn start(number: usize, shared: Arc<Shared>) -> io::Result<(Handle, JoinHand
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let (flows, mut receiver) = mpsc::unbounded_channel::<Admitted>();
     let thread = thread::Builder::new().name(format!("session-{number}")).spawn(move || {
-        let worker = Rc::new(Worker { shared, analysis, decisions: RefCell::default() });
+        let worker =
+            Rc::new(Worker { shared, analysis, decisions: RefCell::default(), sides: RefCell::default() });
         let local = LocalSet::new();
         local.spawn_local(async move {
             while let Some(admitted) = receiver.recv().await {
@@ -111,7 +123,12 @@ impl Worker {
 
     /// The decisions for `key` under the policy and catalogue in force; `None` when policy no longer knows the
     /// subject or the resource.
-    pub fn decisions(&self, key: Key, catalogue: Arc<Catalogue>, permit: Permit) -> Option<Rc<Decisions>> {
+    pub fn decisions(
+        self: &Rc<Self>,
+        key: Key,
+        catalogue: Arc<Catalogue>,
+        permit: Permit,
+    ) -> Option<Rc<Decisions>> {
         let known = self.decisions.borrow().get(&key).and_then(Weak::upgrade);
         if let Some(known) = known {
             return self.put_in_force(&known, catalogue).then_some(known);
@@ -121,7 +138,23 @@ impl Worker {
         let mut all = self.decisions.borrow_mut();
         all.retain(|_, cell| cell.strong_count() > 0);
         all.insert(key, Rc::downgrade(&made));
+        tokio::task::spawn_local(follow_catalogue(Rc::clone(self), Rc::downgrade(&made)));
         Some(made)
+    }
+
+    /// The connections beside sessions of this login; none is made before it is needed.
+    pub fn side(&self, resource: &Arc<Resource>, place: &Place, user: &str, account: Account) -> Rc<Side> {
+        let key = (place.clone(), user.to_owned());
+        let mut sides = self.sides.borrow_mut();
+        // A resource that has changed since has other secrets, or another way of TLS.
+        let known = sides.get(&key).and_then(Weak::upgrade).filter(|side| side.serves(resource));
+        if let Some(known) = known {
+            return known;
+        }
+        let made = Rc::new(Side::new(Arc::clone(&self.shared), Arc::clone(resource), place.clone(), account));
+        sides.retain(|_, side| side.strong_count() > 0);
+        sides.insert(key, Rc::downgrade(&made));
+        made
     }
 
     /// Follows the policy; false when it no longer knows the subject or the resource.
@@ -141,7 +174,7 @@ impl Worker {
             let shared = &worker.shared;
             let scope = decisions.scope();
             let place = &decisions.key.place;
-            shared.catalogues.forget(place);
+            shared.catalogues.doubt(place);
             match shared
                 .catalogues
                 .get(&shared.tls, &decisions.permit, &scope.resource, place, &shared.mask_key)
@@ -190,6 +223,45 @@ impl Worker {
             catalogue,
             max_bytes: self.shared.config.sessions.sql_max_bytes,
         })
+    }
+}
+
+/// Keeps the names that open sessions are decided by true, whoever changes them. Where the server cannot be asked for
+/// longer than [`STALE`], nothing is decided until it can.
+async fn follow_catalogue(worker: Rc<Worker>, of: Weak<Decisions>) {
+    let shared = Arc::clone(&worker.shared);
+    let mut place = None;
+    let mut known = Instant::now();
+    loop {
+        tokio::time::sleep(FRESH).await;
+        let Some(decisions) = of.upgrade() else { break };
+        let scope = decisions.scope();
+        if scope.open {
+            known = Instant::now();
+            continue;
+        }
+        let at = place.get_or_insert_with(|| decisions.key.place.clone());
+        let read =
+            shared.catalogues.get(&shared.tls, &decisions.permit, &scope.resource, at, &shared.mask_key);
+        match read.await {
+            Ok(catalogue) => {
+                known = Instant::now();
+                // One that is being read because of a change of this session's own is newer.
+                if decisions.reading().is_none() {
+                    decisions.names_known.set(true);
+                    worker.put_in_force(&decisions, catalogue);
+                }
+            }
+            Err(error) => {
+                tracing::warn!(%error, resource = %at.resource, "catalogue cannot be compared");
+                if known.elapsed() > STALE {
+                    decisions.names_known.set(false);
+                }
+            }
+        }
+    }
+    if let Some(place) = place {
+        shared.catalogues.leave(&place).await;
     }
 }
 

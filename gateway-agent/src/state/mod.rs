@@ -1,4 +1,4 @@
-//! What survives the daemon: jobs, used token ids, approvals, sessions. One trait; SQLite behind it.
+//! What survives the daemon: jobs, used token ids, approvals, sessions, roles made for jobs. One trait; SQLite behind it.
 
 mod lazy;
 mod sqlite;
@@ -11,7 +11,7 @@ use std::sync::Arc;
 use policy::UnixTime;
 use serde::{Deserialize, Serialize};
 
-use crate::{approval, identity::Job};
+use crate::{approval, credential::RoleRow, identity::Job};
 
 /// State behind one seam. Every call is durable when it returns.
 pub trait Store: Send + Sync {
@@ -50,6 +50,13 @@ pub trait Store: Send + Sync {
     fn sessions(&self, limit: u32) -> Result<Vec<SessionRow>, StateError>;
     /// Ends the sessions that a dead daemon left open. Returns how many.
     fn end_sessions(&self, now: UnixTime, why: &str) -> Result<usize, StateError>;
+
+    /// The id of this host, `fresh` from now on where it has none.
+    fn host_id(&self, fresh: &str) -> Result<String, StateError>;
+    /// Inserts or replaces.
+    fn put_role(&self, role: &RoleRow) -> Result<(), StateError>;
+    fn remove_role(&self, name: &str) -> Result<(), StateError>;
+    fn roles(&self) -> Result<Vec<RoleRow>, StateError>;
 
     /// Applies many writes at once.
     fn write(&self, batch: &[Write]) -> Result<(), StateError>;

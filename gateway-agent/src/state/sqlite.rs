@@ -11,7 +11,7 @@ use rusqlite::{Connection, OptionalExtension, Row, params};
 use serde::{Serialize, de::DeserializeOwned};
 
 use super::{SessionRow, StateError, Store, UidUse, Write};
-use crate::{approval, identity::Job};
+use crate::{approval, credential::RoleRow, identity::Job};
 
 /// One entry per schema version, never changed once released.
 const MIGRATIONS: &[&str] = &[
@@ -51,6 +51,16 @@ const MIGRATIONS: &[&str] = &[
         number INTEGER NOT NULL
     ) STRICT;
     CREATE UNIQUE INDEX uids_cgroup ON uids (cgroup_id) WHERE cgroup_id IS NOT NULL;
+",
+    "
+    CREATE TABLE roles (
+        name TEXT PRIMARY KEY,
+        body TEXT NOT NULL
+    ) STRICT;
+    CREATE TABLE host (
+        one INTEGER PRIMARY KEY CHECK (one = 1),
+        id TEXT NOT NULL
+    ) STRICT;
 ",
 ];
 
@@ -283,6 +293,27 @@ impl Store for SqliteStore {
         }
         tx.commit()?;
         Ok(open.len())
+    }
+
+    fn host_id(&self, fresh: &str) -> Result<String, StateError> {
+        let db = self.db();
+        db.execute("INSERT INTO host (one, id) VALUES (1, ?1) ON CONFLICT DO NOTHING", [fresh])?;
+        Ok(db.query_row("SELECT id FROM host", [], |r| r.get(0))?)
+    }
+
+    fn put_role(&self, role: &RoleRow) -> Result<(), StateError> {
+        let sql = "INSERT INTO roles (name, body) VALUES (?1, ?2)
+             ON CONFLICT (name) DO UPDATE SET body = excluded.body";
+        put(&self.db(), sql, params![role.name, write("role", role)?])
+    }
+
+    fn remove_role(&self, name: &str) -> Result<(), StateError> {
+        self.db().execute("DELETE FROM roles WHERE name = ?1", [name])?;
+        Ok(())
+    }
+
+    fn roles(&self) -> Result<Vec<RoleRow>, StateError> {
+        self.bodies("role", "SELECT body FROM roles ORDER BY name", [])
     }
 
     fn write(&self, batch: &[Write]) -> Result<(), StateError> {

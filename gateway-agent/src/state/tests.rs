@@ -104,10 +104,30 @@ fn queued_writes_arrive_in_order_and_before_the_end() {
 }
 
 #[test]
+fn roles_are_kept_until_they_are_removed_and_a_host_keeps_its_id() {
+    let store = SqliteStore::in_memory();
+    let role = RoleRow {
+        name: "gw_h_1_x".into(),
+        job: u64::MAX,
+        resource: "orders".into(),
+        address: "192.0.2.1:5432".parse().unwrap(),
+        database: "orders".into(),
+        created: UnixTime(3),
+    };
+    store.put_role(&role).unwrap();
+    store.put_role(&role).unwrap();
+    assert_eq!(store.roles().unwrap(), [role]);
+    store.remove_role("gw_h_1_x").unwrap();
+    assert_eq!(store.roles().unwrap(), []);
+    assert_eq!(store.host_id("a").unwrap(), "a");
+    assert_eq!(store.host_id("b").unwrap(), "a");
+}
+
+#[test]
 fn a_newer_schema_is_refused() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("s");
     drop(SqliteStore::open(&path).unwrap());
     Connection::open(&path).unwrap().pragma_update(None, "user_version", 99).unwrap();
-    assert!(matches!(SqliteStore::open(&path), Err(StateError::Newer { found: 99, known: 1 })));
+    assert!(matches!(SqliteStore::open(&path), Err(StateError::Newer { found: 99, known: 3 })));
 }

@@ -97,6 +97,10 @@ labels! {
         Login = "login",
         /// Parsing and deciding a statement that is not in the cache.
         Analyse = "analyse",
+        /// Asking the server what a statement will cost.
+        Estimate = "estimate",
+        /// Waiting for a lock, as seen from beside the session.
+        LockWait = "lock_wait",
         /// From forwarding a statement to its end.
         Statement = "statement",
         /// A human's answer.
@@ -127,6 +131,8 @@ pub struct Metrics {
     policy: IntGaugeVec,
     policy_loaded: Gauge,
     policy_reloads: [IntCounter; 2],
+    limits: IntCounterVec,
+    lock_waits: IntCounterVec,
 }
 
 impl Metrics {
@@ -231,6 +237,26 @@ impl Metrics {
                 )?,
             )?,
             policy_reloads: [success, failure],
+            limits: register(
+                &registry,
+                IntCounterVec::new(
+                    Opts::new(
+                        "gateway_limits_exceeded_total",
+                        "Limits that were exceeded, and what was done.",
+                    ),
+                    &["limit", "action"],
+                )?,
+            )?,
+            lock_waits: register(
+                &registry,
+                IntCounterVec::new(
+                    Opts::new(
+                        "gateway_lock_waits_total",
+                        "Statements seen waiting for a lock, by who held it: a session of a job, or someone else.",
+                    ),
+                    &["blocker"],
+                )?,
+            )?,
             registry,
         };
         Ok(metrics)
@@ -256,6 +282,16 @@ impl Metrics {
     /// `result` is one of a fixed set of words.
     pub fn enrolment(&self, result: &'static str) {
         self.enrolments.with_label_values(&[result]).inc();
+    }
+
+    /// Both are of a fixed set of words.
+    pub fn limit_exceeded(&self, limit: &'static str, action: &'static str) {
+        self.limits.with_label_values(&[limit, action]).inc();
+    }
+
+    /// `by_job`: the lock is held by a session of this gateway.
+    pub fn lock_wait(&self, by_job: bool) {
+        self.lock_waits.with_label_values(&[if by_job { "job" } else { "other" }]).inc();
     }
 
     pub fn approval(&self, outcome: ApprovalOutcome) -> &IntCounter {

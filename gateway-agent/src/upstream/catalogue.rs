@@ -1,35 +1,61 @@
-//! What names mean on each database: read with the gateway's own credential, before a session is served.
+//! What names mean on each database: read with the gateway's own credential, before a session is served, and
+//! followed while one is open.
+//!
+//! Reading everything is dear, so a mark of it is compared first: PostgreSQL's snapshot tells in one row whether any
+//! transaction changed anything at all, and the catalogue's row versions tell whether names did.
 
 use std::{
     collections::HashMap,
-    future::poll_fn,
     net::SocketAddr,
     sync::{Arc, LazyLock, Mutex, PoisonError},
     time::{Duration, Instant},
 };
 
-use policy::{Permit, Resource};
-use protocol::{
-    Leg, Step,
-    postgres::{
-        Allowed, BackendKey, Decision, Event, Login, NoOrigins, Outcome, Session, Settings,
-        sql::{CATALOGUE_SQL, Catalogue, Row},
-    },
-};
+use policy::{OwnSql, Permit, Resource};
+use protocol::postgres::sql::{CATALOGUE_SQL, Catalogue, Row};
 use tokio::sync::Mutex as AsyncMutex;
 
-use super::{Tls, UpstreamError, connect, search_path, start_tls};
-use crate::{
-    credential::{self, CredentialError},
-    session::legs::{self, Moved, Pipe, poll_upstream},
+use super::{
+    Tls, UpstreamError,
+    own::{OwnConnection, OwnError, Target},
 };
+use crate::credential::{self, CredentialError};
 
-/// A catalogue older than this is read again for the next session.
-const FRESH: Duration = Duration::from_secs(60);
+/// How long a catalogue counts without being compared with the server's, and how often that of an open session is.
+pub const FRESH: Duration = Duration::from_secs(2);
+/// Where comparing takes long, it is done less often: it may take a fiftieth of the time, but waits no longer than this.
+const FRESH_MOST: Duration = Duration::from_secs(30);
+const SHARE: u32 = 50;
 /// Reading it may take this long.
 const PATIENCE: Duration = Duration::from_secs(20);
-/// Cells read at most: a server cannot make the gateway hold more.
-const MAX_CELLS: usize = 8_000_000;
+
+struct Names;
+
+impl OwnSql for Names {
+    const SQL: &'static [&'static str] = CATALOGUE_SQL;
+}
+
+struct Marks;
+
+impl OwnSql for Marks {
+    const SQL: &'static [&'static str] = &[
+        "SELECT pg_catalog.pg_current_snapshot()::text",
+        // A row that is changed is a new version by a later transaction, so equal counts and sums mean equal rows.
+        // What belongs to temporary relations is left out, as it is in the catalogue.
+        "SELECT 'class', count(*)::text, sum(c.xmin::text::pg_catalog.int8)::text FROM pg_catalog.pg_class c \
+         WHERE c.relpersistence <> 't' \
+         UNION ALL SELECT 'attribute', count(*)::text, sum(a.xmin::text::pg_catalog.int8)::text \
+         FROM pg_catalog.pg_attribute a JOIN pg_catalog.pg_class c ON c.oid = a.attrelid \
+         WHERE c.relpersistence <> 't' AND a.attnum > 0 \
+         UNION ALL SELECT 'namespace', count(*)::text, sum(xmin::text::pg_catalog.int8)::text \
+         FROM pg_catalog.pg_namespace WHERE nspname !~ '^pg_(toast_)?temp_' \
+         UNION ALL SELECT 'rewrite', count(*)::text, sum(xmin::text::pg_catalog.int8)::text FROM pg_catalog.pg_rewrite \
+         UNION ALL SELECT 'inherits', count(*)::text, sum(xmin::text::pg_catalog.int8)::text FROM pg_catalog.pg_inherits \
+         UNION ALL SELECT 'proc', count(*)::text, sum(xmin::text::pg_catalog.int8)::text FROM pg_catalog.pg_proc \
+         UNION ALL SELECT 'policy', count(*)::text, sum(xmin::text::pg_catalog.int8)::text FROM pg_catalog.pg_policy \
+         UNION ALL SELECT 'trigger', count(*)::text, sum(xmin::text::pg_catalog.int8)::text FROM pg_catalog.pg_trigger",
+    ];
+}
 
 /// Catalogues by resource, address and database.
 #[derive(Default)]
@@ -46,15 +72,32 @@ pub struct Place {
 
 /// One reader at a time; the others wait for its result.
 #[derive(Default)]
-struct Slot(AsyncMutex<Option<(Arc<Catalogue>, Instant)>>);
+struct Slot(AsyncMutex<Known>);
+
+#[derive(Default)]
+struct Known {
+    catalogue: Option<Read>,
+    /// Kept while sessions are open there.
+    connection: Option<OwnConnection>,
+}
+
+struct Read {
+    catalogue: Arc<Catalogue>,
+    /// The last answers of [`Marks`].
+    snapshot: Vec<Row>,
+    mark: Vec<Row>,
+    compared: Instant,
+    /// How long it counts without being compared again.
+    fresh: Duration,
+}
 
 /// Why names are unknown. Without them nothing can be decided, so nobody is let in.
 #[derive(Debug, thiserror::Error)]
 pub enum CatalogueError {
     #[error(transparent)]
-    Upstream(#[from] UpstreamError),
-    #[error(transparent)]
     Credential(#[from] CredentialError),
+    #[error("reading the server's catalogue: {0}")]
+    Own(#[from] OwnError),
     #[error("reading the server's catalogue: {0}")]
     Read(String),
     #[error("reading the server's catalogue took too long")]
@@ -67,8 +110,15 @@ pub fn no_names() -> Arc<Catalogue> {
     Arc::clone(&NONE)
 }
 
+impl From<UpstreamError> for CatalogueError {
+    fn from(error: UpstreamError) -> Self {
+        Self::Own(error.into())
+    }
+}
+
 impl Catalogues {
-    /// The catalogue, read anew when there is none or it is old.
+    /// The catalogue: compared with the server's where it has not been for 2 s (up to 30 s where comparing takes long),
+    /// and read anew where it differs.
     ///
     /// # Errors
     /// Fails when it cannot be read.
@@ -84,162 +134,105 @@ impl Catalogues {
             self.known.lock().unwrap_or_else(PoisonError::into_inner).entry(place.clone()).or_default(),
         );
         let mut known = slot.0.lock().await;
-        if let Some((catalogue, read)) = &*known
-            && read.elapsed() < FRESH
-        {
-            return Ok(Arc::clone(catalogue));
+        if let Some(read) = known.catalogue.as_ref().filter(|read| read.compared.elapsed() < read.fresh) {
+            return Ok(Arc::clone(&read.catalogue));
         }
-        let read = tokio::time::timeout(PATIENCE, read(tls, permit, resource, place, mask_key))
-            .await
-            .map_err(|_| CatalogueError::Timeout)??;
-        let catalogue = Arc::new(read);
-        *known = Some((Arc::clone(&catalogue), Instant::now()));
+        let to = Target { tls, resource, place, mask_key };
+        tokio::time::timeout(PATIENCE, known.refresh(to, permit)).await.map_err(|_| {
+            // Its state is unknown: an answer may still come.
+            CatalogueError::Timeout
+        })?
+    }
+
+    /// The next `get` compares, however short ago that was done.
+    pub fn doubt(&self, place: &Place) {
+        let slot = self.known.lock().unwrap_or_else(PoisonError::into_inner).get(place).cloned();
+        if let Some(slot) = slot {
+            match slot.0.try_lock() {
+                Ok(mut known) => {
+                    if let Some(read) = &mut known.catalogue {
+                        read.fresh = Duration::ZERO;
+                    }
+                }
+                // Somebody reads: what they find may be older than what is doubted.
+                Err(_) => {
+                    self.known.lock().unwrap_or_else(PoisonError::into_inner).remove(place);
+                }
+            }
+        }
+    }
+
+    /// Nobody is there any more: closes the connection that was kept.
+    pub async fn leave(&self, place: &Place) {
+        let slot = self.known.lock().unwrap_or_else(PoisonError::into_inner).get(place).cloned();
+        if let Some(slot) = slot {
+            slot.0.lock().await.connection = None;
+        }
+    }
+}
+
+impl Known {
+    async fn refresh(&mut self, to: Target<'_>, permit: &Permit) -> Result<Arc<Catalogue>, CatalogueError> {
+        // Taken out: whatever goes wrong or is dropped half-way, a connection in an unknown state is not used again.
+        let kept = self.connection.take();
+        let was_kept = kept.is_some();
+        let mut connection = match kept {
+            Some(connection) => connection,
+            None => open(to, permit).await?,
+        };
+        let compared = match self.compare(&mut connection).await {
+            // The server may have closed it while nobody looked.
+            Err(CatalogueError::Own(error)) if was_kept && !error.is_refusal() => {
+                connection = open(to, permit).await?;
+                self.compare(&mut connection).await?
+            }
+            compared => compared?,
+        };
+        let catalogue = match compared {
+            Some(catalogue) => catalogue,
+            None => self.read(&mut connection).await?,
+        };
+        self.connection = Some(connection);
         Ok(catalogue)
     }
 
-    /// The next `get` reads anew.
-    pub fn forget(&self, place: &Place) {
-        self.known.lock().unwrap_or_else(PoisonError::into_inner).remove(place);
+    /// The catalogue that is known, if it is still the server's.
+    async fn compare(
+        &mut self,
+        connection: &mut OwnConnection,
+    ) -> Result<Option<Arc<Catalogue>>, CatalogueError> {
+        let Some(read) = &mut self.catalogue else { return Ok(None) };
+        let began = Instant::now();
+        let snapshot = connection.run::<Marks>(0, &[], PATIENCE).await?;
+        if snapshot != read.snapshot {
+            if connection.run::<Marks>(1, &[], PATIENCE).await? != read.mark {
+                return Ok(None);
+            }
+            read.snapshot = snapshot;
+        }
+        read.fresh = (began.elapsed() * SHARE).clamp(FRESH, FRESH_MOST);
+        read.compared = began;
+        Ok(Some(Arc::clone(&read.catalogue)))
+    }
+
+    async fn read(&mut self, connection: &mut OwnConnection) -> Result<Arc<Catalogue>, CatalogueError> {
+        // The marks first: what changes while the rest is read differs from them at the next comparison.
+        let compared = Instant::now();
+        let snapshot = connection.run::<Marks>(0, &[], PATIENCE).await?;
+        let mark = connection.run::<Marks>(1, &[], PATIENCE).await?;
+        let mut results = Vec::with_capacity(CATALOGUE_SQL.len());
+        for at in 0..CATALOGUE_SQL.len() {
+            results.push(connection.run::<Names>(at, &[], PATIENCE).await?);
+        }
+        let catalogue =
+            Arc::new(Catalogue::build(&results).map_err(|error| CatalogueError::Read(error.to_string()))?);
+        let read = Read { catalogue: Arc::clone(&catalogue), snapshot, mark, compared, fresh: FRESH };
+        self.catalogue = Some(read);
+        Ok(catalogue)
     }
 }
 
-/// Runs the catalogue queries in a session of the gateway's own, through the same state machine that serves
-/// jobs; the "job" here is this function.
-async fn read(
-    tls: &Tls,
-    permit: &Permit,
-    resource: &Arc<Resource>,
-    place: &Place,
-    mask_key: &Arc<mask::Key>,
-) -> Result<Catalogue, CatalogueError> {
-    let login = credential::for_resource(permit, resource)?;
-    let stream = connect(permit, resource, place.address, PATIENCE).await?;
-    let wants_tls = tls.upstream(resource, place.address).map_err(UpstreamError::from)?.is_some();
-    let mut upstream = Pipe::new(stream);
-    let mut session = Session::new(Settings::new(BackendKey { pid: 0, secret: [0; 32] }));
-    session.job_in().extend_from_slice(&startup_packet());
-    let mut login = Some(login);
-    let mut queries = CATALOGUE_SQL.iter();
-    let mut results: Vec<Vec<Row>> = Vec::with_capacity(CATALOGUE_SQL.len());
-    let mut rows = Vec::<Row>::new();
-    let mut cells = 0;
-    let mut asked = false;
-    loop {
-        let step = session.step();
-        let mut events = session.events();
-        while let Some(event) = events.next() {
-            match event {
-                Event::Row { row, .. } => {
-                    let row: Vec<_> = row
-                        .cells()
-                        .map(|cell| cell.map(|c| String::from_utf8_lossy(c).into_owned()))
-                        .collect();
-                    cells += row.len();
-                    if cells > MAX_CELLS {
-                        return Err(CatalogueError::Read("the database has too many columns".to_owned()));
-                    }
-                    rows.push(row);
-                }
-                Event::Finished { outcome: Outcome::Done { .. }, .. } => {
-                    results.push(std::mem::take(&mut rows));
-                    asked = false;
-                }
-                Event::Finished { outcome: Outcome::Failed { sqlstate }, .. } => {
-                    return Err(CatalogueError::Read(format!("the server answers with SQLSTATE {sqlstate}")));
-                }
-                Event::Finished { .. } => return Err(CatalogueError::Read("a query did not run".to_owned())),
-                _ => {}
-            }
-        }
-        drop(events);
-        // Nobody reads what the session tells its "job".
-        let told = session.job_out().len();
-        session.job_out().advance(told);
-        match step {
-            Step::Need => {}
-            Step::Login => {
-                let Some(login) = login.take() else {
-                    return Err(CatalogueError::Read("asked to log in twice".to_owned()));
-                };
-                session.login(Login {
-                    password: Some(login.password_bytes()),
-                    user: login.user,
-                    database: place.database.clone(),
-                    tls: wants_tls,
-                    settings: vec![("search_path".to_owned(), search_path(&resource.search_path))],
-                    epoch: 0,
-                    open: false,
-                    origins: Arc::new(NoOrigins),
-                    mask_key: Arc::clone(mask_key),
-                });
-                continue;
-            }
-            Step::StartTls(Leg::Upstream) => {
-                legs::flush(&mut upstream, session.up_out())
-                    .await
-                    .map_err(|e| CatalogueError::Read(e.to_string()))?;
-                let Some(stream) = upstream.take_stream() else {
-                    return Err(CatalogueError::Read("connection lost".to_owned()));
-                };
-                let (stream, end_point) = start_tls(tls, resource, place.address, stream).await?;
-                upstream = Pipe::new(stream);
-                session.tls_started(Leg::Upstream, end_point);
-                continue;
-            }
-            Step::Ask => {
-                session.allow(Arc::new(Decision {
-                    statements: vec![Allowed {
-                        allow: permit.own_catalogue_query(),
-                        rules: Vec::new(),
-                        defines: None,
-                        refers: None,
-                        copy: None,
-                    }],
-                    epoch: 0,
-                    open: false,
-                    context: Arc::new(()),
-                }));
-                continue;
-            }
-            Step::Close(reason) => return Err(CatalogueError::Read(reason.to_string())),
-            Step::StartTls(Leg::Job) | Step::Cancel => {
-                return Err(CatalogueError::Read("the session went astray".to_owned()));
-            }
-        }
-        if session.job_key().is_some() && session.idle() && !asked {
-            match queries.next() {
-                Some(sql) => {
-                    session.job_in().extend_from_slice(&query_packet(sql));
-                    asked = true;
-                    continue;
-                }
-                None => break,
-            }
-        }
-        match poll_fn(|cx| poll_upstream(cx, &mut session, &mut upstream)).await {
-            Moved::Bytes => {}
-            Moved::Eof(_) => session.upstream_gone(),
-            Moved::Failed(_, error) => return Err(CatalogueError::Read(error.to_string())),
-        }
-    }
-    Catalogue::build(&results).map_err(|e| CatalogueError::Read(e.to_string()))
-}
-
-/// StartupMessage 3.0 of the session's stand-in job.
-fn startup_packet() -> Vec<u8> {
-    packet(None, b"\0\x03\0\0user\0gateway\0application_name\0gateway\0\0")
-}
-
-fn query_packet(sql: &str) -> Vec<u8> {
-    let mut body = sql.as_bytes().to_vec();
-    body.push(0);
-    packet(Some(b'Q'), &body)
-}
-
-fn packet(kind: Option<u8>, body: &[u8]) -> Vec<u8> {
-    let mut packet: Vec<u8> = kind.into_iter().collect();
-    let length = u32::try_from(body.len() + 4).unwrap_or(u32::MAX);
-    packet.extend_from_slice(&length.to_be_bytes());
-    packet.extend_from_slice(body);
-    packet
+async fn open(to: Target<'_>, permit: &Permit) -> Result<OwnConnection, CatalogueError> {
+    let login = credential::for_resource(permit, to.resource)?;
+    Ok(OwnConnection::open(to, permit.own(), login, &[]).await?)
 }

@@ -4,6 +4,7 @@
 
 mod addresses;
 mod catalogue;
+mod own;
 mod tls;
 
 use std::{io, net::SocketAddr, sync::Arc, time::Duration};
@@ -17,7 +18,8 @@ use tokio::{
 use tokio_rustls::TlsConnector;
 
 pub use addresses::Addresses;
-pub use catalogue::{Catalogues, Place, no_names};
+pub use catalogue::{Catalogues, FRESH, Place, no_names};
+pub use own::{OwnConnection, OwnError, Target};
 pub use tls::Tls;
 
 use crate::{

@@ -3,6 +3,7 @@
 mod approvals;
 mod drivers;
 mod fixtures;
+mod gates;
 mod identity;
 mod input;
 mod metrics;
@@ -12,6 +13,8 @@ mod pgbench;
 mod psql;
 mod recordings;
 mod reload;
+mod roles;
 mod secrets;
+mod settings;
 mod support;
 mod wire;

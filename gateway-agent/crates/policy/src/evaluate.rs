@@ -6,16 +6,17 @@
 //! 4. An approve rule that it touches asks people, unless they have agreed.
 //! 5. Otherwise it is allowed, under the obligations of every rule that granted something.
 
-use std::{fmt::Write as _, sync::Arc};
+use std::{fmt::Write as _, sync::Arc, time::Duration};
 
 use crate::{
     action::{Action, Class, Column, ColumnUse, Connect, Statement},
     builtin,
     facts::{Facts, Need, Touch, write_column},
+    gate::{Gates, Timed},
     mask_set::MaskSet,
     policy::{Policy, Question, Scope},
     raw::RuleEffect,
-    rule::Rule,
+    rule::{Rule, RuleLimits},
     verdict::{
         Allow, ApprovalTerms, Denial, Effect, Limits, Obligations, OutputMasks, Permit, UnixTime, Verdict,
     },
@@ -62,7 +63,7 @@ impl<'a> Evaluation<'a> {
                 let obligations = self.scope.map_or_else(Obligations::default, |scope| {
                     obligations(&granting, &scope.masks, self.question.action)
                 });
-                let permit = Permit { resource: self.question.resource.name.clone() };
+                let permit = Permit { resource: self.question.resource.name.clone(), only: None };
                 (Effect::Allow(Allow { permit, obligations }), ids(granting.iter()))
             }
         };
@@ -319,11 +320,7 @@ fn terms(asking: &[&Rule]) -> ApprovalTerms {
         let new = &rule.approval;
         terms = Some(match terms {
             None => new.clone(),
-            Some(old) => ApprovalTerms {
-                quorum: old.quorum.max(new.quorum),
-                approvers: common(old.approvers, &new.approvers),
-                expires_after: old.expires_after.min(new.expires_after),
-            },
+            Some(old) => old.and(new.clone()),
         });
     }
     // Never empty: an approve outcome has an asking rule.
@@ -334,19 +331,8 @@ fn terms(asking: &[&Rule]) -> ApprovalTerms {
     })
 }
 
-/// Approvers that both lists name; an empty list leaves it to the other. Where they have nobody in common,
-/// who is in which group is not known here: the first list counts.
-fn common(first: Vec<String>, second: &[String]) -> Vec<String> {
-    if first.is_empty() {
-        return second.to_vec();
-    }
-    let both: Vec<_> = first.iter().filter(|name| second.contains(name)).cloned().collect();
-    if both.is_empty() { first } else { both }
-}
-
 fn obligations(granting: &[&Rule], masks: &MaskSet, action: &Action) -> Obligations {
-    let strictest =
-        |bound: fn(&Limits) -> Option<u64>| granting.iter().filter_map(|rule| bound(&rule.limits)).min();
+    let (limits, gates) = limits(granting);
     Obligations {
         outputs: match action {
             Action::Connect(_) => OutputMasks::None,
@@ -355,7 +341,37 @@ fn obligations(granting: &[&Rule], masks: &MaskSet, action: &Action) -> Obligati
         columns: masks.columns.clone(),
         masks: Arc::clone(&masks.ids),
         detectors: masks.detectors.clone(),
-        limits: Limits { rows: strictest(|limits| limits.rows), bytes: strictest(|limits| limits.bytes) },
+        limits,
+        gates,
         record: granting.iter().map(|rule| rule.record).max().unwrap_or_default(),
     }
+}
+
+/// The strictest bounds, and every one that is looked at before.
+fn limits(granting: &[&Rule]) -> (Limits, Option<Arc<Gates>>) {
+    if granting.iter().all(|rule| rule.limits.is_empty()) {
+        return (Limits::default(), None);
+    }
+    let strictest = |bound: fn(&RuleLimits) -> Option<u64>| {
+        granting
+            .iter()
+            .filter_map(|rule| Some((bound(&rule.limits)?, &rule.id)))
+            .min_by_key(|(most, _)| *most)
+    };
+    let timed = |bound: fn(&RuleLimits) -> Option<Duration>| {
+        let timed = granting
+            .iter()
+            .filter_map(|rule| Some(Timed { most: bound(&rule.limits)?, rule: Arc::clone(&rule.id) }));
+        timed.min_by_key(|timed| timed.most)
+    };
+    let (rows, bytes) = (strictest(|limits| limits.rows), strictest(|limits| limits.bytes));
+    let gates = Gates {
+        before: granting.iter().flat_map(|rule| rule.limits.before.iter().cloned()).collect(),
+        time: timed(|limits| limits.time),
+        lock_wait: timed(|limits| limits.lock_wait),
+        rows: rows.map(|(_, rule)| Arc::clone(rule)),
+        bytes: bytes.map(|(_, rule)| Arc::clone(rule)),
+    };
+    let limits = Limits { rows: rows.map(|(most, _)| most), bytes: bytes.map(|(most, _)| most) };
+    (limits, Some(Arc::new(gates)))
 }

@@ -7,6 +7,7 @@ use serde::Serialize;
 use crate::{
     action::Action,
     facts::{Facts, class_name},
+    gate::Bound,
     policy::{Policy, Question},
     raw::RuleEffect,
     rule::Rule,
@@ -54,11 +55,7 @@ impl Explanation {
         let (effect, reason, hint, obligations) = match &verdict.effect {
             Effect::Allow(allow) => ("allow", None, None, describe(&allow.obligations)),
             Effect::Approve(terms) => {
-                let who = match terms.approvers.is_empty() {
-                    true => "whoever the agent lets approve".to_owned(),
-                    false => terms.approvers.join(", "),
-                };
-                let ask = format!("{} of {who} within {:?}", terms.quorum, terms.expires_after);
+                let ask = format!("{} of {} within {:?}", terms.quorum, terms.who(), terms.expires_after);
                 ("approve", None, None, vec![ask])
             }
             Effect::Deny(denial) => {
@@ -105,6 +102,28 @@ fn describe(obligations: &crate::verdict::Obligations) -> Vec<String> {
     }
     if let Some(bytes) = obligations.limits.bytes {
         lines.push(format!("at most {bytes} bytes"));
+    }
+    if let Some(gates) = &obligations.gates {
+        for gate in &gates.before {
+            let beyond = match &gate.ask {
+                None => "deny".to_owned(),
+                Some(terms) => format!("ask {} of {}", terms.quorum, terms.who()),
+            };
+            let bound = match gate.bound {
+                Bound::Cost(most) => format!("an estimated cost of at most {most}"),
+                Bound::RowsEstimated(most) => format!("at most {most} estimated rows"),
+                Bound::PerMinute(most) => format!("at most {most} statements a minute"),
+                Bound::PerJob(most) => format!("at most {most} statements a job"),
+            };
+            lines.push(format!("{bound}, else {beyond} (rule {})", gate.rule));
+        }
+        let timed = [("it runs", &gates.time), ("it waits for a lock", &gates.lock_wait)];
+        for (what, timed) in timed.iter().filter_map(|(what, timed)| Some((what, timed.as_ref()?))) {
+            lines.push(format!(
+                "{what} for at most {:?}, else it is cancelled (rule {})",
+                timed.most, timed.rule
+            ));
+        }
     }
     lines.push(format!("recorded: {:?}", obligations.record).to_lowercase());
     lines

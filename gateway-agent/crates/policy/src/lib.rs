@@ -28,9 +28,11 @@ mod evaluate;
 mod explain;
 mod facts;
 pub mod functions;
+mod gate;
 pub mod kinds;
 mod mask_set;
 mod model;
+mod own;
 mod pattern;
 mod policy;
 mod raw;
@@ -44,7 +46,12 @@ pub use action::{
 };
 pub use diagnostic::Diagnostic;
 pub use explain::{Explanation, RuleNote};
-pub use model::{ClientCertificate, Host, Login, Resource, ResourceKind, SecretRef, Subject, Tls, TlsMode};
+pub use gate::{Bound, Estimate, Gate, Gates, Judgement, OnExceed, Planned, Timed};
+pub use model::{
+    ClientCertificate, Credential, GrantOn, Host, Login, Privilege, Resource, ResourceKind, RoleGrant,
+    RoleTemplate, SecretRef, Subject, Tls, TlsMode,
+};
+pub use own::{Arg, OwnPermit, OwnQuery, OwnSql, OwnSqlError};
 pub use pattern::Glob;
 pub use policy::{Grant, Policy, Question, Source};
 pub use raw::{OutsideJobs, RuleEffect};

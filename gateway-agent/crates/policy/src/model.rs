@@ -1,6 +1,6 @@
 //! Subjects and resources, checked.
 
-use std::{fmt, net::IpAddr, path::PathBuf, sync::Arc};
+use std::{fmt, net::IpAddr, path::PathBuf, sync::Arc, time::Duration};
 
 use ipnet::IpNet;
 use serde_json::Value;
@@ -55,6 +55,7 @@ pub struct Resource {
     pub ports: Vec<u16>,
     pub databases: Vec<Glob>,
     pub login: Login,
+    pub credential: Credential,
     pub tls: Tls,
     /// Schemas in which unqualified names are looked up after pg_catalog, in order.
     pub search_path: Vec<String>,
@@ -130,6 +131,65 @@ impl Login {
 pub struct ClientCertificate {
     pub chain: PathBuf,
     pub key: PathBuf,
+}
+
+/// What sessions of jobs log in with.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Credential {
+    /// The resource's own login.
+    Static,
+    /// A role made for each job by the resource's own login.
+    Ephemeral(RoleTemplate),
+}
+
+/// What a role that is made for a job may do.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RoleTemplate {
+    /// How long it can log in.
+    pub valid_for: Duration,
+    /// Connections at once, the gateway's own for estimates included.
+    pub connections: u32,
+    pub member_of: Vec<String>,
+    pub grants: Vec<RoleGrant>,
+}
+
+/// One privilege on one thing.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RoleGrant {
+    pub privilege: Privilege,
+    pub on: GrantOn,
+}
+
+/// What a grant is on. Names are exact.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum GrantOn {
+    Schema(String),
+    /// Schema and table.
+    Table(String, String),
+    /// The tables that the schema has when the role is made.
+    AllTablesIn(String),
+}
+
+impl GrantOn {
+    pub(crate) fn what(&self) -> &'static str {
+        match self {
+            Self::Schema(_) => "schemas",
+            Self::Table(..) | Self::AllTablesIn(_) => "tables",
+        }
+    }
+}
+
+/// The privileges that a template can grant, in this order in what the agent runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, serde::Deserialize, schemars::JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Privilege {
+    Usage,
+    Create,
+    Select,
+    Insert,
+    Update,
+    Delete,
+    Truncate,
 }
 
 /// Where a secret is kept; never the secret.

@@ -11,7 +11,8 @@ use crate::{
     evaluate::Evaluation,
     explain::Explanation,
     mask_set::MaskSet,
-    model::{Resource, Subject, SubjectMatch},
+    model::{Credential, Resource, Subject, SubjectMatch},
+    own::OwnPermit,
     rule::Rule,
     verdict::{Denial, UnixTime, Verdict},
 };
@@ -116,6 +117,13 @@ impl Policy {
     /// Resources at a destination; several only when they differ in their databases.
     pub fn resources_at(&self, address: IpAddr, port: u16) -> impl Iterator<Item = &Arc<Resource>> {
         self.resources.iter().filter(move |resource| resource.is_at(address, port))
+    }
+
+    /// The permit for what the gateway has to clean up on a resource by itself, without any job: the roles that it made
+    /// there. `None` where it makes none.
+    pub fn housekeeping(&self, resource: &str) -> Option<OwnPermit> {
+        let resource = self.resource_named(resource)?;
+        matches!(resource.credential, Credential::Ephemeral(_)).then(|| OwnPermit::new(&resource.name))
     }
 
     /// The answer. Pure and total; the only place that makes permits.

@@ -4,12 +4,12 @@ use std::{borrow::Cow, collections::BTreeMap, fmt};
 
 use mask::Transform;
 use schemars::JsonSchema;
-use serde::{Deserialize, Deserializer, de};
-
-use crate::{
-    action::Class,
-    verdict::{Limits, Recording},
+use serde::{
+    Deserialize, Deserializer,
+    de::{self, IntoDeserializer as _},
 };
+
+use crate::{action::Class, gate::OnExceed, model::Privilege, verdict::Recording};
 
 /// A policy: who may do what on which upstream, and what of the answer they see.
 ///
@@ -70,7 +70,13 @@ pub(crate) struct RawResource {
     pub(crate) ports: Vec<u16>,
     /// Databases that jobs may name; `*` and `?` are wildcards.
     pub(crate) databases: Vec<String>,
+    /// The gateway's own account: jobs' sessions use it, or have roles made by it.
     pub(crate) login: RawLogin,
+    /// What sessions of jobs log in with.
+    #[serde(default)]
+    pub(crate) credential: RawCredential,
+    /// For `credential: ephemeral`: what the roles made for jobs may do.
+    pub(crate) role: Option<RawRole>,
     pub(crate) tls: RawTls,
     /// Schemas in which the server looks up unqualified names after pg_catalog. Default: public.
     pub(crate) search_path: Option<Vec<String>>,
@@ -121,6 +127,48 @@ pub(crate) struct RawCertificate {
     pub(crate) chain: String,
     /// Absolute path of a PEM file with its key, private to the gateway's user.
     pub(crate) key: String,
+}
+
+/// What sessions of jobs log in with.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum RawCredential {
+    /// The resource's own login.
+    #[default]
+    Static,
+    /// A role made for each job, and dropped with it. The login needs CREATEROLE and what the template grants.
+    Ephemeral,
+}
+
+/// What a role that is made for a job may do.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct RawRole {
+    /// How long it can log in, `12h` by default.
+    pub(crate) valid_for: Option<String>,
+    /// Connections at once, the gateway's own for estimates included. Default 50.
+    pub(crate) connections: Option<u32>,
+    /// Roles that it is a member of.
+    #[serde(default)]
+    pub(crate) member_of: Vec<String>,
+    #[serde(default)]
+    pub(crate) grants: Vec<RawGrant>,
+}
+
+/// Privileges on things. Names are exact, without quotes.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct RawGrant {
+    /// usage and create for schemas; select, insert, update, delete and truncate for tables.
+    pub(crate) privileges: Vec<Privilege>,
+    #[serde(default)]
+    pub(crate) schemas: Vec<String>,
+    /// `schema.table`.
+    #[serde(default)]
+    pub(crate) tables: Vec<String>,
+    /// The tables that these schemas have when the role is made.
+    #[serde(default)]
+    pub(crate) all_tables_in: Vec<String>,
 }
 
 /// Where a secret is kept; exactly one of these.
@@ -178,18 +226,100 @@ pub(crate) struct RawRule {
     pub(crate) replication: bool,
     /// Statements, by what they do and to what.
     pub(crate) statements: Option<RawStatements>,
-    /// Bounds on each result. Of several rules that allow a statement the strictest count.
+    /// Bounds on each statement. Of several rules that allow a statement the strictest count.
     #[serde(default)]
-    pub(crate) limits: Limits,
+    pub(crate) limits: RawLimits,
     /// What is recorded. Of several rules that allow a statement the one that records most counts.
     pub(crate) record: Option<Recording>,
     /// RFC 3339 time from which the rule no longer counts.
     #[schemars(extend("format" = "date-time"))]
     pub(crate) expires: Option<String>,
-    /// For approve rules: who has to agree.
+    /// For approve rules, and for limits with `on_exceed: ask`: who has to agree.
     pub(crate) approval: Option<RawApproval>,
     /// For deny rules: what the person at the client is told.
     pub(crate) reason: Option<String>,
+}
+
+/// Bounds on each statement that the rule grants part of. Each is a value, or `{ at_most: …, on_exceed: … }`.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct RawLimits {
+    /// Rows returned. Beyond: the result is cut off and the statement cancelled.
+    pub(crate) rows: Option<RawLimit<u64>>,
+    /// Bytes of result frames. Beyond: as `rows`.
+    pub(crate) bytes: Option<RawLimit<u64>>,
+    /// Cost that the server's planner estimates, in its units. Beyond: `deny` (default) or `ask`.
+    pub(crate) max_cost: Option<RawLimit<f64>>,
+    /// Rows that the planner expects to come back or to be changed. Beyond: `deny` (default) or `ask`.
+    pub(crate) max_rows_estimated: Option<RawLimit<u64>>,
+    /// From being sent to the server until its end, as `30s` or `5m`. Beyond: `cancel`.
+    pub(crate) time: Option<RawLimit<String>>,
+    /// Waiting for one lock, as `5s`. Beyond: `cancel`.
+    pub(crate) lock_wait: Option<RawLimit<String>>,
+    /// Statements of one job that the rule grants, in any 60 seconds. Beyond: `deny` (default) or `ask`.
+    pub(crate) statements_per_minute: Option<RawLimit<u64>>,
+    /// The same, as long as the job lives. Beyond: `deny` (default) or `ask`.
+    pub(crate) statements_per_job: Option<RawLimit<u64>>,
+}
+
+/// A limit, alone or with what happens beyond it.
+#[derive(Debug, Clone, JsonSchema)]
+#[schemars(untagged)]
+pub(crate) enum RawLimit<T> {
+    Plain(T),
+    Full(RawFullLimit<T>),
+}
+
+/// A limit and what happens beyond it.
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct RawFullLimit<T> {
+    pub(crate) at_most: T,
+    pub(crate) on_exceed: Option<OnExceed>,
+}
+
+impl<T> RawLimit<T> {
+    pub(crate) fn parts(&self) -> (&T, Option<OnExceed>) {
+        match self {
+            Self::Plain(most) => (most, None),
+            Self::Full(full) => (&full.at_most, full.on_exceed),
+        }
+    }
+}
+
+/// Written out, because the error of an untagged enum does not say what was wrong.
+impl<'de, T: Deserialize<'de>> Deserialize<'de> for RawLimit<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Visitor<T>(std::marker::PhantomData<T>);
+        impl<'de, T: Deserialize<'de>> de::Visitor<'de> for Visitor<T> {
+            type Value = RawLimit<T>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a limit, or {at_most: …, on_exceed: deny | cancel | ask}")
+            }
+
+            fn visit_u64<E: de::Error>(self, value: u64) -> Result<Self::Value, E> {
+                T::deserialize(value.into_deserializer()).map(RawLimit::Plain)
+            }
+
+            fn visit_i64<E: de::Error>(self, value: i64) -> Result<Self::Value, E> {
+                T::deserialize(value.into_deserializer()).map(RawLimit::Plain)
+            }
+
+            fn visit_f64<E: de::Error>(self, value: f64) -> Result<Self::Value, E> {
+                T::deserialize(value.into_deserializer()).map(RawLimit::Plain)
+            }
+
+            fn visit_str<E: de::Error>(self, value: &str) -> Result<Self::Value, E> {
+                T::deserialize(value.into_deserializer()).map(RawLimit::Plain)
+            }
+
+            fn visit_map<A: de::MapAccess<'de>>(self, map: A) -> Result<Self::Value, A::Error> {
+                RawFullLimit::deserialize(de::value::MapAccessDeserializer::new(map)).map(RawLimit::Full)
+            }
+        }
+        deserializer.deserialize_any(Visitor(std::marker::PhantomData))
+    }
 }
 
 /// What a rule does with what it matches.

@@ -1,13 +1,14 @@
 //! A checked rule, and what of a statement it speaks for.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use crate::{
     action::Class,
+    gate::Gate,
     kinds,
     pattern::{ColumnPattern, Glob, NamePattern},
     raw::RuleEffect,
-    verdict::{ApprovalTerms, Limits, Recording, UnixTime},
+    verdict::{ApprovalTerms, Recording, UnixTime},
 };
 
 #[derive(Debug)]
@@ -17,11 +18,31 @@ pub(crate) struct Rule {
     pub(crate) connect: bool,
     pub(crate) replication: bool,
     pub(crate) statements: Option<Matcher>,
-    pub(crate) limits: Limits,
+    pub(crate) limits: RuleLimits,
     pub(crate) record: Recording,
     pub(crate) expires: Option<UnixTime>,
     pub(crate) approval: ApprovalTerms,
     pub(crate) reason: Option<String>,
+}
+
+/// The limits that a rule sets.
+#[derive(Debug, Default)]
+pub(crate) struct RuleLimits {
+    pub(crate) rows: Option<u64>,
+    pub(crate) bytes: Option<u64>,
+    pub(crate) time: Option<Duration>,
+    pub(crate) lock_wait: Option<Duration>,
+    pub(crate) before: Vec<Gate>,
+}
+
+impl RuleLimits {
+    pub(crate) fn is_empty(&self) -> bool {
+        self.rows.is_none()
+            && self.bytes.is_none()
+            && self.time.is_none()
+            && self.lock_wait.is_none()
+            && self.before.is_empty()
+    }
 }
 
 impl Rule {

@@ -13,9 +13,10 @@ use crate::{
     builtin,
     diagnostic::{self, Diagnostic},
     facts::write_column,
+    gate::{Estimate, Judgement, Planned},
     model::{Resource, Subject},
     policy::{Policy, Question, Source},
-    verdict::{Effect, OutputMasks, UnixTime},
+    verdict::{Allow, Effect, OutputMasks, UnixTime},
 };
 
 /// One expected decision.
@@ -32,6 +33,9 @@ pub struct Case {
     pub sql: Option<String>,
     /// a connection.
     pub connect: Option<ConnectCase>,
+    /// What the server's planner is supposed to say of every statement. Without it, limits on estimates are not looked
+    /// at.
+    pub estimate: Option<EstimateCase>,
     /// RFC 3339 time of the decision; now when missing.
     pub at: Option<String>,
     pub expect: Expected,
@@ -47,6 +51,14 @@ pub struct Case {
 #[serde(deny_unknown_fields)]
 pub struct ConnectCase {
     pub database: String,
+}
+
+/// A supposed estimate.
+#[derive(Debug, Clone, Copy, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct EstimateCase {
+    pub cost: f64,
+    pub rows: u64,
 }
 
 /// An expected answer.
@@ -253,11 +265,21 @@ fn answer<E: fmt::Display>(
     let mut strictest =
         Answer { effect: Expected::Allow, rules: Vec::new(), reason: String::new(), masked: Vec::new() };
     for action in &actions {
-        let verdict = policy.decide(&Question { subject, resource, action, now, grant: None });
+        let mut verdict = policy.decide(&Question { subject, resource, action, now, grant: None });
         let (effect, reason, masked) = match verdict.effect {
-            Effect::Allow(allow) => {
-                (Expected::Allow, String::new(), masked(&allow.obligations.outputs, action))
-            }
+            Effect::Allow(allow) => match case.estimate.map_or(Judgement::Within, |of| judge(&allow, of)) {
+                Judgement::Within => {
+                    (Expected::Allow, String::new(), masked(&allow.obligations.outputs, action))
+                }
+                Judgement::Ask { rules, why, .. } => {
+                    verdict.rules = rules;
+                    (Expected::Approve, format!(": {why}"), Vec::new())
+                }
+                Judgement::Beyond { rule, why, .. } => {
+                    verdict.rules = vec![rule];
+                    (Expected::Deny, format!(": {why}"), Vec::new())
+                }
+            },
             Effect::Approve(_) => (Expected::Approve, String::new(), Vec::new()),
             Effect::Deny(denial) => (Expected::Deny, format!(": {}", denial.reason), Vec::new()),
         };
@@ -267,6 +289,14 @@ fn answer<E: fmt::Display>(
         }
     }
     strictest
+}
+
+/// What the limits on estimates say.
+fn judge(allow: &Allow, of: EstimateCase) -> Judgement {
+    let planned = Planned::Estimate(Estimate { cost: of.cost, rows: of.rows });
+    let gates = allow.obligations.gates.as_deref().map(|gates| gates.before.as_slice()).unwrap_or_default();
+    let judged = gates.iter().filter(|gate| gate.needs_estimate()).map(|gate| gate.judge(&planned, 0));
+    judged.fold(Judgement::Within, Judgement::and)
 }
 
 /// A masked result column.

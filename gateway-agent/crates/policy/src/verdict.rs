@@ -5,7 +5,7 @@ use std::{fmt, sync::Arc, time::Duration};
 use mask::{Detectors, Transform};
 use serde::Serialize;
 
-use crate::pattern::ColumnPattern;
+use crate::{gate::Gates, pattern::ColumnPattern};
 
 /// Seconds since 1970-01-01 UTC. This crate never reads a clock.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, serde::Deserialize)]
@@ -40,21 +40,14 @@ pub struct Allow {
 /// a reference was handed it by a verdict.
 pub struct Permit {
     pub(crate) resource: Arc<str>,
+    /// For the gateway's own statements: the one text that it is good for.
+    pub(crate) only: Option<Arc<str>>,
 }
 
 impl Permit {
     /// The resource that the permit is good for.
     pub fn resource(&self) -> &str {
         &self.resource
-    }
-
-    /// An allow for the gateway's own reading of names (tables, columns, views) by the login that this permit
-    /// opens. The caller runs fixed catalogue queries only; nothing of them is shown to anyone.
-    pub fn own_catalogue_query(&self) -> Allow {
-        Allow {
-            permit: Self { resource: Arc::clone(&self.resource) },
-            obligations: Obligations { record: Recording::Results, ..Obligations::default() },
-        }
     }
 }
 
@@ -76,6 +69,8 @@ pub struct Obligations {
     /// Ids of the masks in force, for audit.
     pub masks: Arc<[Arc<str>]>,
     pub limits: Limits,
+    /// Limits on anything but the size of the result. `None` = there are none.
+    pub gates: Option<Arc<Gates>>,
     pub record: Recording,
 }
 
@@ -144,8 +139,7 @@ impl ColumnMasks {
 }
 
 /// Bounds on one action's result. `None` = unbounded.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, serde::Deserialize, schemars::JsonSchema)]
-#[serde(deny_unknown_fields, default)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
 pub struct Limits {
     /// Rows returned.
     pub rows: Option<u64>,
@@ -187,6 +181,36 @@ pub struct ApprovalTerms {
     pub approvers: Vec<String>,
     /// How long the request waits; then it is a deny.
     pub expires_after: Duration,
+}
+
+impl ApprovalTerms {
+    /// The people who may agree, in words.
+    pub(crate) fn who(&self) -> String {
+        match self.approvers.is_empty() {
+            true => "whoever the agent lets approve".to_owned(),
+            false => self.approvers.join(", "),
+        }
+    }
+
+    /// What satisfies both: the larger quorum, people whom both name, the shorter wait.
+    #[must_use]
+    pub(crate) fn and(self, other: Self) -> Self {
+        Self {
+            quorum: self.quorum.max(other.quorum),
+            approvers: common(self.approvers, &other.approvers),
+            expires_after: self.expires_after.min(other.expires_after),
+        }
+    }
+}
+
+/// Approvers that both lists name; an empty list leaves it to the other. Where they have nobody in common,
+/// who is in which group is not known here: the first list counts.
+fn common(first: Vec<String>, second: &[String]) -> Vec<String> {
+    if first.is_empty() {
+        return second.to_vec();
+    }
+    let both: Vec<_> = first.iter().filter(|name| second.contains(name)).cloned().collect();
+    if both.is_empty() { first } else { both }
 }
 
 /// A refusal, in words for the person at the client.

@@ -87,6 +87,28 @@ fn rules_cover_together_what_none_covers_alone() {
 }
 
 #[test]
+fn limits_name_the_rule_that_set_them() {
+    let policy = policy(&[
+        (
+            "a",
+            "allow",
+            "statements: {classes: [read], relations: [public.orders]}, limits: {rows: 10, time: 1m, max_cost: 5}",
+        ),
+        (
+            "b",
+            "allow",
+            "statements: {classes: [read], relations: [public.items]}, limits: {bytes: 5, time: 2s, statements_per_minute: 9}",
+        ),
+    ]);
+    let gates = allowed(ask(&policy, &select(&["public.orders.id", "public.items.id"]))).gates.unwrap();
+    assert_eq!((gates.rows.as_deref(), gates.bytes.as_deref()), (Some("a"), Some("b")));
+    assert_eq!(gates.time.as_ref().map(|t| (&*t.rule, t.most.as_secs())), Some(("b", 2)));
+    let before: Vec<_> = gates.before.iter().map(|gate| (&*gate.rule, gate.bound.name())).collect();
+    assert_eq!(before, [("a", "max_cost"), ("b", "statements_per_minute")]);
+    assert!(allowed(ask(&policy, &select(&["public.items.id"]))).gates.unwrap().rows.is_none());
+}
+
+#[test]
 fn reading_is_not_writing() {
     let policy = policy(&[READ]);
     let (_, reason) = denied(ask(&policy, &delete("public.orders")));

@@ -114,7 +114,7 @@ fn rules() {
         &["names no resources"],
     );
     says(&format!("{RULE}    connect: true\n    expires: tomorrow\n"), "7:14", &["not a time", "2027"]);
-    says(&format!("{RULE}    connect: true\n    limits: {{rows: 0}}\n"), "7:13", &["limit of 0"]);
+    says(&format!("{RULE}    connect: true\n    limits: {{rows: 0}}\n"), "7:20", &["limit of 0"]);
     says(&format!("{RULE}    connect: true\n    approval: {{quorum: 1}}\n"), "7:15", &["no approve rule"]);
     let approve = RULE.replace("allow", "approve");
     says(&format!("{approve}    connect: true\n    approval: {{quorum: 0}}\n"), "7:24", &["asks nobody"]);
@@ -389,4 +389,75 @@ fn a_login_has_a_password_or_a_certificate() {
     assert!(with(certificate, "tls: { mode: disable }").unwrap_err().contains("TLS is disabled"));
     let relative = "login: { user: gateway, certificate: { chain: c.pem, key: /k.pem } }";
     assert!(with(relative, full).unwrap_err().contains("not an absolute path"));
+}
+
+#[test]
+fn roles_for_jobs() {
+    let resource = |rest: &str| {
+        format!(
+            "resources:\n  - {{ name: x, kind: postgres, hosts: [192.0.2.1], databases: [x], login: {{ user: u, password: {{ env: X }} }}, tls: {{ mode: disable }}, {rest} }}\n"
+        )
+    };
+    let found = |rest: &str| match try_load(&format!("version: 1\n{}", resource(rest))) {
+        Ok(_) => String::new(),
+        Err(found) => show(&found),
+    };
+    let grants = "role: { member_of: [app], grants: [{ privileges: [select, insert], tables: [a.b], all_tables_in: [c] }, { privileges: [usage], schemas: [c] }] }";
+    assert_eq!(found(&format!("credential: ephemeral, {grants}")), "");
+    for (rest, words) in [
+        (grants, "credential is static"),
+        ("credential: ephemeral", "does not say what they may do"),
+        ("credential: ephemeral, role: {}", "may do nothing"),
+        ("credential: ephemeral, role: { member_of: [pg_read_all_data] }", "role of the server itself"),
+        ("credential: ephemeral, role: { member_of: [a], valid_for: 5s }", "at least a minute"),
+        ("credential: ephemeral, role: { member_of: [a], connections: 0 }", "no use"),
+        (
+            "credential: ephemeral, role: { grants: [{ privileges: [usage], tables: [a.b] }] }",
+            "usage is no privilege on tables",
+        ),
+        (
+            "credential: ephemeral, role: { grants: [{ privileges: [select], tables: [b] }] }",
+            "in which schema",
+        ),
+        (
+            "credential: ephemeral, role: { member_of: [a] }, search_path: [$user]",
+            "another schema for every role",
+        ),
+        ("credential: ephemeral, role: { membr_of: [a] }", "did you mean `member_of`?"),
+    ] {
+        let found = found(rest);
+        assert!(found.contains(words), "{rest}: {found}");
+    }
+}
+
+#[test]
+fn limits() {
+    let rule = |limits: &str| format!("{RULE}    statements: {{classes: [read]}}\n    limits: {limits}\n");
+    assert_eq!(
+        complaints(&rule("{ rows: 5, max_cost: 1.5, time: 30s, statements_per_job: { at_most: 3 } }")),
+        [""; 0]
+    );
+    for (limits, words) in [
+        ("{ max_cost: 0 }", ["a limit of 0", "leave the limit out"]),
+        ("{ statements_per_minute: 0 }", ["a limit of 0", "deny rule"]),
+        ("{ time: soon }", ["not a length of time", "30s"]),
+        ("{ rows: { at_most: 5, on_exceed: ask } }", ["only while the statement runs", "on_exceed: cancel"]),
+        ("{ max_cost: { at_most: 5, on_exceed: cancel } }", ["nothing to cancel", "on_exceed: ask"]),
+        (
+            "{ max_cost: { at_most: 5, on_exced: ask } }",
+            ["unknown field `on_exced`", "did you mean `on_exceed`?"],
+        ),
+        ("{ max_cots: 5 }", ["unknown field `max_cots`", "did you mean `max_cost`?"]),
+        ("{ max_cost: many }", ["invalid type", ""]),
+    ] {
+        let found = one(&rule(limits));
+        assert!(found.starts_with("7:"), "{found}");
+        for word in words {
+            assert!(found.contains(word), "no {word:?} in: {found}");
+        }
+    }
+    let asking =
+        rule("{ max_cost: { at_most: 5, on_exceed: ask } }\n    approval: { approvers: [\"@dba\"] }");
+    assert_eq!(complaints(&asking), [""; 0], "an allow rule whose limit asks may name approvers");
+    assert!(one(&rule("{ max_cost: 5 }\n    approval: { quorum: 2 }")).contains("no limit of it asks"));
 }

@@ -8,11 +8,14 @@ use std::{
     time::Instant,
 };
 
-use policy::{ApprovalTerms, Grant, Named};
+use policy::{ApprovalTerms, Grant, Named, Planned};
 use protocol::postgres::{AskKind, Params, Refusal, gate::Ruling};
 use tokio::sync::oneshot;
 
-use super::Driver;
+use super::{
+    Driver,
+    gates::{Estimating, Passed},
+};
 use crate::{
     approval::{self, Binding},
     session::{
@@ -30,6 +33,8 @@ pub(super) enum Waiting {
     /// Names may have changed: the catalogue is being read again.
     Catalogue(Pin<Box<dyn Future<Output = ()>>>),
     Analysis(Analysing),
+    /// The statement may run, within limits that the server has to be asked about.
+    Estimate(Estimating),
     Human(Asked),
 }
 
@@ -49,12 +54,21 @@ pub(super) struct Asked {
     id: Arc<str>,
     since: Instant,
     binding: Binding,
+    /// Limits are what people are asked about.
+    beyond: bool,
     answer: std::rc::Rc<Answer>,
+}
+
+/// Limits that made the gateway ask.
+pub(super) struct Because {
+    pub(super) rules: Vec<Arc<str>>,
+    pub(super) why: String,
 }
 
 pub(super) enum Answered {
     Catalogue,
     Ruling(Option<Ruling>),
+    Estimate(Vec<Planned>),
     Human(approval::Outcome),
 }
 
@@ -64,12 +78,14 @@ impl Waiting {
         match self {
             Self::Nothing | Self::Catalogue(_) => None,
             Self::Analysis(a) => Some(a.ask),
+            Self::Estimate(e) => Some(e.ask),
             Self::Human(h) => Some(h.ask),
         }
     }
 
-    pub(super) fn is_human(&self) -> bool {
-        matches!(self, Self::Human(_))
+    /// The client may give up waiting.
+    pub(super) fn may_be_cancelled(&self) -> bool {
+        matches!(self, Self::Human(_) | Self::Estimate(_))
     }
 
     pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Answered> {
@@ -77,6 +93,7 @@ impl Waiting {
             Self::Nothing => Poll::Pending,
             Self::Catalogue(read) => read.as_mut().poll(cx).map(|()| Answered::Catalogue),
             Self::Analysis(a) => Pin::new(&mut a.receiver).poll(cx).map(|r| Answered::Ruling(r.ok())),
+            Self::Estimate(e) => e.planned.as_mut().poll(cx).map(Answered::Estimate),
             Self::Human(h) => h.outcome.as_mut().poll(cx).map(Answered::Human),
         }
     }
@@ -107,6 +124,20 @@ impl Driver {
             // The next statement finds out whether it can be read by now.
             self.worker.catalogue_changed(&decisions);
             return self.session.deny(&internal("the server's catalogue cannot be read"));
+        }
+        if self.changed_names {
+            // Its own change of names shows once it is committed, which may be after its reply.
+            if self.session.settle() {
+                return;
+            }
+            if !self.session.in_transaction() {
+                self.changed_names = false;
+                self.worker.catalogue_changed(&decisions);
+                if let Some(reading) = decisions.reading() {
+                    self.waiting = Waiting::Catalogue(Box::pin(reading));
+                    return;
+                }
+            }
         }
         let Some(pending) = self.session.pending() else { return };
         let since = Instant::now();
@@ -155,6 +186,7 @@ impl Driver {
                 self.ask();
             }
             (Waiting::Analysis(asked), Answered::Ruling(Some(ruling))) => self.ruled(asked, ruling),
+            (Waiting::Estimate(asked), Answered::Estimate(planned)) => self.estimated(asked, &planned),
             (Waiting::Human(asked), Answered::Human(outcome)) => self.human_answered(asked, outcome),
             _ => self.session.deny(&internal("statement analysis failed")),
         }
@@ -199,6 +231,7 @@ impl Driver {
     fn answer(&mut self, answer: &std::rc::Rc<Answer>, since: Instant) {
         let Some(pending) = self.session.pending() else { return };
         match &answer.outcome {
+            Decided::Allow(decision) if answer.gated => self.gate(answer, decision, since),
             Decided::Allow(decision) => self.session.allow(Arc::clone(decision)),
             Decided::Deny(refusal) => {
                 let kept = self.observer.denied(pending.sql, &answer.about, refusal, since.elapsed());
@@ -211,11 +244,17 @@ impl Driver {
             Decided::Approve(_) if matches!(pending.kind, AskKind::Parse | AskKind::Bind) => {
                 self.session.defer()
             }
-            Decided::Approve(terms) => self.ask_human(answer, terms, since),
+            Decided::Approve(terms) => self.ask_human(answer, terms, None, since),
         }
     }
 
-    fn ask_human(&mut self, answer: &std::rc::Rc<Answer>, terms: &ApprovalTerms, since: Instant) {
+    pub(super) fn ask_human(
+        &mut self,
+        answer: &std::rc::Rc<Answer>,
+        terms: &ApprovalTerms,
+        because: Option<Because>,
+        since: Instant,
+    ) {
         let Some(pending) = self.session.pending() else { return };
         let (ask, sql) = (pending.ask, pending.sql.to_owned());
         if !pending.params.complete() {
@@ -236,7 +275,16 @@ impl Driver {
             resource: live.resource(),
             policy_version: Arc::clone(scope.policy.version()),
         };
-        let request = self.approval_request(binding.clone(), &answer.about.rules, terms);
+        let beyond = because.is_some();
+        let mut rules = because.as_ref().map(|because| because.rules.clone()).unwrap_or_default();
+        // Whoever of these asked for people was satisfied before limits were looked at, and stays so.
+        rules.extend(
+            answer.about.rules.iter().filter(|rule| !rules.contains(rule)).cloned().collect::<Vec<_>>(),
+        );
+        let request = approval::Request {
+            because: because.map(|because| because.why),
+            ..self.approval_request(binding.clone(), &rules, terms)
+        };
         match self.worker.shared.approvals.request(request) {
             Ok(mut ticket) => {
                 let id = Arc::clone(ticket.id());
@@ -254,6 +302,7 @@ impl Driver {
                     id,
                     since: Instant::now(),
                     binding,
+                    beyond,
                     answer: std::rc::Rc::clone(answer),
                 });
             }
@@ -276,12 +325,13 @@ impl Driver {
             job_uid: live.job_uid,
             process: approval::Process { pid: live.pid, uid: live.uid, command: live.command.clone() },
             rules: rules.to_vec(),
+            because: None,
             terms: terms.clone(),
         }
     }
 
     fn human_answered(&mut self, asked: Asked, outcome: approval::Outcome) {
-        let Asked { id, since, binding, answer, .. } = asked;
+        let Asked { ask, id, since, binding, beyond, answer, .. } = asked;
         self.observer.approval_took(since.elapsed());
         let sql = binding.statement.clone();
         let (word, by) = outcome.told();
@@ -292,12 +342,13 @@ impl Driver {
             approval::Outcome::Approved(approved) => {
                 let by = approved.by.clone();
                 match approved.redeem(&binding) {
-                    Ok((rules, version)) => self.analyse(
-                        Vec::new(),
-                        0,
-                        Some(Grant::approved(rules, version)),
-                        Some(Approval { id, by }),
-                    ),
+                    Ok((rules, version)) => {
+                        if beyond {
+                            self.passed = Some(Passed { ask, policy_version: Arc::clone(&version) });
+                        }
+                        let grant = Some(Grant::approved(rules, version));
+                        self.analyse(Vec::new(), 0, grant, Some(Approval { id, by }));
+                    }
                     Err(stale) => self.refuse_approval(&answer, &sql, &stale.to_string(), since),
                 }
             }

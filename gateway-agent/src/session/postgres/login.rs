@@ -8,7 +8,7 @@ use protocol::postgres::{Login, Refusal, Startup};
 use super::Driver;
 use crate::{
     approval::{self, Binding},
-    credential,
+    credential::{self, Account},
     session::{
         legs::Pipe,
         observer::{Approval, Lost},
@@ -105,10 +105,26 @@ impl Driver {
                 return Err(unavailable("its catalogue cannot be read".to_owned()));
             }
         };
-        let secret = credential::for_resource(&allow.permit, &self.resource).map_err(|error| {
-            self.observer.upstream_failed(&error.to_string());
-            unavailable("its credential cannot be read".to_owned())
-        })?;
+        let (account, secret) = match credential::template(&self.resource) {
+            None => {
+                let secret = credential::for_resource(&allow.permit, &self.resource).map_err(|error| {
+                    self.observer.upstream_failed(&error.to_string());
+                    unavailable("its credential cannot be read".to_owned())
+                })?;
+                let user = self.resource.login.role(&startup.user).to_owned();
+                (Account::Resource { user: user.clone() }, credential::Login { user, ..secret })
+            }
+            Some(template) => {
+                let job = self.registration.live.job;
+                let made = shared.roles.login(&allow.permit, &self.resource, template, &place, job).await;
+                let login = made.map_err(|error| {
+                    self.result = FlowResult::Upstream;
+                    self.observer.upstream_failed(&error.to_string());
+                    unavailable(format!("no role could be made for the job: {error}"))
+                })?;
+                (Account::Role(login.clone()), login)
+            }
+        };
         let patience = shared.config.sessions.login_timeout;
         let stream = upstream::connect(&allow.permit, &self.resource, self.flow.original, patience)
             .await
@@ -123,6 +139,9 @@ impl Driver {
             .map_err(|error| unavailable(error.to_string()))?
             .is_some();
         self.upstream = Some(Pipe::new(stream));
+        let own = Account::Resource { user: self.resource.login.user.clone() };
+        self.prober = Some(self.worker.side(&self.resource, &place, &self.resource.login.user, own));
+        self.estimator = Some(self.worker.side(&self.resource, &place, &secret.user, account));
         let key = Key { subject: Arc::clone(&self.registration.live.subject), place };
         let decisions = self.worker.decisions(key, catalogue, allow.permit).ok_or_else(|| {
             refused(&["builtin:no-subject".into()], "policy no longer names this job", None)
@@ -130,7 +149,7 @@ impl Driver {
         self.epoch = decisions.epoch();
         let login = Login {
             password: Some(secret.password_bytes()),
-            user: self.resource.login.role(&startup.user).to_owned(),
+            user: secret.user,
             database: startup.database.clone(),
             tls,
             // Where everything is let through, nothing rests on what names mean.

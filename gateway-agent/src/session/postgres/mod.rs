@@ -1,7 +1,9 @@
 //! Drives one PostgreSQL session: moves bytes, takes decisions, logs in upstream.
 
 mod ask;
+mod gates;
 mod login;
+mod watch;
 
 use std::{
     future::{Future, poll_fn},
@@ -26,12 +28,17 @@ use tokio::{
 };
 use tokio_rustls::TlsAcceptor;
 
-use self::ask::{Answered, Waiting};
+use self::{
+    ask::{Answered, Waiting},
+    gates::Passed,
+    watch::{Look, Watch},
+};
 use super::{
     legs::{self, Moved, Pipe},
     observer::{Lost, Observer},
     registry::{Command, Registration, State},
     scope::Decisions,
+    side::Side,
     stream::Stream,
     worker::Worker,
 };
@@ -84,12 +91,23 @@ struct Driver {
     decisions: Option<Rc<Decisions>>,
     epoch: u64,
     waiting: Waiting,
+    /// A limit that people agreed to go beyond.
+    passed: Option<Passed>,
+    /// Asks for estimates, with the login of this session.
+    estimator: Option<Rc<Side>>,
+    /// Asks who blocks whom, with the gateway's own login.
+    prober: Option<Rc<Side>>,
+    /// Looks after what runs long.
+    watch: Watch,
+    /// Names were changed here, and may not be committed yet.
+    changed_names: bool,
     cancelling: Option<Cancelling>,
     /// Login has to be over by then; afterwards the session may idle until then.
     deadline: Option<Pin<Box<Sleep>>>,
     /// When batched records are due.
     tick: Pin<Box<Sleep>>,
     logged_in: bool,
+    since_login: Option<Instant>,
     /// What became of the flow, should it end before login.
     result: FlowResult,
     /// Bytes from and to the job that metrics know of.
@@ -111,6 +129,7 @@ enum Wake {
     Cancelled,
     Deadline,
     Tick,
+    Look(Look),
 }
 
 impl Driver {
@@ -165,10 +184,16 @@ impl Driver {
             decisions: None,
             epoch: 0,
             waiting: Waiting::Nothing,
+            passed: None,
+            estimator: None,
+            prober: None,
+            watch: Watch::default(),
+            changed_names: false,
             cancelling: None,
             deadline,
             tick: Box::pin(sleep(Duration::ZERO)),
             logged_in: false,
+            since_login: None,
             result: FlowResult::Abandoned,
             counted: (0, 0),
             last_activity: Instant::now(),
@@ -247,6 +272,9 @@ impl Driver {
         if self.observer.dirty() && self.tick.as_mut().poll(cx).is_ready() {
             return Poll::Ready(Wake::Tick);
         }
+        if let Poll::Ready(look) = self.watch.poll(cx) {
+            return Poll::Ready(Wake::Look(look));
+        }
         match &mut self.deadline {
             Some(deadline) => deadline.as_mut().poll(cx).map(|()| Wake::Deadline),
             None => Poll::Pending,
@@ -269,8 +297,8 @@ impl Driver {
             }
             Wake::Command(Command::Redecide) => self.redecide(),
             Wake::Command(Command::End(why)) => {
-                self.cancel_running();
                 self.waiting = Waiting::Nothing;
+                self.stop_backend();
                 self.session.terminate(&Refusal {
                     sqlstate: "57P01",
                     message: format!("terminating connection: {why}"),
@@ -291,6 +319,7 @@ impl Driver {
                     self.end_unrecorded(&lost);
                 }
             }
+            Wake::Look(look) => self.look(look),
         }
         None
     }
@@ -305,9 +334,11 @@ impl Driver {
                 && let Some(decisions) = &self.decisions
             {
                 self.worker.catalogue_changed(decisions);
+                self.changed_names = true;
             }
         }
         drop(events);
+        self.watch.follow(self.observer.front());
         self.observer.settle().await?;
         if !was_dirty && self.observer.dirty() {
             let due = tokio::time::Instant::now() + Observer::FLUSH_AFTER;
@@ -356,6 +387,9 @@ impl Driver {
         if let Some(key) = self.session.job_key() {
             self.registration.set_cancel_key(key.clone());
             self.logged_in = true;
+            self.since_login = Some(Instant::now());
+            let backend = self.session.upstream_key().map_or(0, |key| key.pid);
+            self.registration.live.backend.store(backend, Ordering::Relaxed);
             self.observer.logged_in();
             self.deadline = self.worker.shared.config.sessions.idle_timeout.map(|t| Box::pin(sleep(t)));
         }
@@ -465,7 +499,7 @@ impl Driver {
 
     /// The client asked, on another connection, to stop what runs.
     fn cancel(&mut self) {
-        if self.waiting.is_human() {
+        if self.waiting.may_be_cancelled() {
             self.waiting = Waiting::Nothing;
             self.session.deny(&Refusal {
                 sqlstate: "57014",
@@ -492,6 +526,32 @@ impl Driver {
             key.request(),
         );
         self.cancelling = Some(Cancelling { done: Box::pin(sending), awaited });
+    }
+
+    /// Nothing of a session that is ended goes on running: the statement is cancelled, and should that not be enough,
+    /// its backend is ended.
+    fn stop_backend(&mut self) {
+        let (true, false, Some(key)) = (self.logged_in, self.session.idle(), self.session.upstream_key())
+        else {
+            return;
+        };
+        let cancelling = upstream::cancel(
+            Arc::clone(&self.worker.shared.tls),
+            Arc::clone(&self.resource),
+            self.flow.original,
+            key.request(),
+        );
+        let (pid, side, decisions) = (key.pid, self.prober.clone(), self.decisions.clone());
+        // Measured from the login's end: a backend that takes the number over is younger by all that has passed.
+        let age = self.since_login.map(|since| since.elapsed()).unwrap_or_default();
+        tokio::task::spawn_local(async move {
+            cancelling.await;
+            if let (Some(side), Some(decisions)) = (side, decisions)
+                && let Err(error) = side.terminate(&decisions.permit, pid, age).await
+            {
+                tracing::warn!(%error, pid, "a backend whose session has ended could not be ended");
+            }
+        });
     }
 
     /// The client is gone: what it left running is cancelled.

@@ -1,6 +1,8 @@
 //! From written policy to checked policy: everything wrong is reported at once, with its place.
 
+mod limits;
 mod resource;
+mod role;
 mod rule;
 mod subject;
 

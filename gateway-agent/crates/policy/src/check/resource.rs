@@ -9,7 +9,7 @@ use std::{
 
 use ipnet::IpNet;
 
-use super::{check_name, check_unique};
+use super::{check_name, check_unique, role};
 use crate::{
     diagnostic::{Findings, Place},
     model::{ClientCertificate, Host, Login, Resource, ResourceKind, SecretRef, Tls, TlsMode},
@@ -66,6 +66,7 @@ fn resource(raw: &RawResource, place: &Place, findings: &mut Findings) -> Resour
             certificate: certificate(raw, &place.at("login"), findings),
             roles: roles(raw, &place.at("login").at("roles"), findings),
         },
+        credential: role::credential(raw, place, findings),
         tls: tls(&raw.tls, &place.at("tls"), findings),
         search_path: search_path(raw, &place.at("search_path"), findings),
         outside_jobs: raw.outside_jobs,

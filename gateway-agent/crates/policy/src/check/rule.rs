@@ -8,7 +8,7 @@ use std::{
 
 use mask::{Detector, Partial, Transform};
 
-use super::{Names, Placed, Scoped, check_name, check_unique};
+use super::{Names, Placed, Scoped, check_name, check_unique, limits};
 use crate::{
     action::Class,
     diagnostic::{Findings, Place, did_you_mean},
@@ -78,13 +78,6 @@ fn rule(raw: &RawRule, names: &Names, place: &Place, findings: &mut Findings) ->
             "drop it: denials are always in the audit log",
         );
     }
-    if raw.limits.rows == Some(0) || raw.limits.bytes == Some(0) {
-        findings.add(
-            place.at("limits"),
-            "a limit of 0",
-            "leave the limit out for none, or write a deny rule",
-        );
-    }
     if raw.replication && !(raw.connect && raw.statements.as_ref().is_some_and(|of| of.everything)) {
         findings.add(
             place.at("replication"),
@@ -105,16 +98,17 @@ fn rule(raw: &RawRule, names: &Names, place: &Place, findings: &mut Findings) ->
     let statements = raw.statements.as_ref().map(|raw_statements| {
         matcher(&raw.id, raw.effect, raw_statements, &place.at("statements"), findings)
     });
+    let terms = approval(raw, &place.at("approval"), findings);
     let item = Rule {
         id: Arc::from(raw.id.as_str()),
         effect: raw.effect,
         connect: raw.connect,
         replication: raw.replication,
         statements,
-        limits: raw.limits,
+        limits: limits::limits(raw, &terms, &place.at("limits"), findings),
         record: raw.record.unwrap_or_default(),
         expires: raw.expires.as_ref().and_then(|text| time(text, &place.at("expires"), findings)),
-        approval: approval(raw, &place.at("approval"), findings),
+        approval: terms,
         reason: raw.reason.clone(),
     };
     let owner = format!("rule `{}`", raw.id);
@@ -251,11 +245,11 @@ fn time(text: &str, place: &Place, findings: &mut Findings) -> Option<UnixTime> 
 fn approval(rule: &RawRule, place: &Place, findings: &mut Findings) -> ApprovalTerms {
     let none = RawApproval { quorum: None, approvers: Vec::new(), expires_after: None };
     let raw = rule.approval.as_ref().unwrap_or(&none);
-    if rule.approval.is_some() && rule.effect != RuleEffect::Approve {
+    if rule.approval.is_some() && rule.effect != RuleEffect::Approve && !limits::asks(&rule.limits) {
         findings.add(
             place.clone(),
-            format!("rule `{}` is no approve rule", rule.id),
-            "write `effect: approve`, or drop `approval`",
+            format!("rule `{}` is no approve rule, and no limit of it asks", rule.id),
+            "write `effect: approve`, or a limit with `on_exceed: ask`, or drop `approval`",
         );
     }
     let quorum = raw.quorum.unwrap_or(1);

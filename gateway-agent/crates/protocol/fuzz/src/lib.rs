@@ -73,6 +73,7 @@ pub fn decision(sql: &str) -> Arc<Decision> {
         defines: None,
         refers: None,
         copy,
+        plan: protocol::postgres::Plannable::Nothing,
     };
     Arc::new(Decision { statements: vec![statement], epoch: 0, open: false, context: Arc::new(()) })
 }

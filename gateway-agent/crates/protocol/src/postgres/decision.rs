@@ -43,6 +43,20 @@ pub struct Allowed {
     /// Of a COPY … TO STDOUT: what its data looks like. `None` there means unknown: where anything would have
     /// to be masked, the data is withheld and the job gets an error.
     pub copy: Option<CopyOptions>,
+    /// What the server can be asked the cost of. Only told where a limit of the policy needs it.
+    pub plan: Plannable,
+}
+
+/// Of an allowed statement: what EXPLAIN can be put before.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub enum Plannable {
+    /// There is nothing to plan: SET, BEGIN, CREATE TABLE, FETCH from a cursor that was planned when it was declared.
+    #[default]
+    Nothing,
+    /// This text, with the parameters of the statement.
+    Text(Arc<str>),
+    /// It may cost anything, and why.
+    Unknown(&'static str),
 }
 
 /// The format of COPY … TO STDOUT.

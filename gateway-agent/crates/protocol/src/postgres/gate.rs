@@ -10,7 +10,7 @@ use policy::{
 };
 
 use super::{
-    Allowed,
+    Allowed, Plannable,
     sql::{self, Catalogue},
 };
 
@@ -167,7 +167,14 @@ impl Ruling {
                 if let (Outcome::Allow(allowed), Action::Statement(statement)) = (&mut self.outcome, action) {
                     let copy =
                         (statement.kind == "copy_to_stdout").then(|| sql::copy_options(sql, index)).flatten();
+                    let gates = allow.obligations.gates.as_deref();
+                    let estimated = gates.is_some_and(|g| g.before.iter().any(policy::Gate::needs_estimate));
+                    let plan = match estimated {
+                        true => sql::plannable(sql, index, statement.opaque),
+                        false => Plannable::Nothing,
+                    };
                     allowed.push(Allowed {
+                        plan,
                         allow,
                         rules: verdict.rules,
                         defines: statement.defines,

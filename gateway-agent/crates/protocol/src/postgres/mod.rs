@@ -16,7 +16,9 @@ mod scram;
 mod session;
 
 pub use cancel::{BackendKey, CancelKey};
-pub use decision::{Allowed, CopyOptions, CopyText, Decision, NoOrigins, Origin, Origins, Refusal};
+pub use decision::{
+    Allowed, CopyOptions, CopyText, Decision, NoOrigins, Origin, Origins, Plannable, Refusal,
+};
 pub use session::{
     AskKind, Columns, Event, Events, Login, Outcome, Output, Param, Params, Pending, Row, Session, Settings,
     Startup,

@@ -407,6 +407,64 @@ fn changed_pins_end_the_session() {
 }
 
 #[test]
+fn a_search_path_that_code_on_the_server_changed_ends_the_session() {
+    let mut rig = Rig::ready();
+    rig.up(&message(b'S', b"search_path\0evil, public\0"));
+    assert!(matches!(rig.closes(), CloseReason::Upstream(_)));
+    assert!(has(&rig.sent_to_job(), "search_path is no longer"));
+}
+
+fn canceled() -> Vec<u8> {
+    failure(&[
+        ('S', "ERROR"),
+        ('V', "ERROR"),
+        ('C', "57014"),
+        ('M', "canceling statement due to user request"),
+    ])
+}
+
+#[test]
+fn a_run_that_is_cancelled_for_the_gateway_ends_in_its_words() {
+    let mut rig = Rig::ready();
+    rig.run(&query("SELECT pg_sleep(9)"), &plain());
+    assert!(!rig.session.cancel_run(2, &denied()), "there is no such run");
+    assert!(rig.session.cancel_run(1, &denied()));
+    assert!(rig.session.take_cancel() && !rig.session.take_cancel());
+    assert!(!rig.session.cancel_run(1, &denied()), "it is being cancelled");
+    rig.session.cancel_done();
+    let seen = rig.reply(&[canceled(), ready('I')].concat());
+    assert_eq!(seen, [refused(&denied()), ready('I')].concat());
+    assert_eq!(rig.ends(), [(1, 0, "failed 57014".to_owned(), 0, 0)]);
+    // The next one is its own.
+    rig.run(&query("SELECT 2"), &plain());
+    assert_eq!(rig.reply(&[canceled(), ready('I')].concat()), [canceled(), ready('I')].concat());
+}
+
+#[test]
+fn a_run_that_ends_before_it_is_cancelled_ends_as_it_does() {
+    let mut rig = Rig::ready();
+    rig.run(&query("UPDATE t SET a = 1"), &plain());
+    assert!(rig.session.cancel_run(1, &denied()));
+    let seen = rig.reply(&[done("UPDATE 1"), ready('I')].concat());
+    assert_eq!(seen, [done("UPDATE 1"), ready('I')].concat());
+    rig.session.cancel_done();
+    rig.run(&query("SELECT 2"), &plain());
+    assert_eq!(rig.reply(&[canceled(), ready('I')].concat()), [canceled(), ready('I')].concat());
+}
+
+#[test]
+fn what_waits_for_a_lock_while_it_is_parsed_is_cancelled_too() {
+    let mut rig = Rig::ready();
+    rig.run(&parse("", "SELECT x"), &plain());
+    rig.job(&[bind("", "", &[], 0), execute("", 0), b"S\0\0\0\x04".to_vec()].concat());
+    rig.need();
+    assert!(rig.session.cancel_run(1, &denied()));
+    let seen = rig.reply(&[canceled(), ready('I')].concat());
+    assert_eq!(seen, [refused(&denied()), ready('I')].concat());
+    assert_eq!(rig.ends(), [(1, 0, "skipped".to_owned(), 0, 0)]);
+}
+
+#[test]
 fn terminating_tells_both_sides() {
     let mut rig = Rig::ready();
     rig.job(&query("SELECT 1"));

@@ -8,7 +8,8 @@ use policy::{
 use protocol::{
     CloseReason, Leg, Step,
     postgres::{
-        Allowed, BackendKey, Decision, Event, Login, Origin, Origins, Outcome, Refusal, Session, Settings,
+        Allowed, BackendKey, Decision, Event, Login, Origin, Origins, Outcome, Plannable, Refusal, Session,
+        Settings,
     },
 };
 
@@ -87,7 +88,14 @@ pub(crate) fn allow() -> Allow {
 
 pub(crate) fn allowed(obligations: Obligations) -> Allowed {
     let allow = Allow { obligations, ..allow() };
-    Allowed { allow, rules: vec!["read".into()], defines: None, refers: None, copy: None }
+    Allowed {
+        allow,
+        rules: vec!["read".into()],
+        defines: None,
+        refers: None,
+        copy: None,
+        plan: Plannable::Nothing,
+    }
 }
 
 pub(crate) fn decision(statements: Vec<Allowed>) -> Arc<Decision> {

@@ -7,6 +7,8 @@ use super::{Malformed, Reader, cstr, frame};
 pub struct Parse<'a> {
     pub name: &'a [u8],
     pub sql: &'a [u8],
+    /// Count and oids of the parameter types that the client names; empty for none.
+    pub types: &'a [u8],
 }
 
 impl<'a> Parse<'a> {
@@ -14,18 +16,20 @@ impl<'a> Parse<'a> {
         let mut reader = Reader::new(body);
         let name = reader.cstr()?;
         let sql = reader.cstr()?;
-        let types = reader.u16()?;
-        reader.take(usize::from(types) * 4)?;
-        reader.end()?;
-        Ok(Self { name, sql })
+        let types = reader.rest();
+        let mut counted = Reader::new(types);
+        let count = counted.u16()?;
+        counted.take(usize::from(count) * 4)?;
+        counted.end()?;
+        Ok(Self { name, sql, types: if count == 0 { &[] } else { types } })
     }
 
-    /// Appends it, with no parameter types given.
+    /// Appends it.
     pub fn write(self, out: &mut Vec<u8>) {
         frame(out, b'P', |out| {
             cstr(out, self.name);
             cstr(out, self.sql);
-            out.extend_from_slice(&[0, 0]);
+            out.extend_from_slice(if self.types.is_empty() { &[0, 0] } else { self.types });
         });
     }
 }
@@ -37,9 +41,13 @@ mod tests {
     #[test]
     fn reads_what_it_writes() {
         let mut out = Vec::new();
-        Parse { name: b"s1", sql: b"SELECT 1" }.write(&mut out);
+        Parse { name: b"s1", sql: b"SELECT 1", types: &[] }.write(&mut out);
         assert_eq!(out, b"P\0\0\0\x12s1\0SELECT 1\0\0\0");
-        assert_eq!(Parse::read(&out[5..]), Ok(Parse { name: b"s1", sql: b"SELECT 1" }));
+        assert_eq!(Parse::read(&out[5..]), Ok(Parse { name: b"s1", sql: b"SELECT 1", types: &[] }));
+        let typed = Parse { name: b"", sql: b"SELECT $1", types: &[0, 1, 0, 0, 0, 23] };
+        out.clear();
+        typed.write(&mut out);
+        assert_eq!(Parse::read(&out[5..]), Ok(typed));
     }
 
     #[test]

@@ -34,6 +34,8 @@ pub(super) enum Fate {
 /// Why the session cannot go on.
 pub(super) type Broken = &'static str;
 
+/// SQLSTATE query_canceled.
+const CANCELED: &[u8] = b"57014";
 const OUT_OF_STEP: Broken = "the server's reply does not fit what was sent";
 const MALFORMED: Broken = "the server sent a malformed message";
 
@@ -271,6 +273,7 @@ impl Session {
         if self.cancel == Cancel::Wanted {
             self.cancel = Cancel::No;
         }
+        self.overdue = None;
         self.advance();
         if self.status == Status::Idle && self.queue.is_empty() {
             // No portal of the protocol outlives its transaction.
@@ -372,6 +375,14 @@ impl Session {
     /// An ErrorResponse or NoticeResponse, without what it must not carry.
     fn report(&mut self, tag: u8, body: &[u8]) -> Result<Fate, Broken> {
         if self.mute && tag == b'E' {
+            return Ok(Fate::Drop);
+        }
+        if tag == b'E'
+            && self.overdue.is_some()
+            && report::field(body, b'C') == Some(CANCELED)
+            && let Some(error) = self.overdue.take()
+        {
+            self.side.extend_from_slice(&error);
             return Ok(Fate::Drop);
         }
         if self.veil.lifted() {

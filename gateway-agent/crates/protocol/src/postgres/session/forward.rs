@@ -57,6 +57,12 @@ impl Session {
                 return self.refuse_asked(waiting.kind, &refusal);
             }
         };
+        if let Some((_, decision)) = &granted
+            && !covers(decision, waiting, message)
+        {
+            let refusal = own(Refusal::DENIED, "the gateway's answer was for another statement".to_owned());
+            return self.refuse_asked(waiting.kind, &refusal);
+        }
         match (waiting.kind, granted) {
             (AskKind::Query, Some((_, decision))) => {
                 let sql = query::read(body(message)).unwrap_or_default();
@@ -140,6 +146,7 @@ impl Session {
         }
         let text = Text {
             sql: str::from_utf8(parse.sql).unwrap_or_default().into(),
+            types: parse.types.into(),
             columns: Mutex::default(),
             described: false.into(),
         };
@@ -251,7 +258,7 @@ impl Session {
         // rolled back. So the server is made to fail here, too.
         let provoked = self.unsynced;
         if provoked {
-            Parse { name: b"", sql: b"refused by the gateway" }.write(self.up_out.vec());
+            Parse { name: b"", sql: b"refused by the gateway", types: &[] }.write(self.up_out.vec());
             drop(self.names.statements.take_unnamed());
         } else {
             self.flush_upstream();
@@ -261,6 +268,24 @@ impl Session {
         self.answer_refused();
         self.spill();
     }
+}
+
+/// Whether every permit of the decision is good for the text it was given for.
+fn covers(decision: &Decision, waiting: &Waiting, message: &[u8]) -> bool {
+    if !decision.statements.iter().any(|allowed| allowed.allow.permit.is_own()) {
+        return true;
+    }
+    let sql = match waiting.kind {
+        AskKind::Query => query::read(body(message)).unwrap_or_default(),
+        AskKind::Parse => Parse::read(body(message)).map(|parse| parse.sql).unwrap_or_default(),
+        AskKind::Function => waiting.call.as_deref().unwrap_or_default().as_bytes(),
+        AskKind::Bind => waiting.statement.as_ref().map(|of| of.text.sql.as_bytes()).unwrap_or_default(),
+        AskKind::Execute => {
+            waiting.portal.as_ref().map(|of| of.statement.text.sql.as_bytes()).unwrap_or_default()
+        }
+    };
+    let sql = str::from_utf8(sql).unwrap_or_default();
+    decision.statements.iter().all(|allowed| allowed.allow.permit.covers(sql))
 }
 
 impl Portal {

@@ -156,13 +156,21 @@ impl Session {
     }
 
     /// The pins that reading statements relies on.
-    pub(super) fn parameter(&self, message: &[u8]) -> Result<(), &'static str> {
+    pub(super) fn parameter(&mut self, message: &[u8]) -> Result<(), &'static str> {
         let mut reader = Reader::new(body(message));
         let (Ok(name), Ok(value), Ok(())) = (reader.cstr(), reader.cstr(), reader.end()) else {
             return Err("malformed parameter status");
         };
         match name {
             _ if self.unread => Ok(()),
+            // Servers from 18 on tell it. What changes it without the gateway's leave is code on the server.
+            b"search_path" if self.phase == Phase::Preparing => {
+                self.search_path = Some(value.into());
+                Ok(())
+            }
+            b"search_path" if self.search_path.as_deref() != Some(value) => {
+                Err("search_path is no longer what names are resolved by")
+            }
             b"client_encoding" if value != b"UTF8" => Err("client_encoding is no longer UTF8"),
             b"standard_conforming_strings" if value != b"on" => {
                 Err("standard_conforming_strings is no longer on")

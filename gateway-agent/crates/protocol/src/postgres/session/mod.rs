@@ -85,6 +85,7 @@ use self::{
     buffer::Input,
     events::{Counts, Log},
     forward::Answer,
+    frontend::error,
     names::{Names, Portal, Statement},
 };
 use super::{
@@ -149,6 +150,8 @@ pub struct Session {
     // What comes back.
     queue: VecDeque<Expect>,
     status: Status,
+    /// As the server told it at login.
+    search_path: Option<Box<[u8]>>,
     /// The server may no longer read statements as the gateway does: an open decision let it.
     unread: bool,
     current: Current,
@@ -158,6 +161,8 @@ pub struct Session {
     /// The rest of what is being answered is not shown.
     mute: bool,
     cancel: Cancel,
+    /// What the client reads when the cancel that is under way works.
+    overdue: Option<Box<[u8]>>,
     veil: Veil,
     rewriter: Rewriter,
     plans: Vec<Planned>,
@@ -296,6 +301,7 @@ impl Session {
             copy_in: CopyIn::No,
             queue: VecDeque::new(),
             status: Status::Idle,
+            search_path: None,
             unread: false,
             current: Current::default(),
             up_rest: 0,
@@ -303,6 +309,7 @@ impl Session {
             up_need: true,
             mute: false,
             cancel: Cancel::No,
+            overdue: None,
             veil: Veil::default(),
             rewriter: Rewriter::default(),
             plans: Vec::new(),
@@ -464,7 +471,7 @@ impl Session {
     pub fn pending(&self) -> Option<Pending<'_>> {
         let waiting = self.ask.as_ref()?;
         let body = body(self.job_in.bytes().get(..waiting.length)?);
-        let (mut params, mut previous) = (Params::NONE, None);
+        let (mut params, mut previous, mut types): (_, _, &[u8]) = (Params::NONE, None, &[]);
         let sql = match waiting.kind {
             AskKind::Query => str::from_utf8(query::read(body).ok()?).ok()?,
             AskKind::Parse => str::from_utf8(Parse::read(body).ok()?.sql).ok()?,
@@ -478,6 +485,7 @@ impl Session {
                 let portal = waiting.portal.as_ref()?;
                 params = Params::from_raw(&portal.params, portal.complete);
                 previous = portal.statement.decision.as_ref();
+                types = &portal.statement.text.types;
                 &portal.statement.text.sql
             }
             AskKind::Function => {
@@ -486,7 +494,7 @@ impl Session {
             }
         };
         let previous = previous.map(|(_, decision)| decision);
-        Some(Pending { ask: waiting.id, kind: waiting.kind, sql, params, previous })
+        Some(Pending { ask: waiting.id, kind: waiting.kind, sql, params, types, previous })
     }
 
     /// The waiting statement may run, under these obligations.
@@ -568,6 +576,41 @@ impl Session {
     /// The cancel connection was closed by the server, or failed.
     pub fn cancel_done(&mut self) {
         self.cancel = Cancel::No;
+    }
+
+    /// Has what the server runs cancelled (see [`take_cancel`](Self::take_cancel)); where that works, the client reads
+    /// `refusal` for the server's own error. Where the run ends before, its end is what the client sees. False, and no
+    /// effect, when the server is at something else.
+    pub fn cancel_run(&mut self, run: u64, refusal: &Refusal) -> bool {
+        if self.phase != Phase::Ready || self.mute || self.cancel != Cancel::No {
+            return false;
+        }
+        let at = self.queue.iter().position(
+            |expect| matches!(expect, Expect::Query(of) | Expect::Call(of) | Expect::Execute { run: of, .. } if of.id == run),
+        );
+        let begun = match (at, self.queue.front()) {
+            (Some(0), _) => true,
+            // It is being parsed or bound, which may wait for a lock, too.
+            (Some(_), Some(front)) => !matches!(
+                front,
+                Expect::Query(_)
+                    | Expect::Call(_)
+                    | Expect::Execute { .. }
+                    | Expect::Sync
+                    | Expect::Refused { .. }
+            ),
+            _ => false,
+        };
+        if begun {
+            self.overdue = Some(error(refusal));
+            self.cancel = Cancel::Wanted;
+        }
+        begun
+    }
+
+    /// Something that ran may not be committed yet.
+    pub fn in_transaction(&self) -> bool {
+        self.status != Status::Idle || self.unsynced || !self.queue.is_empty()
     }
 
     /// The key of the CancelRequest that this connection turned out to be (`Step::Cancel`).

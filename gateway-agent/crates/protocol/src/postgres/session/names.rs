@@ -31,6 +31,8 @@ pub(crate) struct Statement {
 #[derive(Debug)]
 pub(crate) struct Text {
     pub(crate) sql: Box<str>,
+    /// The middle of its Parse message: parameter types that the client named.
+    pub(crate) types: Box<[u8]>,
     /// Body of the last RowDescription that a Describe of it got.
     pub(crate) columns: Mutex<Option<Arc<[u8]>>>,
     /// A Describe was sent.
@@ -248,7 +250,12 @@ mod tests {
     use super::*;
 
     fn statement(names: &mut Names, sql: &str) -> Statement {
-        let text = Text { sql: sql.into(), columns: Mutex::default(), described: AtomicBool::new(false) };
+        let text = Text {
+            sql: sql.into(),
+            types: Box::default(),
+            columns: Mutex::default(),
+            described: AtomicBool::new(false),
+        };
         Statement { id: names.id(), text: Arc::new(text), decision: None }
     }
 

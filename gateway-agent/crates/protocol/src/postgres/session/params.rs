@@ -28,6 +28,11 @@ impl<'a> Params<'a> {
         Self { body, complete }
     }
 
+    /// The bytes as they came: the middle of a Bind message.
+    pub fn bytes(self) -> &'a [u8] {
+        self.body
+    }
+
     pub(crate) fn raw(self) -> (&'a [u8], bool) {
         (self.body, self.complete)
     }

@@ -167,18 +167,20 @@ impl Session {
 
     /// The current result reached a limit.
     pub(super) fn limit(&mut self) {
-        let rule = match self.queue.front() {
+        let limits = self.current.limits;
+        let by_rows = limits.rows.is_some_and(|rows| self.current.counts.rows >= rows);
+        let what = if by_rows { "rows" } else { "bytes" };
+        let allowed = match self.queue.front() {
             Some(Expect::Query(run) | Expect::Call(run) | Expect::Execute { run, .. }) => {
-                run.decision.statement(self.current.index).and_then(|allowed| allowed.rules.first())
+                run.decision.statement(self.current.index)
             }
             _ => None,
         };
-        let rule = rule.map_or("builtin:limits", |rule| rule);
-        let limits = self.current.limits;
-        let what = match (limits.rows, limits.bytes) {
-            (Some(rows), _) if self.current.counts.rows >= rows => "rows",
-            _ => "bytes",
-        };
+        let set_by = allowed.and_then(|allowed| {
+            let gates = allowed.allow.obligations.gates.as_ref()?;
+            if by_rows { gates.rows.as_ref() } else { gates.bytes.as_ref() }
+        });
+        let rule = set_by.or_else(|| allowed?.rules.first()).map_or("builtin:limits", |rule| rule);
         let refusal = Refusal {
             sqlstate: "54000",
             message: format!("result cut off by policy rule {rule}: its limit of {what} is reached"),

@@ -89,6 +89,8 @@ pub struct Pending<'a> {
     pub sql: &'a str,
     /// Of `Bind`, `Execute` and `Function`; empty otherwise.
     pub params: Params<'a>,
+    /// Of `Execute`: parameter types as the client named them, a count and oids; empty where it named none.
+    pub types: &'a [u8],
     /// Of `Bind` and `Execute`: what was decided before, under another epoch or deferred.
     pub previous: Option<&'a Arc<Decision>>,
 }

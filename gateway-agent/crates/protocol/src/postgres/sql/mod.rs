@@ -26,6 +26,7 @@ mod kinds;
 mod naming;
 mod object;
 mod parts;
+mod planned;
 mod query;
 mod report;
 mod resolve;
@@ -46,6 +47,7 @@ pub use catalogue::{
     BaseColumn, CATALOGUE_SQL, Catalogue, CatalogueError, Relation, RelationColumn, RelationKind, Row,
 };
 pub(super) use copy::copy_options;
+pub(super) use planned::plannable;
 pub use report::report;
 pub use shape::{shape, shape_counts};
 

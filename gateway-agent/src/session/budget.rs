@@ -1,0 +1,155 @@
+//! How many statements a job has run under a rule that limits them.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, PoisonError},
+    time::Instant,
+};
+
+use policy::{Bound, Gate, Gates, Judgement, Planned};
+
+/// Seconds that "a minute" spans.
+const WINDOW: usize = 60;
+
+/// Counts by job and rule. Lives as long as the agent: a restart begins anew.
+pub struct Budgets {
+    began: Instant,
+    counts: Mutex<HashMap<u64, HashMap<Arc<str>, Count>>>,
+}
+
+struct Count {
+    total: u64,
+    /// Statements in each of the last seconds, by second modulo the window.
+    seconds: [u64; WINDOW],
+    /// The latest second that was counted in.
+    at: u64,
+}
+
+impl Default for Budgets {
+    fn default() -> Self {
+        Self { began: Instant::now(), counts: Mutex::default() }
+    }
+}
+
+impl Budgets {
+    /// Counts statements against the limits on their number, unless `judged` or one of those says otherwise. `approved`:
+    /// people agreed, so it counts whatever the limits say.
+    pub fn spend(&self, job: u64, statements: &[&Gates], judged: Judgement, approved: bool) -> Judgement {
+        self.spend_at(job, statements, judged, approved, self.began.elapsed().as_secs())
+    }
+
+    fn spend_at(
+        &self,
+        job: u64,
+        statements: &[&Gates],
+        judged: Judgement,
+        approved: bool,
+        now: u64,
+    ) -> Judgement {
+        let counted = |gate: &&Gate| matches!(gate.bound, Bound::PerMinute(_) | Bound::PerJob(_));
+        let mut new: HashMap<&Arc<str>, u64> = HashMap::new();
+        for gates in statements {
+            let mut rules: Vec<_> = gates.before.iter().filter(counted).map(|gate| &gate.rule).collect();
+            rules.sort();
+            rules.dedup();
+            rules.into_iter().for_each(|rule| *new.entry(rule).or_default() += 1);
+        }
+        if new.is_empty() {
+            return if approved { Judgement::Within } else { judged };
+        }
+        let mut counts = self.counts.lock().unwrap_or_else(PoisonError::into_inner);
+        let of_job = counts.entry(job).or_default();
+        let mut judged = judged;
+        for gate in statements.iter().flat_map(|gates| &gates.before).filter(counted) {
+            let more = new.get(&gate.rule).copied().unwrap_or_default();
+            let (minute, total) = of_job.get(&gate.rule).map_or((0, 0), |count| count.at(now));
+            let count = match gate.bound {
+                Bound::PerMinute(_) => minute,
+                _ => total,
+            };
+            judged = judged.and(gate.judge(&Planned::Nothing, count + more));
+        }
+        if approved {
+            judged = Judgement::Within;
+        }
+        if judged == Judgement::Within {
+            for (rule, more) in new {
+                of_job.entry(Arc::clone(rule)).or_insert_with(|| Count::new(now)).add(now, more);
+            }
+        }
+        judged
+    }
+
+    /// The job is over.
+    pub fn forget(&self, job: u64) {
+        self.counts.lock().unwrap_or_else(PoisonError::into_inner).remove(&job);
+    }
+}
+
+impl Count {
+    fn new(now: u64) -> Self {
+        Self { total: 0, seconds: [0; WINDOW], at: now }
+    }
+
+    /// In the window that ends now, and in all.
+    fn at(&self, now: u64) -> (u64, u64) {
+        let past = now.saturating_sub(self.at).min(WINDOW as u64);
+        let gone: u64 = (1..=past).map(|ahead| self.seconds[slot(self.at + ahead)]).sum();
+        (self.seconds.iter().sum::<u64>() - gone, self.total)
+    }
+
+    fn add(&mut self, now: u64, more: u64) {
+        let past = now.saturating_sub(self.at).min(WINDOW as u64);
+        (1..=past).for_each(|ahead| self.seconds[slot(self.at + ahead)] = 0);
+        self.at = self.at.max(now);
+        self.seconds[slot(self.at)] += more;
+        self.total += more;
+    }
+}
+
+fn slot(second: u64) -> usize {
+    (second % WINDOW as u64) as usize
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn gates(bounds: &[Bound]) -> Gates {
+        let before = bounds.iter().map(|bound| Gate { rule: "r".into(), bound: *bound, ask: None }).collect();
+        Gates { before, ..Gates::default() }
+    }
+
+    fn fits(budgets: &Budgets, job: u64, statements: &[&Gates], now: u64) -> bool {
+        budgets.spend_at(job, statements, Judgement::Within, false, now) == Judgement::Within
+    }
+
+    #[test]
+    fn a_minute_slides() {
+        let (budgets, gates) = (Budgets::default(), gates(&[Bound::PerMinute(3)]));
+        assert!(fits(&budgets, 1, &[&gates], 0));
+        assert!(fits(&budgets, 1, &[&gates, &gates], 30));
+        assert!(!fits(&budgets, 1, &[&gates], 59), "three within the minute");
+        assert!(fits(&budgets, 2, &[&gates], 59), "another job");
+        assert!(fits(&budgets, 1, &[&gates], 60), "the first is a minute ago");
+        assert!(!fits(&budgets, 1, &[&gates], 89));
+        assert!(fits(&budgets, 1, &[&gates, &gates], 90), "what was refused did not count");
+        assert!(fits(&budgets, 1, &[&gates, &gates, &gates], 1000));
+        assert!(!fits(&budgets, 1, &[&gates], 1001));
+    }
+
+    #[test]
+    fn a_job_has_one_budget_which_ends_with_it() {
+        let (budgets, gates) = (Budgets::default(), gates(&[Bound::PerJob(2), Bound::PerMinute(9)]));
+        assert!(fits(&budgets, 1, &[&gates], 0) && fits(&budgets, 1, &[&gates], 500));
+        assert!(!fits(&budgets, 1, &[&gates], 5000));
+        assert_eq!(
+            budgets.spend_at(1, &[&gates], Judgement::Within, true, 5000),
+            Judgement::Within,
+            "people agreed"
+        );
+        budgets.forget(1);
+        assert!(!fits(&budgets, 1, &[&gates, &gates, &gates], 5000), "a text of three");
+        assert!(fits(&budgets, 1, &[&gates], 5000));
+    }
+}
