@@ -1,17 +1,18 @@
 //! What a test asks an actor to do, and what the actor saw: one JSON line each.
 
-use std::net::SocketAddr;
+use std::{net::SocketAddr, path::PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-/// One attempt. Sockets that it leaves open stay open until the next [`Ask::CloseAll`] or the actor's end.
+/// One attempt. Sockets that it leaves open stay open until the next [`Ask::CloseAll`] or the actor's end;
+/// those of a script until the next script.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) enum Ask {
     /// Connect, non-blocking, waiting a few seconds at most.
     Connect {
         to: SocketAddr,
     },
-    /// Connect from a bound source address.
+    /// Connect from a bound source address; closing it is a reset.
     ConnectFrom {
         from: SocketAddr,
         to: SocketAddr,
@@ -29,38 +30,161 @@ pub(crate) enum Ask {
         to: SocketAddr,
         connected: bool,
     },
-    /// A datagram that carries an IPv6 routing header through `via` as ancillary data.
-    RoutedDatagram {
-        to: SocketAddr,
-        via: std::net::Ipv6Addr,
-    },
-    /// socket(2) and nothing else.
-    Socket {
-        family: i32,
-        kind: i32,
-        protocol: i32,
-    },
-    /// setsockopt(2) on a fresh TCP socket.
-    Option {
-        v6: bool,
-        level: i32,
-        name: i32,
-        value: Vec<u8>,
-    },
     /// Bind and listen.
     Listen {
         on: SocketAddr,
     },
     /// Move into another cgroup, given by its directory.
     Enter {
-        cgroup: std::path::PathBuf,
+        cgroup: PathBuf,
     },
     /// Connect and close, that many times; how long it took.
     Cycle {
         to: SocketAddr,
         count: u32,
     },
+    /// The same for a connect that is refused, and for datagrams: connect, or send unconnected.
+    Repeat {
+        what: Repeat,
+        to: SocketAddr,
+        count: u32,
+    },
+    /// Send this many MiB to a listener that swallows them.
+    Bulk {
+        to: SocketAddr,
+        mebibytes: u32,
+    },
+    /// Steps one after the other, in a process of their own.
+    Script(Vec<Step>),
+    /// Random socket calls.
+    Random {
+        seed: u64,
+        millis: u64,
+        raw: bool,
+    },
+    /// Allowed and forbidden connects by turns.
+    Hammer {
+        millis: u64,
+        redirected: SocketAddr,
+        allowed: SocketAddr,
+        forbidden: SocketAddr,
+    },
     CloseAll,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum Repeat {
+    RefusedConnect,
+    DatagramConnect,
+    DatagramSend,
+}
+
+/// One system call, on the socket that the latest [`Step::Socket`] made. The first that fails ends the script.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) enum Step {
+    Socket {
+        family: i32,
+        kind: i32,
+        protocol: i32,
+    },
+    Option {
+        level: i32,
+        name: i32,
+        value: Vec<u8>,
+    },
+    Bind {
+        to: SocketAddr,
+    },
+    /// Waits for the connection for a second.
+    Connect {
+        to: SocketAddr,
+    },
+    /// connect(2) to AF_UNSPEC.
+    Disconnect,
+    /// send(2) on a connected socket.
+    Send,
+    /// sendto(2) or sendmsg(2), with ancillary data or without.
+    SendTo {
+        to: SocketAddr,
+        flags: i32,
+        control: Option<Control>,
+    },
+    Listen,
+    /// recv(2), waiting for a second.
+    Receive,
+    /// recvfrom(2), waiting for a second; fails when it comes from anybody else.
+    ReceiveFrom {
+        from: SocketAddr,
+    },
+    /// IORING_OP_CONNECT on the socket.
+    RingConnect {
+        to: SocketAddr,
+        polled: bool,
+    },
+    /// IORING_OP_SENDMSG on the socket.
+    RingSend {
+        to: SocketAddr,
+        polled: bool,
+    },
+    /// socket(2) and connect(2) by `int 0x80`; IPv4 only.
+    CompatConnect {
+        to: std::net::SocketAddrV4,
+    },
+    /// connect(2) by its x32 number.
+    X32Connect {
+        to: SocketAddr,
+    },
+    /// unshare(2).
+    Unshare {
+        user: bool,
+        net: bool,
+    },
+    /// setns(2) into a network namespace.
+    Setns {
+        path: PathBuf,
+    },
+    EnterCgroup {
+        path: PathBuf,
+    },
+    MakeDir {
+        path: PathBuf,
+    },
+    Unlink {
+        path: PathBuf,
+    },
+    Unmount {
+        path: PathBuf,
+    },
+    /// BPF_OBJ_GET and BPF_LINK_DETACH.
+    DetachPin {
+        path: PathBuf,
+    },
+    /// BPF_PROG_LOAD of two instructions.
+    LoadProgram,
+    UnixConnect {
+        path: PathBuf,
+    },
+    /// A descriptor by SCM_RIGHTS from whoever listens there; it becomes the socket.
+    ReceiveSocket {
+        path: PathBuf,
+    },
+    /// A descriptor of another process; it becomes the socket.
+    StealSocket {
+        pid: u32,
+        fd: i32,
+    },
+    /// Sets the process's name.
+    Comm {
+        name: String,
+    },
+}
+
+/// Ancillary data of one message.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct Control {
+    pub(crate) level: i32,
+    pub(crate) kind: i32,
+    pub(crate) data: Vec<u8>,
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -72,7 +196,28 @@ pub(crate) enum Answer {
         micros: u64,
     },
     Failed {
+        /// 0 when no system call failed, but the process died of it.
         errno: i32,
         micros: u64,
+        /// Of a script: which step.
+        step: usize,
     },
+    Hammered(Hammered),
+    /// Random calls: how many, and how many of them were refused with EPERM.
+    Called {
+        calls: u64,
+        refused: u64,
+    },
+}
+
+#[derive(Debug, Clone, Copy, Default, Serialize, Deserialize)]
+pub(crate) struct Hammered {
+    pub(crate) allowed: u64,
+    /// Allowed ones that were refused all the same.
+    pub(crate) refused: u64,
+    /// The latest errno of those.
+    pub(crate) errno: i32,
+    pub(crate) forbidden: u64,
+    /// Forbidden ones that were not refused.
+    pub(crate) passed: u64,
 }

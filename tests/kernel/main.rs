@@ -2,574 +2,299 @@
 //!
 //! The oracle is the wire: nothing may reach the far end. Beyond that, a refusal is immediate, carries EPERM,
 //! and leaves an event with its reason.
+//!
+//! `registry` has every row of the threat table. An *attempt* is data: it runs as both users of a job in every
+//! state of the gateway (`matrix`). A *scenario* is a function with a ground of its own.
 
 mod ask;
+mod attempt;
+mod bench;
+mod bpf;
+mod breaking;
 mod ground;
+mod matrix;
+mod pinned;
+mod property;
+mod refusal;
+mod registry;
+mod scenario;
+mod vectors;
 
-use std::net::{IpAddr, SocketAddr};
+use std::{
+    collections::BTreeMap,
+    process::{Command, ExitCode},
+    sync::OnceLock,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
 
-use ask::{Answer, Ask};
-use gateway_agent::kernel::{Destination, Disposition, Hook, Protocol, Reason};
-use ground::{Actor, FAR_V4, FAR_V6, Gateway, Ground, PORT};
+use attempt::{Attempt, Verdict};
+use clap::Parser;
+use gateway_agent::kernel::Hook;
+use matrix::State;
 
-const RESOURCE: u16 = 5432;
-
-fn destination(net: &str, port: u16, protocol: Protocol, disposition: Disposition) -> Destination {
-    let net = net.parse().unwrap();
-    Destination { net, port, protocol, disposition }
+/// Tries every known way around the kernel programs.
+#[derive(Debug, Parser)]
+#[command(disable_help_subcommand = true)]
+struct Arguments {
+    /// Only what belongs to this row (number or id), or whose name contains this.
+    filter: Option<String>,
+    /// Prints every row with its state and tests, and runs nothing.
+    #[arg(long)]
+    list: bool,
+    /// Takes this hook off, and says which vectors notice; at least one must. `all` does so for each.
+    #[arg(long = "break", value_name = "HOOK")]
+    broken: Option<String>,
+    /// A thousand swaps instead of a few, a minute of random calls instead of seconds.
+    #[arg(long)]
+    full: bool,
+    /// Only these states of the gateway.
+    #[arg(long, value_delimiter = ',', value_parser = state)]
+    states: Vec<State>,
+    /// Where random calls begin.
+    #[arg(long)]
+    seed: Option<u64>,
+    /// Prints every attempt, not only the failed ones.
+    #[arg(long)]
+    verbose: bool,
+    /// Scenarios at once.
+    #[arg(long)]
+    test_threads: Option<usize>,
+    /// Measures instead: with this many rounds.
+    #[arg(long, value_name = "ROUNDS", hide = true)]
+    bench: Option<usize>,
+    /// Where the measurements go.
+    #[arg(long, hide = true)]
+    json: Option<std::path::PathBuf>,
+    /// For kernels below the floor: starting must be refused.
+    #[arg(long, hide = true)]
+    expect_refusal: bool,
+    /// As the built-in harness has it; changes nothing.
+    #[arg(long, hide = true)]
+    nocapture: bool,
 }
 
-/// The far end's port 5432 is a resource; UDP port 53 there is open to jobs.
-fn declared() -> Vec<Destination> {
-    vec![
-        destination("198.51.100.2/32", RESOURCE, Protocol::Tcp, Disposition::Redirect),
-        destination("2001:db8:51::2/128", RESOURCE, Protocol::Tcp, Disposition::Redirect),
-        destination("198.51.100.2/32", 53, Protocol::Udp, Disposition::Allow),
-        destination("2001:db8:51::/64", 53, Protocol::Udp, Disposition::Allow),
-    ]
+fn state(name: &str) -> Result<State, String> {
+    State::ALL
+        .into_iter()
+        .find(|state| state.name() == name)
+        .ok_or_else(|| format!("up, killed, stopped or upgrading, not {name}"))
 }
 
-fn start() -> (Ground, Gateway, Actor) {
-    let ground = Ground::new();
-    let gateway = Gateway::start(&ground);
-    gateway.kernel.replace_destinations(&declared()).unwrap();
-    let id = gateway.kernel.job_cgroup(&ground.cgroup.join("job")).unwrap();
-    gateway.kernel.add_job(id).unwrap();
-    let job = ground.actor("job");
-    assert_eq!(ground.canary(), 0);
-    (ground, gateway, job)
+/// What the whole run has to know.
+pub(crate) struct Options {
+    pub(crate) broken: Option<Hook>,
+    pub(crate) swaps: u32,
+    pub(crate) threads: usize,
 }
 
-fn connect(to: &str) -> Ask {
-    Ask::Connect { to: to.parse().unwrap() }
+static OPTIONS: OnceLock<Options> = OnceLock::new();
+
+pub(crate) fn options() -> &'static Options {
+    OPTIONS.get().expect("set by main")
 }
 
-fn datagram(to: &str, connected: bool) -> Ask {
-    Ask::Datagram { to: to.parse().unwrap(), connected }
-}
-
-#[test]
-fn every_mandatory_hook_is_on() {
-    let (_ground, gateway, _job) = start();
-    let status = gateway.kernel.status().unwrap();
-    for hook in &status.hooks {
-        match &hook.program {
-            Ok(id) => assert!(*id > 0),
-            Err(why) if hook.about.optional => println!("{} is off: {why}", hook.hook.name()),
-            Err(why) => panic!("{}: {why}", hook.hook.name()),
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    if arguments.list {
+        registry::list();
+        return ExitCode::SUCCESS;
+    }
+    if arguments.broken.as_deref() == Some("all") {
+        return break_all();
+    }
+    let broken = match arguments.broken.as_deref().map(hook).transpose() {
+        Ok(broken) => broken,
+        Err(error) => {
+            eprintln!("error: {error}");
+            return ExitCode::FAILURE;
         }
+    };
+    // Floods hold thousands of connections.
+    let _ = rustix::process::setrlimit(
+        rustix::process::Resource::Nofile,
+        rustix::process::Rlimit { current: Some(65_536), maximum: Some(65_536) },
+    );
+    let cores = std::thread::available_parallelism().map_or(2, usize::from);
+    let swaps = match (arguments.full, ground::emulated()) {
+        (true, false) => 1000,
+        (true, true) => 20,
+        (false, false) => 40,
+        (false, true) => 5,
+    };
+    let threads = arguments.test_threads.unwrap_or(cores);
+    if OPTIONS.set(Options { broken, swaps, threads }).is_err() {
+        return ExitCode::FAILURE;
     }
-    assert!(status.heartbeat_age.unwrap().as_secs() < 2);
-}
-
-#[test]
-fn a_redirected_connect_arrives_with_its_origin() {
-    let (ground, gateway, mut job) = start();
-    for (dialled, original) in [
-        (format!("{FAR_V4}:{RESOURCE}"), format!("{FAR_V4}:{RESOURCE}")),
-        (format!("[{FAR_V6}]:{RESOURCE}"), format!("[{FAR_V6}]:{RESOURCE}")),
-        (format!("[::ffff:{FAR_V4}]:{RESOURCE}"), format!("{FAR_V4}:{RESOURCE}")),
-        (format!("[64:ff9b::{FAR_V4}]:{RESOURCE}"), format!("{FAR_V4}:{RESOURCE}")),
-    ] {
-        let peer = job.connect(&dialled);
-        assert_eq!(peer, dialled.parse().unwrap(), "the client sees the peer that it asked for");
-        let flow = gateway.flow().unwrap();
-        assert_eq!(flow.original, original.parse().unwrap());
-        assert_eq!(flow.job, ground.id("job"));
-        assert_eq!((flow.process.pid, flow.process.uid), (job.pid(), 0));
-        assert_eq!(flow.process.comm, "kernel-actor");
-    }
-    assert_eq!(ground.canary(), 0);
-    assert_eq!(gateway.count(Reason::Redirected), 4);
-    let origins = gateway.kernel.status().unwrap().maps.into_iter().find(|map| map.name == "ORIGINS");
-    assert_eq!(origins.unwrap().used, 0, "each record is taken once");
-}
-
-#[test]
-fn an_undeclared_destination_is_refused_at_once() {
-    let (ground, mut gateway, mut job) = start();
-    for to in [
-        format!("{FAR_V4}:80"),
-        format!("[{FAR_V6}]:80"),
-        format!("[::ffff:{FAR_V4}]:80"),
-        format!("[64:ff9b::{FAR_V4}]:80"),
-        "0.0.0.0:5432".to_owned(),
-        "[::]:5432".to_owned(),
-        "127.0.0.1:5432".to_owned(),
-    ] {
-        assert_eq!(job.refused(&connect(&to)), libc::EPERM, "{to}");
-        let event = gateway.event(Reason::Undeclared);
-        assert_eq!(event.job, Some(ground.id("job")));
-        assert_eq!(event.process.unwrap().pid, job.pid());
-        assert_eq!(event.peer.unwrap().port(), to.parse::<SocketAddr>().unwrap().port());
-    }
-    for special in
-        ["169.254.169.254:80", "168.63.129.16:80", "[fd00:ec2::254]:80", "[fe80::1]:80", "224.0.0.251:5353"]
-    {
-        assert_eq!(job.refused(&connect(special)), libc::EPERM, "{special}");
-        gateway.event(Reason::Special);
-    }
-    for tunnel in ["[2002:c633:6402::1]:5432", "[2001:0:1::1]:5432", "[fe80::5efe:198.51.100.2]:5432"] {
-        assert_eq!(job.refused(&connect(tunnel)), libc::EPERM, "{tunnel}");
-        gateway.event(Reason::Tunnelled);
-    }
-    assert_eq!(ground.canary(), 0);
-}
-
-#[test]
-fn datagrams_reach_allowed_destinations_only() {
-    let (ground, mut gateway, mut job) = start();
-    for connected in [false, true] {
-        for to in [
-            format!("{FAR_V4}:9999"),
-            format!("[{FAR_V6}]:9999"),
-            format!("[::ffff:{FAR_V4}]:9999"),
-            format!("{FAR_V4}:{RESOURCE}"),
-        ] {
-            assert_eq!(job.refused(&datagram(&to, connected)), libc::EPERM, "{to}");
-            gateway.event(Reason::Undeclared);
+    let ok = match broken {
+        Some(hook) => break_one(hook),
+        None if arguments.bench.is_some() => {
+            bench::run(arguments.bench.unwrap_or_default(), arguments.json.as_deref())
         }
-    }
-    assert_eq!(ground.canary(), 0);
-    for (sent, to) in
-        (1..).zip([format!("{FAR_V4}:53"), format!("[{FAR_V6}]:53"), format!("[::ffff:{FAR_V4}]:53")])
-    {
-        for connected in [false, true] {
-            assert!(matches!(job.ask(&datagram(&to, connected)), Answer::Done { .. }), "{to}");
+        None if arguments.expect_refusal => refusal::an_old_kernel_is_refused_by_name(),
+        None => run(&arguments),
+    };
+    if ok { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+fn hook(name: &str) -> Result<Hook, String> {
+    breaking::mandatory().into_iter().find(|hook| hook.name() == name).ok_or_else(|| {
+        let names: Vec<_> = breaking::mandatory().into_iter().map(Hook::name).collect();
+        format!("{name} is no mandatory hook: all, {}", names.join(", "))
+    })
+}
+
+#[derive(Default)]
+struct Tally {
+    passed: usize,
+    failed: usize,
+    not_here: usize,
+}
+
+fn run(arguments: &Arguments) -> bool {
+    let mut tally = Tally::default();
+    if arguments.filter.is_none() {
+        let faults = registry::faults();
+        for fault in &faults {
+            println!("   {fault}");
         }
-        assert_eq!(ground.canary(), 2, "{to} ({sent})");
+        verdict(&mut tally, "the_registry_is_true", faults.is_empty(), Duration::ZERO);
     }
-}
-
-#[test]
-fn only_tcp_and_udp_sockets_can_be_made() {
-    let (_ground, mut gateway, mut job) = start();
-    let lsm = gateway
-        .kernel
-        .status()
-        .unwrap()
-        .hooks
-        .iter()
-        .any(|hook| hook.hook == Hook::SocketCreate && hook.program.is_ok());
-    let vectors = [
-        (libc::AF_INET, libc::SOCK_RAW, libc::IPPROTO_RAW, true),
-        (libc::AF_INET, libc::SOCK_RAW, libc::IPPROTO_TCP, true),
-        (libc::AF_INET6, libc::SOCK_RAW, libc::IPPROTO_ICMPV6, true),
-        (libc::AF_INET, libc::SOCK_DGRAM, libc::IPPROTO_UDPLITE, true),
-        (libc::AF_INET6, libc::SOCK_DGRAM, libc::IPPROTO_UDPLITE, true),
-        (libc::AF_INET, libc::SOCK_STREAM, libc::IPPROTO_MPTCP, true),
-        (libc::AF_PACKET, libc::SOCK_RAW, 0, lsm),
-        (libc::AF_VSOCK, libc::SOCK_STREAM, 0, lsm),
-        (libc::AF_XDP, libc::SOCK_RAW, 0, lsm),
-        (libc::AF_NETLINK, libc::SOCK_RAW, libc::NETLINK_NETFILTER, lsm),
-    ];
-    for (family, kind, protocol, closed) in vectors {
-        if closed {
-            let errno = job.refused(&Ask::Socket { family, kind, protocol });
-            assert!(
-                matches!(errno, libc::EPERM | libc::EPROTONOSUPPORT | libc::EAFNOSUPPORT),
-                "{family} {kind} {protocol}: {errno}"
-            );
-            if errno == libc::EPERM {
-                let event = gateway.event(Reason::SocketKind);
-                assert_eq!(i32::from(event.family), family);
-            }
-        }
-    }
-    for (family, kind, protocol) in [
-        (libc::AF_INET, libc::SOCK_STREAM, 0),
-        (libc::AF_INET6, libc::SOCK_DGRAM, 0),
-        (libc::AF_UNIX, libc::SOCK_STREAM, 0),
-        (libc::AF_NETLINK, libc::SOCK_RAW, libc::NETLINK_ROUTE),
-    ] {
-        assert!(matches!(job.ask(&Ask::Socket { family, kind, protocol }), Answer::Done { .. }));
-    }
-}
-
-#[test]
-fn options_that_steer_packets_are_refused() {
-    let (ground, mut gateway, mut job) = start();
-    let mut header = vec![0, 2, 2, 1, 0, 0, 0, 0];
-    header.extend(FAR_V6.parse::<std::net::Ipv6Addr>().unwrap().octets());
-    let one = 1_i32.to_ne_bytes().to_vec();
-    for (v6, level, name, value) in [
-        (true, libc::IPPROTO_IPV6, 57, header.clone()), // IPV6_RTHDR
-        (true, libc::IPPROTO_IPV6, 5, header.clone()),  // IPV6_2292RTHDR
-        (true, libc::IPPROTO_IPV6, 54, vec![0; 8]),     // IPV6_HOPOPTS
-        (true, libc::IPPROTO_IPV6, 75, one.clone()),    // IPV6_TRANSPARENT
-        (false, libc::IPPROTO_IP, libc::IP_OPTIONS, vec![0x83, 7, 4, 198, 51, 100, 2, 0]),
-        (false, libc::IPPROTO_IP, libc::IP_TRANSPARENT, one.clone()),
-        (false, libc::IPPROTO_IP, libc::IP_FREEBIND, one.clone()),
-        (false, libc::SOL_SOCKET, libc::SO_MARK, one.clone()),
-        (false, libc::SOL_SOCKET, libc::SO_BINDTODEVICE, b"veth0".to_vec()),
-        (false, libc::IPPROTO_TCP, libc::TCP_REPAIR, one.clone()),
-    ] {
-        assert_eq!(job.refused(&Ask::Option { v6, level, name, value }), libc::EPERM, "{level} {name}");
-        let event = gateway.event(Reason::SocketOption);
-        assert_eq!((event.kind.cast_signed(), event.detail.cast_signed()), (level, name));
-    }
-    let nodelay = Ask::Option { v6: false, level: libc::IPPROTO_TCP, name: libc::TCP_NODELAY, value: one };
-    assert!(matches!(job.ask(&nodelay), Answer::Done { .. }));
-    assert_eq!(ground.canary(), 0);
-}
-
-#[test]
-fn a_routing_header_in_ancillary_data_does_not_leave() {
-    let (ground, mut gateway, mut job) = start();
-    // The first hop is allowed, so that only the packet itself gives it away.
-    let ask =
-        Ask::RoutedDatagram { to: "[2001:db8:51::99]:53".parse().unwrap(), via: FAR_V6.parse().unwrap() };
-    match job.ask(&ask) {
-        Answer::Failed { errno, .. } if errno == libc::EPERM => {
-            assert_eq!(gateway.event(Reason::PacketHeader).hook, Hook::Egress);
-        }
-        // The kernel may refuse such headers altogether.
-        Answer::Failed { errno, .. } => assert_eq!(errno, libc::EINVAL),
-        done @ Answer::Done { .. } => panic!("{done:?}"),
-    }
-    assert_eq!(ground.canary(), 0);
-}
-
-#[test]
-fn nothing_works_without_a_heartbeat() {
-    let (ground, mut gateway, mut job) = start();
-    job.connect(&format!("{FAR_V4}:{RESOURCE}"));
-    gateway.flow().unwrap();
-    gateway.stop_beating();
-    assert_eq!(job.refused(&connect(&format!("{FAR_V4}:{RESOURCE}"))), libc::EPERM);
-    gateway.event(Reason::Stale);
-    assert_eq!(job.refused(&datagram(&format!("{FAR_V4}:53"), false)), libc::EPERM);
-    assert_eq!(ground.canary(), 0);
-    // It comes back with the heartbeat.
-    gateway.kernel.beat().unwrap();
-    job.connect(&format!("{FAR_V4}:{RESOURCE}"));
-}
-
-#[test]
-fn a_killed_agent_leaves_everything_closed_and_comes_back_with_its_jobs() {
-    let ground = Ground::new();
-    let agent = ground.agent();
-    // Enrolled by another process over the same pins, as a restarted agent would find them.
-    {
-        let gateway = gateway_agent::kernel::Kernel::attach(ground.config()).unwrap();
-        gateway.replace_destinations(&declared()).unwrap();
-        gateway.add_job(ground.id("job")).unwrap();
-    }
-    let to = format!("{FAR_V4}:{RESOURCE}");
-    let mut agent = agent;
-    let mut job = ground.actor("job");
-    job.connect(&to);
-    assert_eq!(agent.line(), to);
-    agent.kill();
-    // At once: nobody listens.
-    let errno = job.refused(&connect(&to));
-    assert!(errno == libc::ECONNREFUSED || errno == libc::EPERM, "{errno}");
-    // Undeclared destinations and datagrams stay refused; what is allowed goes stale within two seconds.
-    assert_eq!(job.refused(&connect(&format!("{FAR_V4}:80"))), libc::EPERM);
-    assert_eq!(job.refused(&datagram(&format!("{FAR_V4}:9999"), false)), libc::EPERM);
-    assert_eq!(ground.canary(), 0);
-    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(5);
-    while let Answer::Done { .. } = job.ask(&datagram(&format!("{FAR_V4}:53"), false)) {
-        assert!(std::time::Instant::now() < deadline, "the heartbeat never goes stale");
-        std::thread::sleep(std::time::Duration::from_millis(50));
-    }
-    ground.canary();
-    assert_eq!(job.refused(&connect(&to)), libc::EPERM);
-
-    let mut agent = ground.agent();
-    job.connect(&to);
-    assert_eq!(agent.line(), to);
-    assert_eq!(ground.canary(), 0);
-}
-
-#[test]
-fn a_stopped_agent_leaves_everything_closed() {
-    let ground = Ground::new();
-    let mut agent = ground.agent();
-    {
-        let kernel = gateway_agent::kernel::Kernel::attach(ground.config()).unwrap();
-        kernel.replace_destinations(&declared()).unwrap();
-        kernel.add_job(ground.id("job")).unwrap();
-    }
-    let to = format!("{FAR_V4}:{RESOURCE}");
-    let mut job = ground.actor("job");
-    job.connect(&to);
-    assert_eq!(agent.line(), to);
-    agent.signal(rustix::process::Signal::STOP);
-    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(5);
-    while let Answer::Done { .. } = job.ask(&connect(&to)) {
-        assert!(std::time::Instant::now() < deadline, "the heartbeat never goes stale");
-        std::thread::sleep(std::time::Duration::from_millis(50));
-    }
-    assert_eq!(job.refused(&connect(&to)), libc::EPERM);
-    agent.signal(rustix::process::Signal::CONT);
-    assert_eq!(ground.canary(), 0);
-}
-
-#[test]
-fn replacing_the_programs_leaves_no_gap() {
-    let (ground, gateway, mut job) = start();
-    let before = gateway.kernel.status().unwrap();
-    let stop = std::sync::atomic::AtomicBool::new(false);
+    let row = arguments.filter.as_deref().and_then(|filter| {
+        registry::ROWS.iter().find(|row| row.id == filter || row.number.to_string() == filter)
+    });
+    let wanted = |rows: &[u8], name: &str| match (&arguments.filter, row) {
+        (None, _) => true,
+        (Some(_), Some(row)) => rows.contains(&row.number),
+        (Some(filter), None) => name.contains(filter.as_str()),
+    };
+    let states = if arguments.states.is_empty() { State::ALL.to_vec() } else { arguments.states.clone() };
+    let wanted_attempt = |attempt: &Attempt| wanted(attempt.rows, &attempt.name);
     std::thread::scope(|scope| {
-        let replacing = scope.spawn(|| {
-            let mut last = None;
-            for _ in 0..5 {
-                last = Some(gateway_agent::kernel::Kernel::attach(ground.config()).unwrap());
-            }
-            stop.store(true, std::sync::atomic::Ordering::Relaxed);
-            last.unwrap()
-        });
-        let mut tries = 0;
-        while !stop.load(std::sync::atomic::Ordering::Relaxed) {
-            assert_eq!(job.refused(&connect(&format!("{FAR_V4}:80"))), libc::EPERM);
-            assert_eq!(job.refused(&datagram(&format!("[{FAR_V6}]:9999"), false)), libc::EPERM);
-            tries += 1;
-        }
-        assert!(tries > 0);
-        let after = replacing.join().unwrap();
-        assert_eq!(after.jobs().unwrap(), [ground.id("job")]);
-        let status = after.status().unwrap();
-        for (old, new) in before.hooks.iter().zip(&status.hooks) {
-            if let (Ok(old), Ok(new)) = (&old.program, &new.program) {
-                assert_ne!(old, new, "the link holds the new program");
+        // A thread each: they move into namespaces.
+        for state in states {
+            let wanted = &wanted_attempt;
+            let run = scope.spawn(move || matrix::run(state, wanted)).join();
+            match run {
+                Ok(run) => tell(&mut tally, state, &run, arguments.verbose),
+                Err(_) => {
+                    verdict(&mut tally, &format!("attempts_while_{}", state.name()), false, Duration::ZERO)
+                }
             }
         }
     });
-    // The listeners and destinations are still the same.
-    job.connect(&format!("{FAR_V4}:{RESOURCE}"));
-    gateway.flow().unwrap();
-    assert_eq!(ground.canary(), 0);
-}
-
-#[test]
-fn the_gateways_port_cannot_be_squatted() {
-    let (ground, mut gateway, mut job) = start();
-    let mut squatter = ground.actor("bystander");
-    for on in ["127.0.0.1", "[::1]"] {
-        let on = format!("{on}:{PORT}").parse().unwrap();
-        assert!(matches!(squatter.ask(&Ask::Listen { on }), Answer::Done { .. }));
-        assert_eq!(job.refused(&Ask::Listen { on }), libc::EPERM, "a job does not even bind it");
-        gateway.event(Reason::BindAddress);
+    let scenarios: Vec<_> =
+        vectors::scenarios().into_iter().filter(|scenario| wanted(scenario.rows, scenario.name)).collect();
+    for report in scenario::run(&scenarios, options().threads, false) {
+        if report.failure.is_some() { tally.failed += 1 } else { tally.passed += 1 }
     }
-    let targets = [format!("{FAR_V4}:{RESOURCE}"), format!("[{FAR_V6}]:{RESOURCE}")];
-    for to in &targets {
-        job.connect(to);
-        assert_eq!(gateway.flow().unwrap().original, to.parse().unwrap());
+    if wanted(&[], "random_calls_reach_nobody") {
+        random(&mut tally, arguments);
     }
-    gateway.stop_listening();
-    for to in &targets {
-        assert_eq!(job.refused(&connect(to)), libc::ECONNREFUSED);
-        gateway.event(Reason::NoListener);
-    }
-    assert_eq!(ground.canary(), 0);
-}
-
-#[test]
-fn dialling_the_gateway_by_hand_leads_nowhere() {
-    let (ground, mut gateway, mut job) = start();
-    let port = format!("127.0.0.1:{PORT}");
-    assert_eq!(job.refused(&connect(&port)), libc::EPERM);
-    gateway.event(Reason::Undeclared);
-    let mut bystander = ground.actor("bystander");
-    bystander.connect(&port);
-    assert!(gateway.flow().unwrap_err().contains("not redirected"));
-}
-
-#[test]
-fn a_nested_cgroup_is_still_the_job() {
-    let (ground, gateway, mut job) = start();
-    assert!(matches!(job.ask(&Ask::Enter { cgroup: ground.cgroup.join("job/nested") }), Answer::Done { .. }));
-    assert_eq!(job.refused(&connect(&format!("{FAR_V4}:80"))), libc::EPERM);
-    job.connect(&format!("{FAR_V4}:{RESOURCE}"));
-    assert_eq!(gateway.flow().unwrap().job, ground.id("job"));
-    let nested = ground.cgroup.join("job/nested");
-    assert!(gateway.kernel.job_cgroup(&nested).is_err(), "a job inside a job");
-    assert_eq!(ground.canary(), 0);
-}
-
-#[test]
-fn leaving_the_job_loses_access() {
-    let (ground, mut gateway, mut job) = start();
-    let to = format!("{FAR_V4}:{RESOURCE}");
-    assert!(matches!(job.ask(&Ask::Prepare { v6: false }), Answer::Done { .. }));
-    assert!(matches!(job.ask(&Ask::Enter { cgroup: ground.cgroup.join("bystander") }), Answer::Done { .. }));
-    // A socket from before stays the job's.
-    assert!(matches!(job.ask(&Ask::ConnectPrepared { to: to.parse().unwrap() }), Answer::Done { .. }));
-    assert_eq!(gateway.flow().unwrap().job, ground.id("job"));
-    // A new one is a bystander's, to whom resources are closed.
-    assert_eq!(job.refused(&connect(&to)), libc::EPERM);
-    let event = gateway.event(Reason::Protected);
-    assert_eq!(event.job, None);
-    assert_eq!(ground.canary(), 0);
-}
-
-#[test]
-fn a_socket_from_outside_is_refused_inside() {
-    let (ground, mut gateway, _job) = start();
-    let mut stranger = ground.actor("bystander");
-    assert!(matches!(stranger.ask(&Ask::Prepare { v6: true }), Answer::Done { .. }));
-    assert!(matches!(stranger.ask(&Ask::Enter { cgroup: ground.cgroup.join("job") }), Answer::Done { .. }));
-    let to = format!("[{FAR_V6}]:{RESOURCE}").parse().unwrap();
-    assert_eq!(stranger.refused(&Ask::ConnectPrepared { to }), libc::EPERM);
-    gateway.event(Reason::ForeignSocket);
-    assert_eq!(ground.canary(), 0);
-}
-
-#[test]
-fn resources_are_open_to_the_gateway_and_closed_to_bystanders() {
-    let (ground, mut gateway, _job) = start();
-    let mut server = ground.far_actor();
-    let to = [format!("{FAR_V4}:{RESOURCE}"), format!("[{FAR_V6}]:{RESOURCE}")];
-    for on in &to {
-        assert!(matches!(server.ask(&Ask::Listen { on: on.parse().unwrap() }), Answer::Done { .. }));
-    }
-    let other = format!("{FAR_V4}:8080");
-    assert!(matches!(server.ask(&Ask::Listen { on: other.parse().unwrap() }), Answer::Done { .. }));
-    let mut bystander = ground.actor("bystander");
-    for to in &to {
-        assert_eq!(bystander.refused(&connect(to)), libc::EPERM);
-        gateway.event(Reason::Protected);
-    }
-    assert_eq!(ground.canary(), 0);
-    assert_eq!(bystander.connect(&other), other.parse().unwrap(), "everything else is untouched");
-    gateway.kernel.set_gateway_cgroup(ground.id("gateway")).unwrap();
-    let mut agent = ground.actor("gateway");
-    for to in &to {
-        assert_eq!(agent.connect(to), to.parse().unwrap());
-    }
-    assert!(ground.canary() > 0);
-}
-
-#[test]
-fn a_jobs_listener_does_not_answer_the_outside() {
-    let (ground, mut gateway, mut job) = start();
-    let Answer::Done { local: Some(local), .. } = job.ask(&Ask::Listen { on: "0.0.0.0:0".parse().unwrap() })
-    else {
-        panic!("a job may listen on no address in particular")
-    };
-    let mut outside = ground.far_actor();
-    outside
-        .send(&Ask::Connect { to: SocketAddr::new("198.51.100.1".parse::<IpAddr>().unwrap(), local.port()) });
-    let event = gateway.event(Reason::PacketIn);
-    assert_eq!(event.job, Some(ground.id("job")));
-    assert!(matches!(outside.answer(), Answer::Failed { .. }));
-    assert_eq!(ground.canary(), 0);
-    let on = "198.51.100.1:0".parse().unwrap();
-    assert_eq!(job.refused(&Ask::Listen { on }), libc::EPERM);
-    gateway.event(Reason::BindAddress);
-}
-
-#[test]
-fn a_job_has_a_quota_of_open_flows() {
-    let ground = Ground::new();
-    let mut gateway = Gateway::start(&ground);
-    drop(
-        gateway_agent::kernel::Kernel::attach(gateway_agent::kernel::Config {
-            flows_per_job: 3,
-            ..ground.config()
-        })
-        .unwrap(),
+    println!(
+        "test result: {}. {} passed; {} failed; 0 ignored; 0 measured; 0 filtered out ({} not on this kernel)",
+        if tally.failed == 0 { "ok" } else { "FAILED" },
+        tally.passed,
+        tally.failed,
+        tally.not_here,
     );
-    gateway.kernel.replace_destinations(&declared()).unwrap();
-    gateway.kernel.add_job(ground.id("job")).unwrap();
-    let mut job = ground.actor("job");
-    let to = format!("{FAR_V4}:{RESOURCE}");
-    for round in 0..4 {
-        if round == 3 {
-            // Enrolled anew over open sockets: their end must not count against the new count.
-            job.connect(&to);
-            gateway.flow().unwrap();
-            gateway.kernel.remove_job(ground.id("job")).unwrap();
-            gateway.kernel.add_job(ground.id("job")).unwrap();
-            job.ask(&Ask::CloseAll);
-            job.connect(&to);
-            gateway.flow().unwrap();
-            return;
-        }
-        for _ in 0..3 {
-            job.connect(&to);
-            gateway.flow().unwrap();
-        }
-        assert_eq!(job.refused(&connect(&to)), libc::EPERM, "round {round}");
-        gateway.event(Reason::Quota);
-        job.ask(&Ask::CloseAll);
-    }
+    tally.failed == 0
 }
 
-#[test]
-fn released_jobs_are_free_and_uninstall_detaches() {
-    let (ground, gateway, mut job) = start();
-    let mut server = ground.far_actor();
-    let to = format!("{FAR_V4}:8080");
-    assert!(matches!(server.ask(&Ask::Listen { on: to.parse().unwrap() }), Answer::Done { .. }));
-    assert_eq!(job.refused(&connect(&to)), libc::EPERM);
-    assert!(gateway.kernel.remove_job(ground.id("job")).unwrap());
-    assert!(!gateway.kernel.remove_job(ground.id("job")).unwrap());
-    let mut free = ground.actor("job");
-    free.connect(&to);
-
-    gateway.kernel.add_job(ground.id("job")).unwrap();
-    assert_eq!(free.refused(&connect(&to)), libc::EPERM);
-    drop(gateway);
-    let removed = gateway_agent::kernel::uninstall(&ground.pin_dir).unwrap();
-    assert!(
-        removed.links.iter().any(|link| link == "connect4") && removed.maps.iter().any(|map| map == "JOBS")
+fn tell(tally: &mut Tally, state: State, run: &matrix::Run, verbose: bool) {
+    let mut failed = 0;
+    let mut absent: BTreeMap<&str, &str> = BTreeMap::new();
+    for outcome in &run.outcomes {
+        let said = format!("{:02} {} [{}]", outcome.rows[0], outcome.name, outcome.user.name());
+        match &outcome.verdict {
+            Verdict::Pass => tally.passed += 1,
+            Verdict::NotHere(why) => {
+                tally.not_here += 1;
+                absent.insert(&outcome.name, why);
+            }
+            Verdict::Fail(_) => {
+                tally.failed += 1;
+                failed += 1;
+            }
+        }
+        if verbose || matches!(outcome.verdict, Verdict::Fail(_)) {
+            println!("   {} {said}: {}", outcome.state.name(), outcome.verdict);
+        }
+    }
+    if state == State::Up {
+        for (name, why) in &absent {
+            println!("   not here: {name}: {why}");
+        }
+    }
+    let swaps = if state == State::Upgrading { format!(", {} swaps", run.swaps) } else { String::new() };
+    println!(
+        "test attempts_while_{} ... {} ({} attempts{swaps}, {:.1} s)",
+        state.name(),
+        if failed == 0 { "ok" } else { "FAILED" },
+        run.outcomes.len(),
+        run.took.as_secs_f64()
     );
-    assert!(!ground.pin_dir.exists());
-    ground.actor("job").connect(&to);
 }
 
-/// Prints what a connect costs, and what each hook adds to it. Run by name: it asserts nothing.
-#[test]
-#[ignore = "a measurement, not a test: cargo test -p tests --test kernel -- --ignored --nocapture cost"]
-fn cost_of_connect() {
-    const ROUNDS: usize = 15;
-    const CONNECTS: u32 = 200;
-    let (ground, gateway, mut job) = start();
-    let plain = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    // As long a queue as the gateway's: a dropped SYN costs a second.
-    rustix::net::listen(&plain, 4096).unwrap();
-    let local = plain.local_addr().unwrap();
-    std::thread::spawn(move || {
-        while let Ok((stream, _)) = plain.accept() {
-            drop(stream);
+fn random(tally: &mut Tally, arguments: &Arguments) {
+    let time = Duration::from_secs(if arguments.full { 60 } else { 5 });
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let seed = arguments.seed.unwrap_or_else(|| u64::from(now.subsec_nanos()) | (now.as_secs() << 32));
+    let result = std::thread::scope(|scope| scope.spawn(|| property::run(time, seed)).join());
+    let ok = match result {
+        Ok(Ok(seen)) => {
+            println!("   {seen}");
+            true
         }
-    });
-    let mut declared = declared();
-    declared.push(destination("127.0.0.1/32", local.port(), Protocol::Tcp, Disposition::Allow));
-    gateway.kernel.replace_destinations(&declared).unwrap();
-    let resource = SocketAddr::new(FAR_V4.parse().unwrap(), RESOURCE);
-    let mut free = ground.actor("..");
-    let mut bystander = ground.actor("bystander");
-    let time = |actor: &mut Actor, to| match actor.ask(&Ask::Cycle { to, count: CONNECTS }) {
-        Answer::Done { micros, .. } => micros as f64 / f64::from(CONNECTS),
-        failed @ Answer::Failed { .. } => panic!("{failed:?}"),
+        Ok(Err(why)) => {
+            println!("   {why}");
+            false
+        }
+        Err(_) => false,
     };
-    let measuring = gateway_agent::kernel::measure().unwrap();
-    let mut ratios = vec![Vec::new(); 3];
-    let mut base = Vec::new();
-    for _ in 0..ROUNDS {
-        let off = time(&mut free, local);
-        base.push(off);
-        ratios[0].push(time(&mut bystander, local) / off);
-        ratios[1].push(time(&mut job, local) / off);
-        ratios[2].push(time(&mut job, resource) / off);
-        while let Ok(Ok(_)) = gateway.try_flow() {}
+    verdict(tally, "random_calls_reach_nobody", ok, time);
+}
+
+fn verdict(tally: &mut Tally, name: &str, ok: bool, took: Duration) {
+    if ok {
+        tally.passed += 1
+    } else {
+        tally.failed += 1
     }
-    let median = |values: &mut Vec<f64>| {
-        values.sort_by(f64::total_cmp);
-        values[values.len() / 2]
+    println!("test {name} ... {} ({:.1} s)", if ok { "ok" } else { "FAILED" }, took.as_secs_f64());
+}
+
+fn break_one(hook: Hook) -> bool {
+    // What notices panics; its message is not the point.
+    std::panic::set_hook(Box::new(|_| {}));
+    let noticed = std::thread::spawn(breaking::noticed).join();
+    let Ok(noticed) = noticed else {
+        println!("{}: the world itself failed without it", hook.name());
+        return false;
     };
-    println!("connect, accept, close on loopback without programs: {:.1} us", median(&mut base));
-    for (what, values) in
-        ["outside every job", "job, allowed destination", "job, redirected"].iter().zip(&mut ratios)
-    {
-        println!("  {what}: {:.2} of that", median(values));
+    println!("{}: {} vectors notice", hook.name(), noticed.len());
+    for name in noticed.iter().take(8) {
+        println!("   {name}");
     }
-    for cost in gateway_agent::kernel::costs(&ground.pin_dir).unwrap() {
-        let each = cost.time.as_nanos() as f64 / (cost.runs.max(1) as f64);
-        println!("  {:<13} {:>8} runs {:>6.0} ns each", cost.hook.name(), cost.runs, each);
+    if noticed.len() > 8 {
+        println!("   and {} more", noticed.len() - 8);
     }
-    drop(measuring);
+    !noticed.is_empty()
+}
+
+/// A process for each hook: what is broken stays so for the whole run.
+fn break_all() -> ExitCode {
+    let Ok(program) = std::env::current_exe() else { return ExitCode::FAILURE };
+    let mut unnoticed = Vec::new();
+    for hook in breaking::mandatory() {
+        match Command::new(&program).args(["--break", hook.name()]).status() {
+            Ok(status) if status.success() => {}
+            _ => unnoticed.push(hook.name()),
+        }
+    }
+    if unnoticed.is_empty() {
+        println!("every mandatory hook is noticed when it is off");
+        return ExitCode::SUCCESS;
+    }
+    println!("nothing noticed: {}", unnoticed.join(", "));
+    ExitCode::FAILURE
 }

@@ -8,6 +8,7 @@ mod layers;
 mod lint;
 mod setup;
 mod test;
+mod vm;
 mod world_runner;
 
 use std::process::ExitCode;
@@ -41,10 +42,11 @@ enum Command {
     },
     /// Runs the tests: all of them, or one suite. End-to-end and kernel tests need root.
     Test(test::Arguments),
-    /// Measures the gateway beside a direct connection and other proxies. Needs root.
+    /// Measures the gateway beside a direct connection and other proxies, or what the kernel programs cost.
+    /// Needs root.
     Bench {
         /// What to measure.
-        #[arg(default_value = "postgres", value_parser = ["postgres"])]
+        #[arg(default_value = "postgres", value_parser = ["postgres", "kernel"])]
         name: String,
         /// Interleaved rounds: more of them narrow the spread.
         #[arg(long, default_value_t = 8)]
@@ -84,6 +86,9 @@ fn main() -> ExitCode {
             world_runner::run(&host, "demo", words, build::Profile::Dev)
         }
         Command::Test(arguments) => test::run(&host, &arguments),
+        Command::Bench { name, rounds, quick, .. } if name == "kernel" => {
+            test::bench_kernel(&host, if quick { 3 } else { rounds })
+        }
         Command::Bench { name, rounds, quick, only, agent } => {
             let rounds = rounds.to_string();
             let mut words = vec![name.as_str(), "--rounds", &rounds];

@@ -2,7 +2,7 @@
 
 use std::{
     io::{BufRead, BufReader, Write},
-    process::Stdio,
+    process::{Command, Stdio},
     time::{Duration, Instant},
 };
 
@@ -12,10 +12,10 @@ use crate::{
     build::{self, Profile, TestProgram},
     fuzz,
     host::{self, Host},
-    setup, world_runner,
+    setup, vm, world_runner,
 };
 
-#[derive(Debug, clap::Args)]
+#[derive(Debug, Default, clap::Args)]
 pub(crate) struct Arguments {
     /// One suite; all of them in order by default.
     #[arg(value_enum)]
@@ -29,6 +29,62 @@ pub(crate) struct Arguments {
     /// Also each fuzz target, for this many seconds.
     #[arg(long, value_name = "SECONDS")]
     fuzz: Option<u32>,
+    #[command(flatten)]
+    kernel: Kernel,
+}
+
+/// What only `xtask test kernel` understands.
+#[derive(Debug, Default, clap::Args)]
+struct Kernel {
+    /// kernel: print every known way around with its state and its tests, and run nothing.
+    #[arg(long)]
+    list: bool,
+    /// kernel: take this mandatory hook off and see which vectors notice; `all` for each in turn.
+    #[arg(long = "break", value_name = "HOOK")]
+    broken: Option<String>,
+    /// kernel: a thousand swaps under load and a minute of random calls.
+    #[arg(long)]
+    full: bool,
+    /// kernel: only while the gateway is up, killed, stopped or upgrading; several with commas.
+    #[arg(long, value_name = "STATES")]
+    states: Option<String>,
+    /// kernel: where random calls begin.
+    #[arg(long)]
+    seed: Option<u64>,
+    /// kernel: the same on another kernel, emulated: 5.10, 6.1, 6.12, 6.12-lsm, newest, or all.
+    #[arg(long, value_name = "VERSION", conflicts_with = "list")]
+    vm: Option<String>,
+    /// kernel: print every attempt.
+    #[arg(long)]
+    verbose: bool,
+}
+
+/// The runner of vectors, which alone knows the options below.
+fn is_runner(program: &TestProgram) -> bool {
+    program.package == "tests" && program.name == "kernel"
+}
+
+impl Kernel {
+    fn words(&self) -> Vec<String> {
+        let mut words = Vec::new();
+        for (name, set) in [("--list", self.list), ("--full", self.full), ("--verbose", self.verbose)] {
+            if set {
+                words.push(name.to_owned());
+            }
+        }
+        let seed = self.seed.map(|seed| seed.to_string());
+        for (name, value) in [("--break", &self.broken), ("--states", &self.states), ("--seed", &seed)] {
+            if let Some(value) = value {
+                words.extend([name.to_owned(), value.clone()]);
+            }
+        }
+        words
+    }
+
+    /// These print something of their own, and no summary of tests.
+    fn is_report(&self) -> bool {
+        self.list || self.broken.is_some()
+    }
 }
 
 const PG_REGRESS: &str = "pg-regress";
@@ -75,6 +131,11 @@ struct Tally {
 
 pub(crate) fn run(host: &Host, arguments: &Arguments) -> Result<()> {
     let suites = arguments.suite.map_or_else(|| Suite::ALL.to_vec(), |suite| vec![suite]);
+    ensure!(
+        arguments.suite == Some(Suite::Kernel)
+            || (arguments.kernel.words().is_empty() && arguments.kernel.vm.is_none()),
+        "--list, --break, --full, --states, --seed, --vm and --verbose belong to `cargo xtask test kernel`"
+    );
     if suites.iter().any(|suite| *suite != Suite::Unit) {
         ensure!(
             host::is_root(),
@@ -101,14 +162,19 @@ pub(crate) fn run(host: &Host, arguments: &Arguments) -> Result<()> {
     if drivers {
         let of_drivers = |program: &&TestProgram| program.name == DRIVERS_PROGRAM;
         let program = programs.iter().find(of_drivers).context("the drivers' tests were not built")?;
-        let tally = run_program(
-            host,
-            program,
-            &Arguments { suite: None, filter: None, threads: arguments.threads, fuzz: None },
-        )?;
+        let tally =
+            run_program(host, program, &Arguments { threads: arguments.threads, ..Arguments::default() })?;
         ensure!(tally.failed == 0 && tally.passed > 0, "{} test(s) failed", tally.failed);
         return Ok(());
     }
+    if let Some(which) = &arguments.kernel.vm {
+        return guests(host, which, &programs, arguments);
+    }
+    if arguments.kernel.is_report() {
+        let program = programs.iter().find(|program| is_runner(program)).context("no kernel tests")?;
+        return host::run(command(host, program, arguments).stdout(Stdio::inherit()));
+    }
+
     let mut total = Tally::default();
     let mut lines = Vec::new();
     for suite in suites {
@@ -133,6 +199,32 @@ pub(crate) fn run(host: &Host, arguments: &Arguments) -> Result<()> {
     Ok(())
 }
 
+/// Measures the kernel programs, with the runner of the kernel tests: only system calls are timed, so an optimised
+/// build would change nothing.
+pub(crate) fn bench_kernel(host: &Host, rounds: usize) -> Result<()> {
+    ensure!(host::is_root(), "`cargo xtask bench kernel` needs root: it loads kernel programs");
+    setup::for_worlds(host)?;
+    let programs = build::tests(host)?;
+    let program = programs.iter().find(|program| is_runner(program)).context("no kernel tests")?;
+    let folder = host.target.join("bench");
+    std::fs::create_dir_all(&folder)?;
+    let mut command = command(host, program, &Arguments::default());
+    command.arg("--bench").arg(rounds.to_string()).arg("--json").arg(folder.join("kernel.json"));
+    host::run(command.stdout(Stdio::inherit()))
+}
+
+/// The kernel tests on other kernels.
+fn guests(host: &Host, which: &str, programs: &[TestProgram], arguments: &Arguments) -> Result<()> {
+    let runner = programs.iter().find(|program| is_runner(program)).context("no kernel tests")?;
+    let programs = vm::Programs {
+        runner: runner.executable.clone(),
+        actor: host.target.join(Profile::Dev.folder()).join("kernel-actor"),
+    };
+    let mut words = arguments.kernel.words();
+    words.extend(arguments.filter.clone());
+    vm::run(host, which, &programs, &words)
+}
+
 fn line(name: &str, tally: Tally, took: Duration) -> String {
     let ignored = if tally.ignored > 0 { format!(", {} ignored", tally.ignored) } else { String::new() };
     format!("{name}: {} passed, {} failed{ignored} ({:.0} s)", tally.passed, tally.failed, took.as_secs_f64())
@@ -152,18 +244,9 @@ fn run_suite(host: &Host, suite: Suite, programs: &[TestProgram], arguments: &Ar
 
 /// Runs one test program as cargo would, passing its output on and reading its summary.
 fn run_program(host: &Host, program: &TestProgram, arguments: &Arguments) -> Result<Tally> {
-    let mut command = host.command(&program.executable);
-    command
-        .current_dir(&program.folder)
-        .env("CARGO_MANIFEST_DIR", &program.folder)
-        .env("GATEWAY_BIN_DIR", host.target.join(Profile::Dev.folder()))
-        .env("GATEWAY_TARGET_DIR", &host.target)
-        .stdout(Stdio::piped());
-    command.args(&arguments.filter);
-    if let Some(threads) = arguments.threads {
-        command.arg(format!("--test-threads={threads}"));
-    }
-    let mut child = command.spawn().with_context(|| format!("starting {}", program.executable.display()))?;
+    let mut child = command(host, program, arguments)
+        .spawn()
+        .with_context(|| format!("starting {}", program.executable.display()))?;
     let mut tally = None;
     // The library's own test programs are quiet about nothing: forward every line as it comes.
     for line in BufReader::new(child.stdout.take().context("no output")?).lines() {
@@ -179,6 +262,24 @@ fn run_program(host: &Host, program: &TestProgram, arguments: &Arguments) -> Res
         tally.failed = 1;
     }
     Ok(tally)
+}
+
+fn command(host: &Host, program: &TestProgram, arguments: &Arguments) -> Command {
+    let mut command = host.command(&program.executable);
+    command
+        .current_dir(&program.folder)
+        .env("CARGO_MANIFEST_DIR", &program.folder)
+        .env("GATEWAY_BIN_DIR", host.target.join(Profile::Dev.folder()))
+        .env("GATEWAY_TARGET_DIR", &host.target)
+        .stdout(Stdio::piped())
+        .args(&arguments.filter);
+    if let Some(threads) = arguments.threads {
+        command.arg(format!("--test-threads={threads}"));
+    }
+    if is_runner(program) {
+        command.args(arguments.kernel.words());
+    }
+    command
 }
 
 /// Reads `test result: ok. 3 passed; 0 failed; 0 ignored; …`.

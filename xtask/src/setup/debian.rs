@@ -87,6 +87,30 @@ pub(super) const DRIVERS: &[Package] = &[
     Package { name: "npm", present: |host| host.which("npm").is_some(), purpose: "installing node-postgres" },
 ];
 
+/// For other kernels: an emulator, and what the guest boots into.
+pub(super) const GUEST: &[Package] = &[
+    Package {
+        name: "qemu-system-x86",
+        present: |host| host.which("qemu-system-x86_64").is_some(),
+        purpose: "guests with other kernels",
+    },
+    Package {
+        name: "busybox-static",
+        present: |host| host.which("busybox").is_some(),
+        purpose: "the guest's init",
+    },
+    Package {
+        name: "xz-utils",
+        present: |host| host.which("xz").is_some(),
+        purpose: "kernel modules, which are compressed",
+    },
+    Package {
+        name: "binutils",
+        present: |host| host.which("strip").is_some(),
+        purpose: "smaller programs for the guest",
+    },
+];
+
 pub(super) fn ensure(host: &Host, packages: &[Package]) -> Vec<Lack> {
     let absent: Vec<&Package> = packages.iter().filter(|package| !(package.present)(host)).collect();
     if absent.is_empty() {

@@ -63,6 +63,11 @@ pub(crate) fn for_drivers(host: &Host) -> Result<()> {
     report(drivers::ensure(host))
 }
 
+/// What guests with other kernels need.
+pub(crate) fn for_guests(host: &Host) -> Result<()> {
+    report(debian::ensure(host, debian::GUEST))
+}
+
 fn building(host: &Host) -> Vec<Lack> {
     let mut lacks = debian::ensure(host, debian::BUILD);
     lacks.extend(toolchain::ensure(host));

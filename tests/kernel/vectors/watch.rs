@@ -1,24 +1,34 @@
 //! What the agent does about the kernel programs over their life: observing, being upgraded over maps of another
 //! shape, proving itself, watching over its hooks, and ending sockets from before.
 
-mod ask;
-#[expect(dead_code, reason = "shared with the other test program, which uses all of it")]
-mod ground;
-mod pinned;
-
 use std::{
     io::{self, Read as _},
     net::{SocketAddr, TcpListener, TcpStream, UdpSocket},
     process::Command,
 };
 
-use ask::{Answer, Ask};
 use gateway_agent::kernel::{
     self, Destination, Disposition, Drift, Error, Hook, Kernel, Mode, Protocol, Reason, Verdict,
 };
-use ground::{FAR_V4, FAR_V6, Gateway, Ground};
 
-const RESOURCE: u16 = 5432;
+use super::RESOURCE;
+use crate::{
+    ask::{Answer, Ask},
+    ground::{Actor, FAR_V4, FAR_V6, Gateway, Ground},
+    pinned,
+    scenario::{Scenario, scenarios},
+};
+
+pub(super) const SCENARIOS: &[Scenario] = scenarios![
+    [31] observing_reports_what_would_be_refused_and_lets_it_pass,
+    [21] a_resource_may_be_left_open_to_whoever_is_in_no_job,
+    [49] maps_of_another_version_are_refused_and_stay,
+    [29] a_quarantined_job_is_refused_everything,
+    [31] a_missing_hook_is_seen_on_every_job,
+    [29] a_program_inside_the_job_is_seen,
+    [31] the_self_test_passes_and_fails_where_it_should,
+    [34] sockets_from_before_are_ended,
+];
 
 fn destination(net: &str, port: u16, disposition: Disposition) -> Destination {
     Destination { net: net.parse().unwrap(), port, protocol: Protocol::Tcp, disposition }
@@ -28,7 +38,7 @@ fn connect(to: &str) -> Ask {
     Ask::Connect { to: to.parse().unwrap() }
 }
 
-fn far_listens(ground: &Ground, ports: &[u16]) -> ground::Actor {
+fn far_listens(ground: &Ground, ports: &[u16]) -> Actor {
     let mut far = ground.far_actor();
     for port in ports {
         for host in [FAR_V4.to_owned(), format!("[{FAR_V6}]")] {
@@ -39,7 +49,6 @@ fn far_listens(ground: &Ground, ports: &[u16]) -> ground::Actor {
     far
 }
 
-#[test]
 fn observing_reports_what_would_be_refused_and_lets_it_pass() {
     let ground = Ground::new();
     let mut gateway = Gateway::start(&ground);
@@ -73,7 +82,6 @@ fn observing_reports_what_would_be_refused_and_lets_it_pass() {
     assert_eq!(job.refused(&connect(&to)), libc::EPERM);
 }
 
-#[test]
 fn a_resource_may_be_left_open_to_whoever_is_in_no_job() {
     let ground = Ground::new();
     let gateway = Gateway::start(&ground);
@@ -96,7 +104,6 @@ fn a_resource_may_be_left_open_to_whoever_is_in_no_job() {
     assert_eq!(ground.canary(), 0);
 }
 
-#[test]
 fn maps_of_another_version_are_refused_and_stay() {
     let ground = Ground::new();
     let gateway = Gateway::start(&ground);
@@ -110,7 +117,6 @@ fn maps_of_another_version_are_refused_and_stay() {
     assert_eq!(gateway.kernel.jobs().unwrap(), [ground.id("job")], "nothing was wiped");
 }
 
-#[test]
 fn a_quarantined_job_is_refused_everything() {
     let ground = Ground::new();
     let mut gateway = Gateway::start(&ground);
@@ -137,7 +143,6 @@ fn a_quarantined_job_is_refused_everything() {
     assert_eq!(ground.canary(), 0);
 }
 
-#[test]
 fn a_missing_hook_is_seen_on_every_job() {
     let ground = Ground::new();
     let gateway = Gateway::start(&ground);
@@ -155,7 +160,6 @@ fn a_missing_hook_is_seen_on_every_job() {
     }
 }
 
-#[test]
 fn a_program_inside_the_job_is_seen() {
     let ground = Ground::new();
     let gateway = Gateway::start(&ground);
@@ -184,12 +188,11 @@ fn a_program_inside_the_job_is_seen() {
     assert_eq!(gateway.kernel.inspect(&dir).unwrap(), []);
 }
 
-#[test]
 fn the_self_test_passes_and_fails_where_it_should() {
     let ground = Ground::new();
     let gateway = Gateway::start(&ground);
     let helper = || {
-        let mut helper = Command::new(env!("CARGO_BIN_EXE_kernel-actor"));
+        let mut helper = Command::new(tests::program("kernel-actor").unwrap());
         helper.arg("self-test-helper");
         kernel::Helper::start(&mut helper).unwrap()
     };
@@ -207,7 +210,6 @@ fn the_self_test_passes_and_fails_where_it_should() {
     assert!(observing.self_test(helper(), true).is_err(), "packets of the job arrive");
 }
 
-#[test]
 fn sockets_from_before_are_ended() {
     let ground = Ground::new();
     let gateway = Gateway::start(&ground);

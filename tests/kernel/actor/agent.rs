@@ -38,7 +38,9 @@ pub(crate) fn run(mut args: impl Iterator<Item = String>) -> Result<()> {
                 Ok(flow) => say(&flow.original.to_string()),
                 Err(error) => say(&error.to_string()),
             }
-            streams.push(stream);
+            // A while, so that a client that looks finds its peer.
+            streams.insert(0, stream);
+            streams.truncate(64);
         }
     })
 }

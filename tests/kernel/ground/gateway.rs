@@ -1,0 +1,200 @@
+//! The gateway in the test's own process.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+        mpsc,
+    },
+    thread::JoinHandle,
+    time::{Duration, Instant},
+};
+
+use gateway_agent::{
+    intercept,
+    kernel::{self, Kernel},
+};
+
+use super::Ground;
+
+/// An attached kernel with a heartbeat and a gateway that identifies flows, in this process.
+pub(crate) struct Gateway {
+    pub(crate) kernel: Arc<Kernel>,
+    flows: mpsc::Receiver<Result<intercept::Flow, String>>,
+    /// What resolvers were asked: each is answered with itself.
+    questions: mpsc::Receiver<Result<intercept::Flow, String>>,
+    pub(crate) events: kernel::Events,
+    stop: Arc<AtomicBool>,
+    threads: Vec<JoinHandle<()>>,
+    stop_accepting: Option<tokio::sync::oneshot::Sender<()>>,
+    identify: Arc<AtomicBool>,
+}
+
+impl Gateway {
+    /// Runs in the calling thread's network namespace, which new threads inherit.
+    pub(crate) fn start(ground: &Ground) -> Self {
+        Self::start_with(ground, ground.config())
+    }
+
+    pub(crate) fn start_with(ground: &Ground, config: kernel::Config) -> Self {
+        let kernel = Arc::new(ground.attach_with(config));
+        let events = kernel.events().unwrap().unwrap();
+        let stop = Arc::new(AtomicBool::new(false));
+        kernel.beat().unwrap();
+        let beating = {
+            let (kernel, stop) = (Arc::clone(&kernel), Arc::clone(&stop));
+            std::thread::spawn(move || {
+                while !stop.load(Ordering::Relaxed) {
+                    kernel.beat().unwrap();
+                    std::thread::park_timeout(Duration::from_millis(200));
+                }
+            })
+        };
+        let (send, flows) = mpsc::channel();
+        let (heard, questions) = mpsc::channel();
+        let (stop_accepting, stopped) = tokio::sync::oneshot::channel();
+        let (listening, ready) = mpsc::channel();
+        let identify = Arc::new(AtomicBool::new(true));
+        let accepting = {
+            let kernel = Arc::clone(&kernel);
+            let identify = Arc::clone(&identify);
+            std::thread::spawn(move || {
+                let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+                runtime.block_on(async {
+                    let mut intercept = intercept::Intercept::bind(&kernel).unwrap();
+                    for questions in intercept.questions() {
+                        tokio::spawn(echo(questions, Arc::clone(&kernel), heard.clone()));
+                    }
+                    listening.send(()).unwrap();
+                    let mut streams = Vec::new();
+                    let serve = async {
+                        loop {
+                            let (stream, _) = intercept.accept().await.unwrap();
+                            if !identify.load(Ordering::Relaxed) {
+                                streams.insert(0, stream);
+                                continue;
+                            }
+                            let flow =
+                                intercept.identify(&kernel, &stream).map_err(|error| error.to_string());
+                            // Kept open for a while when it is a flow, closed when it is none.
+                            streams.truncate(64);
+                            if flow.is_ok() {
+                                streams.insert(0, stream);
+                            }
+                            if send.send(flow).is_err() {
+                                return;
+                            }
+                        }
+                    };
+                    tokio::select! { () = serve => {}, _ = stopped => {} }
+                });
+            })
+        };
+        ready.recv().unwrap();
+        Self {
+            kernel,
+            flows,
+            questions,
+            events,
+            stop,
+            threads: vec![beating, accepting],
+            stop_accepting: Some(stop_accepting),
+            identify,
+        }
+    }
+
+    /// Accepts from now on without reading where anybody wanted to go.
+    pub(crate) fn stop_identifying(&self) {
+        self.identify.store(false, Ordering::Relaxed);
+    }
+
+    pub(crate) fn flow(&self) -> Result<intercept::Flow, String> {
+        self.flows.recv_timeout(Duration::from_secs(5)).expect("nobody came to the gateway")
+    }
+
+    /// A datagram to a resolver.
+    pub(crate) fn question(&self) -> Result<intercept::Flow, String> {
+        self.questions.recv_timeout(Duration::from_secs(5)).expect("nobody asked a resolver")
+    }
+
+    /// A flow that came already.
+    pub(crate) fn try_flow(&self) -> Result<Result<intercept::Flow, String>, mpsc::TryRecvError> {
+        self.flows.try_recv()
+    }
+
+    /// The next event with this reason.
+    pub(crate) fn event(&mut self, reason: kernel::Reason) -> kernel::Refusal {
+        self.event_within(reason, Duration::from_secs(5))
+            .unwrap_or_else(|| panic!("no event says {reason:?}"))
+    }
+
+    /// The same, if it comes soon.
+    pub(crate) fn try_event(&mut self, reason: kernel::Reason) -> Option<kernel::Refusal> {
+        self.event_within(reason, Duration::from_millis(100))
+    }
+
+    fn event_within(&mut self, reason: kernel::Reason, time: Duration) -> Option<kernel::Refusal> {
+        let deadline = Instant::now() + time;
+        while let Some(left) = deadline.checked_duration_since(Instant::now()) {
+            if let Some(refusal) = self.events.next(left).unwrap()
+                && refusal.reason == reason
+            {
+                return Some(refusal);
+            }
+        }
+        None
+    }
+
+    pub(crate) fn count(&self, reason: kernel::Reason) -> u64 {
+        let counters = self.kernel.counters().unwrap();
+        counters.iter().find(|(counted, _)| *counted == reason).unwrap().1
+    }
+
+    /// The listeners close, the heartbeat goes on.
+    pub(crate) fn stop_listening(&mut self) {
+        drop(self.stop_accepting.take());
+        self.threads.pop().unwrap().join().unwrap();
+    }
+
+    /// The heartbeat stops; returns when it counts as dead.
+    pub(crate) fn stop_beating(&mut self) {
+        self.stop.store(true, Ordering::Relaxed);
+        let beating = self.threads.remove(0);
+        beating.thread().unpark();
+        beating.join().unwrap();
+        let stale = Duration::from_nanos(2_000_000_000);
+        while self.kernel.status().unwrap().heartbeat_age.unwrap() <= stale {
+            std::thread::park_timeout(Duration::from_millis(20));
+        }
+    }
+}
+
+impl Drop for Gateway {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Relaxed);
+        drop(self.stop_accepting.take());
+        for thread in self.threads.drain(..) {
+            thread.thread().unpark();
+            let _ = thread.join();
+        }
+    }
+}
+
+/// Answers each datagram with itself, until the runtime ends.
+async fn echo(
+    questions: intercept::Questions,
+    kernel: Arc<Kernel>,
+    heard: mpsc::Sender<Result<intercept::Flow, String>>,
+) {
+    let mut buffer = [0; 512];
+    while let Ok((length, peer)) = questions.receive(&mut buffer).await {
+        let flow = questions.identify(&kernel, peer).map_err(|error| error.to_string());
+        let known = flow.is_ok();
+        if heard.send(flow).is_err() {
+            return;
+        }
+        if known && let Err(error) = questions.socket().send_to(&buffer[..length], peer).await {
+            eprintln!("answering {peer}: {error}");
+        }
+    }
+}
