@@ -110,6 +110,7 @@ impl Bench {
         self.control
             .approvals
             .request(approval::Request {
+                because: None,
                 binding: Binding {
                     statement: "DELETE FROM orders".into(),
                     params: vec![],

@@ -61,6 +61,7 @@ fn binding() -> Binding {
 
 fn request(quorum: u32) -> Request {
     Request {
+        because: None,
         binding: binding(),
         session: "s1".into(),
         subject: "payments-agent".into(),
