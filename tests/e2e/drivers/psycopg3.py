@@ -67,19 +67,21 @@ with psycopg.connect(autocommit=True) as db:
         cursors = [db.execute("SELECT %s::int", (n,)) for n in range(50)]
         pipeline.sync()
         said["pipeline"] = sum(cur.fetchone()[0] for cur in cursors)
+    # All of it is sent before any answer is read, whoever is quick.
+    raw = db.pgconn
+    raw.enter_pipeline_mode()
+    for text in (b"INSERT INTO driver_psycopg (id) VALUES (3) RETURNING id", b"SELECT 1 / 0", b"INSERT INTO driver_psycopg (id) VALUES (4)"):
+        raw.send_query_params(text, None)
+    raw.pipeline_sync()
+    while raw.flush():
+        pass
     outcome = []
-    try:
-        with db.pipeline() as pipeline:
-            first = db.execute("INSERT INTO driver_psycopg (id) VALUES (3) RETURNING id")
-            bad = db.execute("SELECT 1 / 0")
-            never = db.execute("INSERT INTO driver_psycopg (id) VALUES (4)")
-    except psycopg.Error as error:
-        outcome.append(error.sqlstate)
-    for cur in (first, bad, never):
-        try:
-            outcome.append(str(cur.fetchall()))
-        except psycopg.Error as error:
-            outcome.append([type(error).__name__, error.sqlstate])
+    while not outcome or outcome[-1][0] != "PIPELINE_SYNC":
+        result = raw.get_result()
+        if result is not None:
+            state = result.error_field(psycopg.pq.DiagnosticField.SQLSTATE)
+            outcome.append([psycopg.pq.ExecStatus(result.status).name, state and state.decode()])
+    raw.exit_pipeline_mode()
     said["pipeline error"] = outcome
     said["after pipeline"] = [r[0] for r in db.execute("SELECT id FROM driver_psycopg ORDER BY id").fetchall()]
 
