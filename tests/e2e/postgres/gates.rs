@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde_json::Value;
 use tests::{World, process::LIMIT, sample};
 
-use crate::support::{REDACTED, audited, ran, wait_for, wait_for_audit};
+use crate::support::{audited, ran, wait_for, wait_for_audit};
 
 /// The usual policy, with limits on the rule that lets orders be read.
 fn limited(limits: &str) -> World {
@@ -184,6 +184,8 @@ fn names_that_others_change_are_known_within_seconds() {
     job.write(b"SELECT 'after', contact FROM contacts WHERE id = 1;\n").expect("written");
     job.close_stdin();
     let out = job.finish(LIMIT).expect("an end").ok();
-    assert_eq!(out.text(), format!("open|Customer 1\nafter|{REDACTED}"));
+    // What a view shows may come from anything that it reads, so filtering by its columns tells of what is masked.
+    assert_eq!(out.text(), "open|Customer 1");
+    assert!(out.stderr.contains("masked"), "{out}");
     assert_eq!(reads(), 2, "at login and because they changed, and not otherwise");
 }
