@@ -8,12 +8,13 @@ use std::{
     collections::HashMap,
     net::SocketAddr,
     sync::{Arc, LazyLock, Mutex, PoisonError},
+    thread,
     time::{Duration, Instant},
 };
 
 use policy::{OwnSql, Permit, Resource};
-use protocol::postgres::sql::{CATALOGUE_SQL, Catalogue, Row};
-use tokio::sync::Mutex as AsyncMutex;
+use protocol::postgres::sql::{CATALOGUE_SQL, Catalogue, Row, STACK};
+use tokio::sync::{Mutex as AsyncMutex, oneshot};
 
 use super::{
     Tls, UpstreamError,
@@ -224,8 +225,7 @@ impl Known {
         for at in 0..CATALOGUE_SQL.len() {
             results.push(connection.run::<Names>(at, &[], PATIENCE).await?);
         }
-        let catalogue =
-            Arc::new(Catalogue::build(&results).map_err(|error| CatalogueError::Read(error.to_string()))?);
+        let catalogue = Arc::new(build(results).await?);
         let read = Read { catalogue: Arc::clone(&catalogue), snapshot, mark, compared, fresh: FRESH };
         self.catalogue = Some(read);
         Ok(catalogue)
@@ -235,4 +235,18 @@ impl Known {
 async fn open(to: Target<'_>, permit: &Permit) -> Result<OwnConnection, CatalogueError> {
     let login = credential::for_resource(permit, to.resource)?;
     Ok(OwnConnection::open(to, permit.own(), login, &[]).await?)
+}
+
+/// Definitions of views and functions nest as deep as their authors like: a thread of its own has the stack for that.
+async fn build(results: Vec<Vec<Row>>) -> Result<Catalogue, CatalogueError> {
+    let (tell, told) = oneshot::channel();
+    let thread = thread::Builder::new().name("catalogue".to_owned()).stack_size(STACK);
+    thread
+        .spawn(move || {
+            // Whoever asked may have lost patience.
+            let _ = tell.send(Catalogue::build(&results));
+        })
+        .map_err(|e| CatalogueError::Read(format!("no thread to understand it on: {e}")))?;
+    let built = told.await.map_err(|_| CatalogueError::Read("understanding it failed".to_owned()))?;
+    built.map_err(|e| CatalogueError::Read(e.to_string()))
 }

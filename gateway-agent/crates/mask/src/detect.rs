@@ -3,6 +3,7 @@
 use std::{fmt, ops::Range};
 
 use crate::{
+    national,
     recognise::{self, Numbers},
     token,
     transform::Partial,
@@ -33,6 +34,24 @@ pub enum Detector {
     PrivateKey,
     /// JSON Web Token, signed or encrypted.
     Jwt,
+    /// US social security number, with its separators.
+    UsSsn,
+    /// UK national insurance number.
+    UkNino,
+    /// German tax identification number: which digits repeat, and a check digit.
+    DeSteuerId,
+    /// French social security number: month of birth, and a key of two digits.
+    FrNir,
+    /// Dutch citizen service number: the eleven-test, which one in eleven numbers of nine digits passes.
+    NlBsn,
+    /// Spanish identity number of a citizen or foreigner: a check letter.
+    EsDni,
+    /// Italian fiscal code: a check letter.
+    ItCf,
+    /// Polish identification number: date of birth, and a check digit.
+    PlPesel,
+    /// A long token that looks drawn at random: letters of both cases and digits.
+    HighEntropy,
 }
 
 impl Detector {
@@ -49,6 +68,15 @@ impl Detector {
         Self::GcpKey,
         Self::PrivateKey,
         Self::Jwt,
+        Self::UsSsn,
+        Self::UkNino,
+        Self::DeSteuerId,
+        Self::FrNir,
+        Self::NlBsn,
+        Self::EsDni,
+        Self::ItCf,
+        Self::PlPesel,
+        Self::HighEntropy,
     ];
 
     /// The name used in policies.
@@ -65,6 +93,15 @@ impl Detector {
             Self::GcpKey => "gcp_key",
             Self::PrivateKey => "private_key",
             Self::Jwt => "jwt",
+            Self::UsSsn => "us_ssn",
+            Self::UkNino => "uk_nino",
+            Self::DeSteuerId => "de_steuer_id",
+            Self::FrNir => "fr_nir",
+            Self::NlBsn => "nl_bsn",
+            Self::EsDni => "es_dni",
+            Self::ItCf => "it_cf",
+            Self::PlPesel => "pl_pesel",
+            Self::HighEntropy => "high_entropy",
         }
     }
 
@@ -101,6 +138,9 @@ pub struct Detectors {
     numbers: Numbers,
     /// Recognisers of tokens that are on.
     tokens: Vec<Detector>,
+    /// Recognisers of national numbers that are on, in the order in which they are tried.
+    national: Vec<Detector>,
+    entropy: bool,
 }
 
 /// How a finding is shown.
@@ -143,8 +183,9 @@ impl Detectors {
         let numbers = Numbers::new(on(Detector::Card), on(Detector::Iban), on(Detector::Phone));
         let tokens =
             show.iter().map(|(detector, _)| *detector).filter(|d| token::DETECTORS.contains(d)).collect();
-        let email = on(Detector::Email);
-        Self { show, email, numbers, tokens }
+        let national = national::DETECTORS.iter().copied().filter(|detector| on(*detector)).collect();
+        let (email, entropy) = (on(Detector::Email), on(Detector::HighEntropy));
+        Self { show, email, numbers, tokens, national, entropy }
     }
 
     /// The recognisers that are on.
@@ -214,6 +255,16 @@ impl Detectors {
         // Most cells hold few digits, and counting them is far cheaper than looking at what they spell.
         if cell.len() >= self.numbers.shortest && recognise::digits(cell) >= self.numbers.digits {
             self.numbers.find(cell, |detector, range| found.push(Found { detector, range }));
+        }
+        if !self.national.is_empty()
+            && cell.len() >= national::SHORTEST
+            && recognise::digits(cell) >= national::DIGITS
+        {
+            national::find(cell, &self.national, |detector, range| found.push(Found { detector, range }));
+        }
+        if self.entropy {
+            let detector = Detector::HighEntropy;
+            national::entropy(cell, |range| found.push(Found { detector, range }));
         }
         if cell.len() >= token::SHORTEST && !self.tokens.is_empty() {
             token::find(cell, |detector, range| {

@@ -1,8 +1,9 @@
 //! Detectors and transforms that hide values.
 //!
 //! Two ways to decide that a value must not be shown: policy names the column it came from (then a
-//! [`Transform`] replaces the cell), or a recogniser finds something inside it ([`Detectors`]). Both work on
-//! textual cells; a value that has no textual form is the caller's to turn into NULL.
+//! [`Transform`] replaces the cell), or a recogniser finds something inside it ([`Detectors`]). Recognisers look at
+//! text; transforms also know numbers, dates, UUIDs and bytes in both of the server's formats, and make NULL of what
+//! they cannot replace within its type.
 //!
 //! Pure functions over bytes: no input can make them panic, and a cell in which nothing is found costs no
 //! allocation.
@@ -19,10 +20,17 @@
     )
 )]
 
+mod calendar;
 mod detect;
+mod national;
+mod numeric;
 mod recognise;
 mod token;
+mod tokenise;
 mod transform;
+mod typed;
 
+pub use calendar::Unit;
 pub use detect::{Detector, Detectors, Found, UnknownDetector};
-pub use transform::{Key, Masked, Partial, REDACTED, Transform, WeakKey};
+pub use transform::{Bucket, DateShift, Key, Masked, Partial, REDACTED, Transform, WeakKey};
+pub use typed::{Format, Type};

@@ -44,6 +44,10 @@ pub struct Statement {
     pub functions: Vec<String>,
     /// Something inside cannot be seen: dynamic SQL, a procedural body, an unknown node.
     pub opaque: bool,
+    /// A value of which nobody can tell what it derives from is stored.
+    pub stores_unseen: bool,
+    /// Such a value decides which rows there are or in what order.
+    pub filters_unseen: bool,
     /// Where each result column comes from.
     pub outputs: Outputs,
     /// A statement name or cursor this one runs (EXECUTE, FETCH); its own meaning must be decided too.
@@ -148,6 +152,9 @@ pub struct ColumnUse {
     pub stored: bool,
     /// It is assigned.
     pub written: bool,
+    /// The statement does not name it nor its relation: a column that it does name may show its values (a partition's
+    /// through the parent, a column that another is generated from). Masks count for it; no grant is needed.
+    pub shown_through: bool,
 }
 
 /// A column. `relation: None` means it may belong to any relation of the statement.

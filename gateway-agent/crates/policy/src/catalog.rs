@@ -1,5 +1,7 @@
 //! The server's own schemas: what every reader may look at, and what nobody gets by a wildcard.
 
+use crate::pattern::ColumnPattern;
+
 /// Schemas that belong to the server.
 pub(crate) fn is_system_schema(schema: &str) -> bool {
     schema.starts_with("pg_") || schema == "information_schema"
@@ -25,6 +27,29 @@ pub(crate) fn is_sensitive(name: &str) -> bool {
 pub(crate) fn is_known(name: &str) -> bool {
     READABLE.contains(&name) || SENSITIVE.contains(&name)
 }
+
+/// Columns in which the server repeats values of others: samples for the planner, texts of statements, large objects.
+/// They are masked as soon as any column is.
+pub(crate) fn repeating() -> impl Iterator<Item = ColumnPattern> {
+    REPEATING.iter().filter_map(|text| ColumnPattern::new(text).ok())
+}
+
+const REPEATING: &[&str] = &[
+    "pg_catalog.pg_largeobject.data",
+    "pg_catalog.pg_stat_activity.query",
+    "pg_catalog.pg_statistic.stanumbers*",
+    "pg_catalog.pg_statistic.stavalues*",
+    "pg_catalog.pg_statistic_ext_data.stxd*",
+    "pg_catalog.pg_stats.correlation",
+    "pg_catalog.pg_stats.elem_count_histogram",
+    "pg_catalog.pg_stats.histogram_bounds",
+    "pg_catalog.pg_stats.most_common_*",
+    "pg_catalog.pg_stats.range_*",
+    "pg_catalog.pg_stats_ext.most_common_*",
+    "pg_catalog.pg_stats_ext_exprs.histogram_bounds",
+    "pg_catalog.pg_stats_ext_exprs.most_common_*",
+    "*.pg_stat_statements.query",
+];
 
 const SENSITIVE: &[&str] = &[
     "pg_authid",
@@ -135,6 +160,11 @@ const READABLE: &[&str] = &[
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_repeats_values_can_all_be_named() {
+        assert_eq!(repeating().count(), REPEATING.len());
+    }
 
     #[test]
     fn nothing_is_both_readable_and_sensitive() {

@@ -16,7 +16,7 @@ use crate::{
     mask_set::MaskSet,
     policy::{Policy, Question, Scope},
     raw::RuleEffect,
-    rule::{Rule, RuleLimits},
+    rule::{Matcher, Rule, RuleLimits},
     verdict::{
         Allow, ApprovalTerms, Denial, Effect, Limits, Obligations, OutputMasks, Permit, UnixTime, Verdict,
     },
@@ -245,13 +245,23 @@ fn describe_touch(facts: &Facts<'_>, touch: Touch<'_>) -> String {
 const NAMED: usize = 5;
 
 fn ungranted<'a>(question: &Question<'_>, uncovered: &[Need<'_>]) -> Outcome<'a> {
+    // `drop_table on public.orders` says `drop_table` as well.
+    let said = |need: &Need<'_>| {
+        match need {
+        Need::Command(command) => uncovered.iter().any(|other| {
+            matches!(other, Need::Act { command: acting, .. } | Need::ActColumn { command: acting, .. } if acting == command)
+        }),
+        _ => false,
+    }
+    };
+    let named: Vec<_> = uncovered.iter().filter(|need| !said(need)).collect();
     let mut what = String::new();
-    for need in uncovered.iter().take(NAMED) {
+    for need in named.iter().take(NAMED) {
         let comma = if what.is_empty() { "" } else { ", " };
         let _ = write!(what, "{comma}{need}");
     }
-    if uncovered.len() > NAMED {
-        let _ = write!(what, " and {} more", uncovered.len() - NAMED);
+    if named.len() > NAMED {
+        let _ = write!(what, " and {} more", named.len() - NAMED);
     }
     let (rule, hint) = if uncovered.contains(&Need::TooMuch) {
         (builtin::TOO_COMPLEX, "split the statement, and write names with their schema")
@@ -279,7 +289,16 @@ fn leak<'a>(masks: &MaskSet, facts: &Facts<'_>, granting: &[&Rule]) -> Option<Ou
     // What an object is made from is stored in it, now or whenever somebody looks.
     let defines = statement.class >= Class::Ddl;
     let masked = |used: &&ColumnUse| masks.of(&used.column).is_some();
+    // Whoever may run code that cannot be seen through may keep what it returns.
+    let unseen = statement.stores_unseen && !granting.iter().any(|rule| seeing(rule, |m| m.opaque));
     let stored = statement.columns.iter().filter(masked).find(|used| used.stored || (defines && used.output));
+    if unseen && stored.is_none() {
+        return Some(deny(
+            builtin::LAUNDERING,
+            "columns are masked, and where a value that would be stored comes from cannot be told".to_owned(),
+            "store what is computed by built-in functions from columns that are not masked",
+        ));
+    }
     if let Some(used) = stored {
         return Some(deny(
             builtin::LAUNDERING,
@@ -290,13 +309,25 @@ fn leak<'a>(masks: &MaskSet, facts: &Facts<'_>, granting: &[&Rule]) -> Option<Ou
             "leave the column out of what is stored or defined",
         ));
     }
+    let unseen = statement.filters_unseen
+        && !granting.iter().any(|rule| seeing(rule, |m| m.opaque || m.masked_predicates));
     let predicate = statement.columns.iter().filter(masked).find(|used| {
         let allowed = granting.iter().any(|rule| {
             let matcher = rule.statements.as_ref().filter(|matcher| matcher.masked_predicates);
             matcher.is_some_and(|matcher| facts.grants_reading(matcher, used))
         });
         used.predicate && !allowed
-    })?;
+    });
+    let Some(predicate) = predicate else {
+        return unseen.then(|| {
+            deny(
+                builtin::MASKED_PREDICATE,
+                "columns are masked, and where a value that decides about rows comes from cannot be told"
+                    .to_owned(),
+                "filter, join, group and order by columns that are not masked, with built-in functions",
+            )
+        });
+    };
     Some(deny(
         builtin::MASKED_PREDICATE,
         format!(
@@ -305,6 +336,10 @@ fn leak<'a>(masks: &MaskSet, facts: &Facts<'_>, granting: &[&Rule]) -> Option<Ou
         ),
         "filter, join, group and order by columns that are not masked",
     ))
+}
+
+fn seeing(rule: &Rule, grants: impl Fn(&Matcher) -> bool) -> bool {
+    rule.statements.as_ref().is_some_and(grants)
 }
 
 fn name(column: &Column) -> String {

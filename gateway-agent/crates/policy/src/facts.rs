@@ -143,6 +143,10 @@ impl<'a> Facts<'a> {
 
     /// The needs of one column, in every relation it may belong to. False = too many.
     fn column_needs(&self, used: &'a ColumnUse, needs: &mut Vec<Need<'a>>) -> bool {
+        used.shown_through || self.column_needs_of(used, needs)
+    }
+
+    fn column_needs_of(&self, used: &'a ColumnUse, needs: &mut Vec<Need<'a>>) -> bool {
         let name = used.column.name.as_str();
         for (schema, relation, access) in self.owners(&used.column) {
             for schema in self.schemas(schema, relation) {
@@ -239,7 +243,7 @@ impl<'a> Facts<'a> {
     /// Whether a rule grants reading this column, wherever it may belong.
     pub(crate) fn grants_reading(&self, matcher: &Matcher, used: &'a ColumnUse) -> bool {
         let mut needs = Vec::new();
-        self.column_needs(used, &mut needs)
+        self.column_needs_of(used, &mut needs)
             && needs
                 .iter()
                 .filter(|need| matches!(need, Need::ReadColumn { .. }))

@@ -34,7 +34,7 @@ impl MaskSet {
 
     /// The mask of whatever the column could be: a relation that is not told is any relation.
     pub(crate) fn of(&self, column: &Column) -> Option<Transform> {
-        self.columns.as_ref()?.strongest(column.schema.as_deref(), column.relation.as_deref(), &column.name)
+        self.columns.as_ref()?.find(column.schema.as_deref(), column.relation.as_deref(), &column.name)
     }
 
     /// What has to happen to each result column.

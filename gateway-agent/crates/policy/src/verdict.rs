@@ -105,7 +105,8 @@ impl OutputMask {
     /// attribute number above 0.
     pub fn transform(self, origin_named: bool) -> Transform {
         match self.0 {
-            Transform::Partial(_) | Transform::Hash if !origin_named => Transform::Redact,
+            Transform::Redact | Transform::Null => self.0,
+            _ if !origin_named => Transform::Redact,
             transform => transform,
         }
     }
@@ -118,18 +119,8 @@ pub struct ColumnMasks {
 }
 
 impl ColumnMasks {
-    /// The mask of `schema.relation.column`.
-    pub fn find(&self, schema: &str, relation: &str, column: &str) -> Option<Transform> {
-        self.strongest(Some(schema), Some(relation), column)
-    }
-
     /// The mask of whatever a name could mean: what is not told is anything.
-    pub(crate) fn strongest(
-        &self,
-        schema: Option<&str>,
-        relation: Option<&str>,
-        column: &str,
-    ) -> Option<Transform> {
+    pub fn find(&self, schema: Option<&str>, relation: Option<&str>, column: &str) -> Option<Transform> {
         self.columns
             .iter()
             .filter(|(pattern, _)| pattern.may_match(schema, relation, column))

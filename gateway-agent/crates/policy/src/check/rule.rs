@@ -11,6 +11,7 @@ use mask::{Detector, Partial, Transform};
 use super::{Names, Placed, Scoped, check_name, check_unique, limits};
 use crate::{
     action::Class,
+    catalog,
     diagnostic::{Findings, Place, did_you_mean},
     kinds,
     mask_set::MaskSet,
@@ -287,28 +288,12 @@ fn subjects(
     place: &Place,
     findings: &mut Findings,
 ) -> Scoped {
-    let Some(list) = list else { return Scoped::All };
-    let place = place.at("subjects");
-    if list.is_empty() {
-        findings.add(place.clone(), format!("{owner} is for nobody"), "name subjects or groups");
-    }
-    let mut only = BTreeSet::new();
-    for (index, name) in list.iter().enumerate() {
-        if let Some(known) = names.subjects.get(name.as_str()) {
-            only.insert(known.clone());
-        } else if let Some(members) = names.groups.get(name) {
-            only.extend(members.iter().cloned());
-        } else {
-            let known =
-                names.subjects.iter().map(|name| &**name).chain(names.groups.keys().map(String::as_str));
-            findings.add(
-                place.at(index),
-                format!("{owner} names subject `{name}`, which is not defined"),
-                did_you_mean(name, known),
-            );
-        }
-    }
-    Scoped::Only(only)
+    let find = |name: &str| match names.subjects.get(name) {
+        Some(known) => Some(vec![known.clone()]),
+        None => names.groups.get(name).map(|members| members.iter().cloned().collect()),
+    };
+    let known = names.subjects.iter().map(|name| &**name).chain(names.groups.keys().map(String::as_str));
+    scoped((owner, "subject", "subjects or groups"), list, find, known, &place.at("subjects"), findings)
 }
 
 fn resources(
@@ -318,19 +303,34 @@ fn resources(
     place: &Place,
     findings: &mut Findings,
 ) -> Scoped {
+    let find = |name: &str| names.resources.get(name).map(|known| vec![known.clone()]);
+    let known = names.resources.iter().map(|name| &**name);
+    scoped((owner, "resource", "resources"), list, find, known, &place.at("resources"), findings)
+}
+
+/// A list of names, each of which has to be known. `about` = whose list it is, what one name is of, what to write.
+fn scoped<'a>(
+    about: (&str, &str, &str),
+    list: Option<&[String]>,
+    find: impl Fn(&str) -> Option<Vec<Arc<str>>>,
+    known: impl Iterator<Item = &'a str> + Clone,
+    place: &Place,
+    findings: &mut Findings,
+) -> Scoped {
+    let (owner, kind, write) = about;
     let Some(list) = list else { return Scoped::All };
-    let place = place.at("resources");
     if list.is_empty() {
-        findings.add(place.clone(), format!("{owner} is for no resource"), "name resources");
+        let nobody = if kind == "subject" { "nobody" } else { "no resource" };
+        findings.add(place.clone(), format!("{owner} is for {nobody}"), format!("name {write}"));
     }
     let mut only = BTreeSet::new();
     for (index, name) in list.iter().enumerate() {
-        match names.resources.get(name.as_str()) {
-            Some(known) => drop(only.insert(known.clone())),
+        match find(name) {
+            Some(found) => only.extend(found),
             None => findings.add(
                 place.at(index),
-                format!("{owner} names resource `{name}`, which is not defined"),
-                did_you_mean(name, names.resources.iter().map(|name| &**name)),
+                format!("{owner} names {kind} `{name}`, which is not defined"),
+                did_you_mean(name, known.clone()),
             ),
         }
     }
@@ -383,7 +383,7 @@ fn mask(raw: &RawMask, place: &Place, findings: &mut Findings) -> Mask {
         Transform::Partial(partial) => Some(partial),
         _ => None,
     };
-    if !raw.detectors.is_empty() && matches!(raw.transform, Transform::Null | Transform::Hash) {
+    if !raw.detectors.is_empty() && !matches!(raw.transform, Transform::Redact | Transform::Partial(_)) {
         findings.add(
             place.at("transform"),
             format!("mask `{}`: what a detector finds inside a value is redacted or shown in part", raw.id),
@@ -412,6 +412,9 @@ pub(super) fn mask_set<'a>(masks: impl Iterator<Item = &'a Mask>) -> Arc<MaskSet
         ids.push(Arc::clone(&mask.id));
         columns.extend(mask.columns.iter().map(|pattern| (pattern.clone(), mask.transform)));
         detectors.extend(mask.detectors.iter().copied());
+    }
+    if !columns.is_empty() {
+        columns.extend(catalog::repeating().map(|pattern| (pattern, Transform::Redact)));
     }
     Arc::new(MaskSet::new(columns, &detectors, ids))
 }

@@ -109,6 +109,8 @@ pub(crate) fn statement(kind: &'static str, class: Class) -> Statement {
         columns: Vec::new(),
         functions: Vec::new(),
         opaque: false,
+        stores_unseen: false,
+        filters_unseen: false,
         outputs: Outputs::None,
         refers: None,
         defines: None,
@@ -188,6 +190,7 @@ impl Build for Statement {
                 predicate: false,
                 stored: false,
                 written: false,
+                shown_through: false,
             };
             self.columns.push(unused);
         }

@@ -98,7 +98,7 @@ impl CopyOptions {
 
 /// Names behind the (table oid, attribute number) pairs in row descriptions.
 pub trait Origins {
-    /// Calls `with` with the column; does not call it when the catalogue does not know the pair.
+    /// Calls `with` with the column, and with each that it may show; not at all when the catalogue does not know the pair.
     fn origin(&self, table_oid: u32, attnum: i16, with: &mut dyn FnMut(Origin<'_>));
 }
 
@@ -113,12 +113,13 @@ impl Origins for NoOrigins {
 /// A column as the catalogue knows it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Origin<'a> {
-    pub schema: &'a str,
-    pub relation: &'a str,
+    /// `None` = any.
+    pub schema: Option<&'a str>,
+    pub relation: Option<&'a str>,
     pub column: &'a str,
-    /// It belongs to a table that stores it: not to a view or materialised view, whose columns come from
-    /// elsewhere. Only a base column can prove that a column of unknown lineage needs no mask.
-    pub base: bool,
+    /// The origins named show everything that the column does: it is a table's, or a view's whose definition is
+    /// understood. Only then they prove that a column of unknown lineage needs no mask.
+    pub known: bool,
 }
 
 /// A refusal in the words that the client sees. `sqlstate` is five letters or digits.

@@ -26,14 +26,14 @@ pub(crate) struct Names;
 
 impl Origins for Names {
     fn origin(&self, table_oid: u32, attnum: i16, with: &mut dyn FnMut(Origin<'_>)) {
-        let (relation, column, base) = match (table_oid, attnum) {
+        let (relation, column, known) = match (table_oid, attnum) {
             (100, 1) => ("customers", "id", true),
             (100, 2) => ("customers", "email", true),
             (100, 3) => ("customers", "name", true),
             (200, 1) => ("v", "email", false),
             _ => return,
         };
-        with(Origin { schema: "public", relation, column, base });
+        with(Origin { schema: Some("public"), relation: Some(relation), column, known });
     }
 }
 
@@ -73,6 +73,8 @@ pub(crate) fn allow() -> Allow {
         columns: Vec::new(),
         functions: Vec::new(),
         opaque: false,
+        stores_unseen: false,
+        filters_unseen: false,
         outputs: Outputs::None,
         refers: None,
         defines: None,

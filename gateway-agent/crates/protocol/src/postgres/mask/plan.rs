@@ -113,14 +113,17 @@ impl Plan {
         for (at, column) in columns.iter().enumerate() {
             let binary = formats.map_or(column.binary, |formats| formats.binary(at));
             let kind = Kind::of(column.type_oid, binary);
-            let (mut by_origin, mut base) = (None, false);
+            let (mut by_origin, mut known): (Option<Transform>, _) = (None, false);
             if column.table != 0 {
                 origins.origin(column.table, column.attnum, &mut |origin| {
-                    base = origin.base;
-                    by_origin = obligations
-                        .columns
-                        .as_ref()
-                        .and_then(|masks| masks.find(origin.schema, origin.relation, origin.column));
+                    known = origin.known;
+                    let masks = obligations.columns.as_ref();
+                    let found =
+                        masks.and_then(|masks| masks.find(origin.schema, origin.relation, origin.column));
+                    by_origin = match (by_origin, found) {
+                        (Some(one), Some(other)) => Some(one.stronger(other)),
+                        (one, other) => one.or(other),
+                    };
                 });
             }
             let by_position = match outputs {
@@ -129,7 +132,7 @@ impl Plan {
                     let named = column.table != 0 && column.attnum > 0;
                     masks.get(at).copied().flatten().map(|mask| mask.transform(named))
                 }
-                Some(OutputMasks::Unknown) if base => None,
+                Some(OutputMasks::Unknown) if known => None,
                 Some(OutputMasks::Unknown) | None => Some(Transform::Redact),
             };
             let transform = match (by_position, by_origin) {
@@ -137,9 +140,11 @@ impl Plan {
                 (one, other) => one.or(other),
             };
             cells.push(match (transform, kind) {
-                (Some(transform), Kind::Text | Kind::Json | Kind::Jsonb) => Cell::Mask(transform, kind),
+                (Some(transform), Kind::Text | Kind::Json | Kind::Jsonb | Kind::Typed(..)) => {
+                    Cell::Mask(transform, kind)
+                }
                 (Some(_), Kind::Container | Kind::Opaque) => Cell::Null,
-                (None, Kind::Opaque) => Cell::Pass,
+                (None, Kind::Opaque | Kind::Typed(..)) => Cell::Pass,
                 (None, _) if obligations.detectors.is_none() => Cell::Pass,
                 (None, kind) => Cell::Detect(kind),
             });

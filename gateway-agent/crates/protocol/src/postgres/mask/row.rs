@@ -95,6 +95,10 @@ impl Rewriter {
                 json_string(&self.plain, &mut self.hidden);
                 Some(&self.hidden)
             }
+            Kind::Typed(of, format) => match transform.apply_typed(key, of, format, cell, &mut self.hidden) {
+                Masked::Text => Some(&self.hidden),
+                Masked::Null => None,
+            },
             Kind::Container | Kind::Opaque => None,
         }
     }
@@ -104,7 +108,7 @@ impl Rewriter {
         let Some(detectors) = detectors else { return Found::Nothing };
         self.hidden.clear();
         match kind {
-            Kind::Opaque => Found::Nothing,
+            Kind::Opaque | Kind::Typed(..) => Found::Nothing,
             Kind::Text => match detectors.rewrite(cell, &mut self.hidden) {
                 true => Found::Text,
                 false => Found::Nothing,

@@ -5,7 +5,10 @@ use policy::{Access, Class, Outputs, Statement};
 
 use super::{
     Catalogue, Refused,
+    catalogue::argument,
     facts::{Facts, Use},
+    flow::Flow,
+    resolve::derived_item,
     scope::{Base, Derived, Scope},
 };
 
@@ -36,6 +39,8 @@ pub(super) struct Analyser<'a> {
     pub(super) inside: bool,
     depth: usize,
     work: usize,
+    /// In the body of a function: what stands for its arguments.
+    pub(super) argument: Option<u32>,
 }
 
 /// The rows that a statement returns.
@@ -47,16 +52,44 @@ pub(super) enum Rows<'a> {
 
 impl<'a> Analyser<'a> {
     pub(super) fn new(catalogue: &'a Catalogue, names: Names) -> Self {
-        Self { catalogue, names, facts: Facts::new(), into: false, inside: false, depth: 0, work: 0 }
+        Self {
+            catalogue,
+            names,
+            facts: Facts::new(),
+            into: false,
+            inside: false,
+            depth: 0,
+            work: 0,
+            argument: None,
+        }
     }
 
-    pub(super) fn run(mut self, raw: &'a RawStmt) -> Answer<Statement> {
+    pub(super) fn run(self, raw: &'a RawStmt) -> Answer<Statement> {
+        self.run_in(raw, &Scope::outermost())
+    }
+
+    /// A statement in the body of a function, whose arguments can be seen by number and by name.
+    pub(super) fn run_body(
+        mut self,
+        raw: &'a RawStmt,
+        name: &'a str,
+        arguments: &'a [String],
+    ) -> Answer<Statement> {
+        let stands = argument();
+        let id = self.facts.column(None, stands.relation.as_deref(), &stands.name);
+        self.argument = Some(id);
+        let columns = arguments.iter().map(|argument| (argument.as_str(), Flow::one(id))).collect();
+        let items = [derived_item(Some(name), Derived { columns, ..Derived::default() })];
+        self.run_in(raw, &Scope::with_items(&Scope::outermost(), &items))
+    }
+
+    fn run_in(mut self, raw: &'a RawStmt, scope: &Scope<'_, 'a>) -> Answer<Statement> {
         let (kind, rows) = match raw.stmt.as_ref().and_then(|node| node.node.as_ref()) {
-            Some(node) => self.statement(node, &Scope::outermost())?,
+            Some(node) => self.statement(node, scope)?,
             None => self.unseen(),
         };
         let outputs = self.outputs(rows)?;
-        let Facts { class, opaque, .. } = self.facts;
+        let Facts { class, opaque, stores_unseen, filters_unseen, .. } = self.facts;
         let settings = std::mem::take(&mut self.facts.settings);
         let refers = self.facts.refers.take();
         let defines = self.facts.defines.take();
@@ -72,6 +105,8 @@ impl<'a> Analyser<'a> {
             columns,
             functions,
             opaque,
+            stores_unseen,
+            filters_unseen,
             outputs,
             refers,
             defines,

@@ -8,6 +8,7 @@ use policy::{Class, functions::is_safe};
 
 use super::{
     analyser::{Analyser, Answer},
+    catalogue::{Known, Nature},
     facts::Use,
     flow::Flow,
     scope::{Scope, texts},
@@ -28,8 +29,8 @@ impl<'a> Analyser<'a> {
         }
         let parts = texts(&call.funcname);
         let name = parts.last().copied().unwrap_or_default();
-        let safe = self.function_name(&parts);
         if name == "set_config" {
+            self.function_name(&parts);
             self.set_config(&call.args);
             // What a setting holds can be read back by anyone, any time.
             self.facts.mark(&flow, Use::Stored);
@@ -39,7 +40,58 @@ impl<'a> Analyser<'a> {
             // It returns what it was given.
             return Ok(flow);
         }
-        flow.unknown |= !safe;
+        if keeps_its_arguments(name) {
+            self.facts.mark(&flow, Use::Stored);
+        }
+        self.called(&parts, flow)
+    }
+
+    /// What a function returns when it is called with arguments of this flow.
+    pub(super) fn called(&mut self, parts: &[&str], arguments: Flow) -> Answer<Flow> {
+        let safe = self.function_name(parts);
+        let known = self.catalogue.function(parts);
+        let name = parts.last().copied().unwrap_or_default();
+        // As many rows come back as the arguments say.
+        let rows = match &known {
+            Some(known) => known.set || (safe && returns_rows(name)),
+            None => !safe || returns_rows(name),
+        };
+        if rows {
+            self.facts.mark(&arguments, Use::Predicate);
+        }
+        match known {
+            Some(known) => self.returned(&known, arguments),
+            None => {
+                let mut flow = arguments;
+                flow.unknown |= !safe;
+                Ok(flow)
+            }
+        }
+    }
+
+    /// What functions that the catalogue knows return.
+    pub(super) fn returned(&mut self, known: &Known<'_>, arguments: Flow) -> Answer<Flow> {
+        let mut flow = Flow::none();
+        for nature in &known.natures {
+            match nature {
+                Nature::Pure => flow.add(&arguments),
+                Nature::Unseen => {
+                    flow.add(&arguments);
+                    flow.unknown = true;
+                }
+                Nature::Body(body) => {
+                    let predicates = self.seen(&body.predicates)?;
+                    self.facts.mark(&predicates, Use::Predicate);
+                    if body.filters_by_arguments {
+                        self.facts.mark(&arguments, Use::Predicate);
+                    }
+                    if body.arguments {
+                        flow.add(&arguments);
+                    }
+                    flow.add(&self.seen(&body.columns)?);
+                }
+            }
+        }
         Ok(flow)
     }
 
@@ -114,6 +166,47 @@ pub(super) fn join_name(parts: &[&str]) -> String {
         }
     }
     name
+}
+
+/// Built-in functions that put what they are given where anyone may read it later.
+fn keeps_its_arguments(name: &str) -> bool {
+    matches!(name, "setval" | "pg_notify" | "pg_logical_emit_message" | "lowrite" | "setseed")
+        || name.starts_with("lo_")
+}
+
+/// Built-in functions whose number of rows depends on what they are given.
+pub(super) fn returns_rows(name: &str) -> bool {
+    matches!(
+        name,
+        "aclexplode"
+            | "generate_series"
+            | "generate_subscripts"
+            | "json_array_elements"
+            | "json_array_elements_text"
+            | "json_each"
+            | "json_each_text"
+            | "json_object_keys"
+            | "json_populate_recordset"
+            | "json_to_recordset"
+            | "jsonb_array_elements"
+            | "jsonb_array_elements_text"
+            | "jsonb_each"
+            | "jsonb_each_text"
+            | "jsonb_object_keys"
+            | "jsonb_path_query"
+            | "jsonb_path_query_tz"
+            | "jsonb_populate_recordset"
+            | "jsonb_to_recordset"
+            | "pg_mcv_list_items"
+            | "pg_options_to_table"
+            | "regexp_matches"
+            | "regexp_split_to_table"
+            | "string_to_table"
+            | "ts_debug"
+            | "ts_parse"
+            | "ts_token_type"
+            | "unnest"
+    )
 }
 
 /// What calling a function of this name, in whatever schema, makes of the statement, and whether it runs or

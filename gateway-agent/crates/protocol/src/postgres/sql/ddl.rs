@@ -96,9 +96,12 @@ impl<'a> Analyser<'a> {
                 Ok("alter_publication")
             }
             NodeEnum::DropStmt(drop) => Ok(self.drop_objects(drop)),
-            NodeEnum::RenameStmt(rename) => Ok(self.rename_object(rename)),
+            NodeEnum::RenameStmt(rename) => self.rename_object(rename),
             NodeEnum::AlterObjectSchemaStmt(alter) => {
-                self.define(alter.relation.as_ref());
+                if let Some(relation) = &alter.relation {
+                    let base = self.relation(relation, Access::Define);
+                    self.moved(&base)?;
+                }
                 Ok(object_kind!("alter", alter.object_type()))
             }
             NodeEnum::AlterObjectDependsStmt(alter) => {
@@ -198,6 +201,24 @@ impl<'a> Analyser<'a> {
                 if !command.name.is_empty() =>
             {
                 self.written_column(base, &command.name);
+            }
+            AlterTableType::AtAddInherit
+            | AlterTableType::AtDropInherit
+            | AlterTableType::AtAttachPartition
+            | AlterTableType::AtDetachPartition => {
+                // The one shows the rows of the other from now on, or no longer.
+                if let Some(base) = base {
+                    self.moved(base)?;
+                }
+                let other = match command.def.as_ref().and_then(|def| def.node.as_ref()) {
+                    Some(NodeEnum::RangeVar(range)) => Some(range),
+                    Some(NodeEnum::PartitionCmd(partition)) => partition.name.as_ref(),
+                    _ => None,
+                };
+                if let Some(range) = other {
+                    let other = self.relation(range, Access::Define);
+                    self.moved(&other)?;
+                }
             }
             AlterTableType::AtChangeOwner
             | AlterTableType::AtEnableRowSecurity
@@ -304,14 +325,37 @@ impl<'a> Analyser<'a> {
         object_kind!("drop", kind)
     }
 
-    fn rename_object(&mut self, rename: &'a RenameStmt) -> &'static str {
+    /// A relation gets another name, or values get into another one's rows: masks, which go by name, would stay behind.
+    fn moved(&mut self, base: &Base<'a>) -> Answer<()> {
+        let mut all = Derived::default();
+        self.star(&Item::new(None, Columns::Base(*base)), &mut all)?;
+        let flow = self.all_of(&all)?;
+        self.facts.mark(&flow, Use::Stored);
+        Ok(())
+    }
+
+    fn rename_object(&mut self, rename: &'a RenameStmt) -> Answer<&'static str> {
         let kind = rename.rename_type();
         if let Some(relation) = &rename.relation {
             // A composite type of the name may be no relation of anybody's, but it is named like one.
             let base = self.relation(relation, Access::Define);
-            if kind == ObjectType::ObjectColumn {
-                self.written_column(Some(&base), &rename.subname);
+            match kind {
+                ObjectType::ObjectColumn => {
+                    self.written_column(Some(&base), &rename.subname);
+                    let flow = self.base_column(&base, &rename.subname)?;
+                    self.facts.mark(&flow, Use::Stored);
+                }
+                ObjectType::ObjectTable
+                | ObjectType::ObjectView
+                | ObjectType::ObjectMatview
+                | ObjectType::ObjectForeignTable => self.moved(&base)?,
+                _ => {}
             }
+        }
+        if kind == ObjectType::ObjectSchema {
+            // With whatever is in it.
+            let all = Flow::one(self.facts.shown_through(Some(&rename.subname), None, "*"));
+            self.facts.mark(&all, Use::Stored);
         }
         match kind {
             ObjectType::ObjectRole => self.facts.raise(Class::Privilege),
@@ -319,7 +363,7 @@ impl<'a> Analyser<'a> {
             _ => {}
         }
         self.cascade(rename.behavior());
-        object_kind!("alter", kind)
+        Ok(object_kind!("alter", kind))
     }
 
     fn comment(&mut self, comment: &'a CommentStmt) -> &'static str {

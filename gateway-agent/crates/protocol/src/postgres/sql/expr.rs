@@ -38,8 +38,9 @@ impl<'a> Analyser<'a> {
 
     pub(super) fn expr_of(&mut self, node: &'a NodeEnum, scope: &Scope<'_, 'a>) -> Answer<Flow> {
         match node {
+            // In the body of a function: one of its arguments.
+            NodeEnum::ParamRef(_) => Ok(self.argument.map_or_else(Flow::none, Flow::one)),
             NodeEnum::AConst(_)
-            | NodeEnum::ParamRef(_)
             | NodeEnum::SqlvalueFunction(_)
             | NodeEnum::SetToDefault(_)
             | NodeEnum::CurrentOfExpr(_)
@@ -48,7 +49,14 @@ impl<'a> Analyser<'a> {
             NodeEnum::AExpr(_) => self.operators(node, scope),
             NodeEnum::BoolExpr(of) => self.exprs(&of.args, scope),
             NodeEnum::FuncCall(call) => self.call(call, scope),
-            NodeEnum::TypeCast(of) => self.opt(of.arg.as_deref(), scope),
+            NodeEnum::TypeCast(of) => {
+                let flow = self.opt(of.arg.as_deref(), scope)?;
+                let name = of.type_name.as_ref().and_then(|name| name.names.last()).and_then(text);
+                match name.and_then(|name| self.catalogue.cast(name)) {
+                    Some(known) => Ok(self.returned(&known, flow.clone())?.with(&flow)),
+                    None => Ok(flow),
+                }
+            }
             NodeEnum::CollateClause(of) => self.opt(of.arg.as_deref(), scope),
             NodeEnum::NullTest(of) => self.opt(of.arg.as_deref(), scope),
             NodeEnum::BooleanTest(of) => self.opt(of.arg.as_deref(), scope),
@@ -119,17 +127,41 @@ impl<'a> Analyser<'a> {
     /// A chain of operators, without recursion along its left side.
     fn operators(&mut self, node: &'a NodeEnum, scope: &Scope<'_, 'a>) -> Answer<Flow> {
         let mut flow = Flow::none();
+        let mut own = Vec::new();
         let mut node = node;
         while let NodeEnum::AExpr(of) = node {
             self.spend(1)?;
             self.operator(&of.name);
+            self.operators_in(&of.name, &mut own);
             flow.add(&self.opt(of.rexpr.as_deref(), scope)?);
             match of.lexpr.as_ref().and_then(|left| left.node.as_ref()) {
                 Some(left) => node = left,
-                None => return Ok(flow),
+                None => return self.applied(&own, flow),
             }
         }
-        Ok(flow.with(&self.deeper(|this| this.expr_of(node, scope))?))
+        let flow = flow.with(&self.deeper(|this| this.expr_of(node, scope))?);
+        self.applied(&own, flow)
+    }
+
+    /// Notes an operator that is not the server's own.
+    fn operators_in(&self, name: &'a [Node], own: &mut Vec<&'a str>) {
+        let parts = texts(name);
+        if let Some(name) = parts.last().filter(|name| self.catalogue.operator(name).is_some())
+            && parts.first() != Some(&"pg_catalog")
+        {
+            own.push(name);
+        }
+    }
+
+    /// What such operators make of their operands.
+    fn applied(&mut self, own: &[&str], operands: Flow) -> Answer<Flow> {
+        let mut flow = operands.clone();
+        for name in own {
+            if let Some(known) = self.catalogue.operator(name) {
+                flow.add(&self.returned(&known, operands.clone())?);
+            }
+        }
+        Ok(flow)
     }
 
     /// An operator written with a schema calls whatever that schema says.
@@ -160,6 +192,8 @@ impl<'a> Analyser<'a> {
 
     fn sub_link(&mut self, link: &'a SubLink, scope: &Scope<'_, 'a>) -> Answer<Flow> {
         self.operator(&link.oper_name);
+        let mut own = Vec::new();
+        self.operators_in(&link.oper_name, &mut own);
         let mut flow = self.opt(link.testexpr.as_deref(), scope)?;
         let Some(query) = &link.subselect else { return Ok(flow) };
         let rows = self.subquery(query, scope)?;
@@ -167,7 +201,7 @@ impl<'a> Analyser<'a> {
         if link.sub_link_type() != SubLinkType::ExistsSublink {
             flow.add(&values);
         }
-        Ok(flow)
+        self.applied(&own, flow)
     }
 
     pub(super) fn sort_key(&mut self, sort: &'a SortBy, scope: &Scope<'_, 'a>) -> Answer<Flow> {

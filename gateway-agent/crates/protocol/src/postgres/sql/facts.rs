@@ -18,6 +18,8 @@ pub(super) enum Use {
 pub(super) struct Facts {
     pub(super) class: Class,
     pub(super) opaque: bool,
+    pub(super) stores_unseen: bool,
+    pub(super) filters_unseen: bool,
     pub(super) settings: Vec<(String, Option<String>)>,
     pub(super) refers: Option<Named>,
     pub(super) defines: Option<Named>,
@@ -41,6 +43,8 @@ struct Entry {
     predicate: bool,
     stored: bool,
     written: bool,
+    /// Came along with a column that shows it.
+    through: bool,
 }
 
 impl Facts {
@@ -48,6 +52,8 @@ impl Facts {
         Self {
             class: Class::Transaction,
             opaque: false,
+            stores_unseen: false,
+            filters_unseen: false,
             settings: Vec::new(),
             refers: None,
             defines: None,
@@ -94,6 +100,23 @@ impl Facts {
     }
 
     pub(super) fn column(&mut self, schema: Option<&str>, relation: Option<&str>, name: &str) -> u32 {
+        let (id, _) = self.find_or_add(schema, relation, name);
+        if let Some(entry) = self.columns.get_mut(at(id)) {
+            entry.through = false;
+        }
+        id
+    }
+
+    /// A column that another one shows without the statement naming either it or its relation.
+    pub(super) fn shown_through(&mut self, schema: Option<&str>, relation: Option<&str>, name: &str) -> u32 {
+        let (id, new) = self.find_or_add(schema, relation, name);
+        if let Some(entry) = self.columns.get_mut(at(id)).filter(|_| new) {
+            entry.through = true;
+        }
+        id
+    }
+
+    fn find_or_add(&mut self, schema: Option<&str>, relation: Option<&str>, name: &str) -> (u32, bool) {
         let key = || column_key(schema, relation, name);
         let known = self.column_index.find(&self.columns, key, |entry| {
             entry.column.as_ref().is_some_and(|column| {
@@ -103,12 +126,15 @@ impl Facts {
             })
         });
         match known {
-            Some(at) => id(at),
-            None => self.entry(Some(Column {
-                schema: schema.map(str::to_owned),
-                relation: relation.map(str::to_owned),
-                name: name.to_owned(),
-            })),
+            Some(at) => (id(at), false),
+            None => {
+                let column = Column {
+                    schema: schema.map(str::to_owned),
+                    relation: relation.map(str::to_owned),
+                    name: name.to_owned(),
+                };
+                (self.entry(Some(column)), true)
+            }
         }
     }
 
@@ -126,6 +152,7 @@ impl Facts {
             predicate: false,
             stored: false,
             written: false,
+            through: false,
         });
         self.column_index.added(&self.columns, |entry| {
             entry.column.as_ref().map_or_else(String::new, |column| {
@@ -148,6 +175,13 @@ impl Facts {
     }
 
     pub(super) fn mark(&mut self, flow: &Flow, usage: Use) {
+        if flow.unknown {
+            match usage {
+                Use::Output => {}
+                Use::Predicate => self.filters_unseen = true,
+                Use::Stored => self.stores_unseen = true,
+            }
+        }
         for column in flow.ids() {
             if let Some(entry) = self.columns.get_mut(at(*column)) {
                 match usage {
@@ -203,6 +237,7 @@ impl Facts {
                 predicate: entry.predicate,
                 stored: entry.stored,
                 written: entry.written,
+                shown_through: entry.through,
             })
         });
         (self.relations, columns.collect(), self.functions)

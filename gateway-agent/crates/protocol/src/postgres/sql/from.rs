@@ -277,6 +277,8 @@ impl<'a> Analyser<'a> {
     fn xml_table(&mut self, table: &'a RangeTableFunc, scope: &Scope<'_, 'a>) -> Answer<Item<'a>> {
         let mut flow = self.opt(table.docexpr.as_deref(), scope)?;
         flow.add(&self.opt(table.rowexpr.as_deref(), scope)?);
+        // As many rows as the document has.
+        self.facts.mark(&flow, Use::Predicate);
         flow.add(&self.exprs(&table.namespaces, scope)?);
         let mut rows = Derived::default();
         for column in &table.columns {
@@ -298,6 +300,7 @@ impl<'a> Analyser<'a> {
         let path = table.pathspec.as_ref().and_then(|path| path.string.as_deref());
         flow.add(&self.opt(path, scope)?);
         flow.add(&self.json_behaviour(table.on_error.as_deref(), scope)?);
+        self.facts.mark(&flow, Use::Predicate);
         let mut rows = Derived::default();
         self.json_columns(&table.columns, &flow, &mut rows, scope)?;
         self.alias_columns(&mut rows, table.alias.as_ref())?;

@@ -200,10 +200,26 @@ impl<'a> Analyser<'a> {
     fn constraint(&mut self, constraint: &'a Constraint, scope: &Scope<'_, 'a>) -> Answer<()> {
         self.value(constraint.raw_expr.as_deref(), Use::Stored, scope)?;
         self.value(constraint.where_clause.as_deref(), Use::Predicate, scope)?;
+        // Whether a foreign key holds tells which values are there, on either side.
+        for name in texts(&constraint.fk_attrs) {
+            let flow = self.unqualified(name, scope)?;
+            self.facts.mark(&flow, Use::Predicate);
+        }
         if let Some(relation) = &constraint.pktable {
-            self.relation(relation, Access::Read);
+            let base = self.relation(relation, Access::Read);
+            for name in texts(&constraint.pk_attrs) {
+                let flow = self.base_column(&base, name)?;
+                self.facts.mark(&flow, Use::Predicate);
+            }
         }
         // Elements and their operators.
+        for exclusion in &constraint.exclusions {
+            if let Some(NodeEnum::List(pair)) = &exclusion.node
+                && let Some(element) = pair.items.first()
+            {
+                self.index_element(element, scope, Use::Predicate)?;
+            }
+        }
         self.parts(&constraint.exclusions, scope)?;
         self.parts(&constraint.options, scope)
     }

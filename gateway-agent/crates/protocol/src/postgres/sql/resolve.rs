@@ -2,15 +2,14 @@
 
 use std::rc::Rc;
 
-use pg_query::{Node, NodeEnum, protobuf::ColumnRef};
-use policy::functions::is_safe;
-
 use super::{
     analyser::{Analyser, Answer},
+    catalogue::Seen,
     facts::Use,
     flow::Flow,
     scope::{Base, Columns, Derived, Item, Open, Scope, text},
 };
+use pg_query::{Node, NodeEnum, protobuf::ColumnRef};
 
 /// Columns that every table has.
 const SYSTEM_COLUMNS: [&str; 6] = ["tableoid", "ctid", "xmin", "xmax", "cmin", "cmax"];
@@ -171,10 +170,8 @@ impl<'a> Analyser<'a> {
     }
 
     fn attribute_call(&mut self, item: &Item<'a>, function: &str) -> Answer<Flow> {
-        let mut flow = self.whole(item)?;
-        flow.unknown |= !is_safe(function);
-        self.facts.function(function.to_owned());
-        Ok(flow)
+        let flow = self.whole(item)?;
+        self.called(&[function], flow)
     }
 
     /// The column if it is listed; else notes where it may be.
@@ -251,11 +248,27 @@ impl<'a> Analyser<'a> {
     pub(super) fn base_column(&mut self, base: &Base<'a>, name: &str) -> Answer<Flow> {
         let mut flow = Flow::one(self.facts.column(base.schema, Some(base.name), name));
         if let Some(relation) = base.known {
-            let name = relation.column(name).map_or("", |(_, column)| &column.name);
-            for (schema, relation, column) in self.catalogue.behind(relation, name) {
-                self.spend(1)?;
-                flow.insert(self.facts.column(Some(schema), Some(relation), column));
-            }
+            let name = match name {
+                "*" => name,
+                _ => relation.column(name).map_or("", |(_, column)| &column.name),
+            };
+            let (behind, unknown) = self.catalogue.behind(relation, name);
+            flow.unknown |= unknown;
+            flow.add(&self.seen(&behind)?);
+        }
+        Ok(flow)
+    }
+
+    /// Columns that the catalogue says are shown.
+    pub(super) fn seen(&mut self, columns: &[Seen]) -> Answer<Flow> {
+        let mut flow = Flow::none();
+        for Seen { schema, relation, name, through } in columns {
+            self.spend(1)?;
+            let (schema, relation) = (schema.as_deref(), relation.as_deref());
+            flow.insert(match through {
+                true => self.facts.shown_through(schema, relation, name),
+                false => self.facts.column(schema, relation, name),
+            });
         }
         Ok(flow)
     }

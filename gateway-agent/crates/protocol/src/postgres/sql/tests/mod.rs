@@ -101,8 +101,8 @@ fn rows(rows: &[&[&str]]) -> Vec<Row> {
     rows.iter().map(|row| row.iter().map(|cell| Some((*cell).to_owned())).collect()).collect()
 }
 
-/// customers(id, name, email, ssn), orders(id, customer_id, total), t(a, b), a view v(id, mail) of customers,
-/// and a partition orders_2024 of orders.
+/// customers(id, name, email, ssn), orders(id, customer_id, total), t(a, b) whose b is generated from a, a view
+/// v(id, mail) of customers, a partition orders_2024 of orders, functions, and an operator ### that calls one.
 fn catalogue() -> Catalogue {
     let relations = [
         ("1", "customers", "r", vec!["id", "name", "email", "ssn"]),
@@ -116,6 +116,27 @@ fn catalogue() -> Catalogue {
             [*oid, ["1", "2", "3", "4"][at], *name].map(|cell| Some(cell.to_owned())).to_vec()
         })
     });
+    let function = |name: &str, language: &str, set: &str, body: &str, arguments: &str| {
+        ["public", name, language, "s", set, "false", body, arguments]
+            .map(|cell| Some(cell.to_owned()))
+            .to_vec()
+    };
+    let functions = vec![
+        function("secret_of", "sql", "false", "SELECT ssn FROM customers WHERE id = $1", ""),
+        function(
+            "name_of",
+            "sql",
+            "false",
+            "SELECT name FROM public.customers AS c WHERE c.id = customer",
+            "customer",
+        ),
+        function("is_ssn", "sql", "false", "SELECT count(*) > 0 FROM customers WHERE ssn = guess", "guess"),
+        function("rows_of", "sql", "true", "SELECT * FROM customers", ""),
+        function("shout", "sql", "false", "SELECT upper($1)", ""),
+        function("twice", "sql", "false", "SELECT shout(shout(a))", "a"),
+        function("unseen", "plpgsql", "false", "", ""),
+        function("keeper", "sql", "false", "INSERT INTO t SELECT 1, 2 RETURNING a", ""),
+    ];
     Catalogue::build(&[
         relations
             .iter()
@@ -127,6 +148,12 @@ fn catalogue() -> Catalogue {
         rows(&[&["4", "1", "1", "false"], &["4", "1", "3", "false"]]),
         rows(&[&["5", "2"]]),
         rows(&[&["pg_catalog"], &["public"]]),
+        Vec::new(),
+        rows(&[&["4", " SELECT customers.id, customers.email AS mail FROM public.customers;"]]),
+        functions,
+        rows(&[&["###", "public", "secret_of"]]),
+        Vec::new(),
+        rows(&[&["3", "2", "1"]]),
     ])
     .unwrap()
 }

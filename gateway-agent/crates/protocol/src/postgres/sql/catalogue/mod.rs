@@ -9,42 +9,17 @@ use std::{
     sync::Arc,
 };
 
+mod definitions;
+mod functions;
+mod queries;
+
 use crate::postgres::{Origin, Origins};
 
-/// Queries whose rows [`Catalogue::build`] takes, in this order. Every column is text.
-///
-/// 1. relations: oid, schema, name, kind
-/// 2. columns: relation oid, number, name
-/// 3. what views read: view oid, relation oid, column number (0 = the relation), whether whole rows are read
-/// 4. inheritance and partitions: child oid, parent oid
-/// 5. the schemas of the search path, first first
-pub const CATALOGUE_SQL: &[&str] = &[
-    "SELECT c.oid::text, n.nspname::text, c.relname::text, c.relkind::text \
-     FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace \
-     WHERE c.relkind IN ('r', 'p', 'v', 'm', 'f', 'S') AND n.nspname !~ '^pg_(toast|temp)'",
-    "SELECT a.attrelid::text, a.attnum::text, a.attname::text \
-     FROM pg_catalog.pg_attribute a JOIN pg_catalog.pg_class c ON c.oid = a.attrelid \
-     JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace \
-     WHERE c.relkind IN ('r', 'p', 'v', 'm', 'f', 'S') AND n.nspname !~ '^pg_(toast|temp)' \
-     AND a.attnum > 0 AND NOT a.attisdropped ORDER BY a.attrelid, a.attnum",
-    // A whole-row reference leaves no trace in pg_depend but is a Var of attribute 0 in the stored rule, and
-    // nothing depends on system relations (oid below 16384) there, but the rule names them.
-    "SELECT r.ev_class::text, d.refobjid::text, d.refobjsubid::text, \
-     (pg_catalog.strpos(r.ev_action::text, ':varattno 0 ') > 0)::text \
-     FROM pg_catalog.pg_rewrite r JOIN pg_catalog.pg_depend d \
-     ON d.classid = 'pg_catalog.pg_rewrite'::pg_catalog.regclass AND d.objid = r.oid \
-     AND d.refclassid = 'pg_catalog.pg_class'::pg_catalog.regclass AND d.deptype = 'n' \
-     WHERE r.ev_type = '1' AND d.refobjid <> r.ev_class \
-     UNION \
-     SELECT r.ev_class::text, m[1], '0', 'true' FROM pg_catalog.pg_rewrite r, \
-     pg_catalog.regexp_matches(r.ev_action::text, ':relid ([0-9]+)', 'g') m \
-     WHERE r.ev_type = '1' AND r.ev_class >= 16384 AND m[1]::pg_catalog.int8 BETWEEN 1 AND 16383",
-    "SELECT i.inhrelid::text, i.inhparent::text \
-     FROM pg_catalog.pg_inherits i JOIN pg_catalog.pg_class c ON c.oid = i.inhrelid \
-     WHERE c.relkind IN ('r', 'p', 'f')",
-    "SELECT s.name::text FROM pg_catalog.unnest(pg_catalog.current_schemas(true)) \
-     WITH ORDINALITY AS s(name, n) ORDER BY s.n",
-];
+pub use queries::CATALOGUE_SQL;
+
+pub(super) use definitions::{Summary, argument};
+use functions::Functions;
+pub(super) use functions::{Known, Nature};
 
 /// One row of a [`CATALOGUE_SQL`] query.
 pub type Row = Vec<Option<String>>;
@@ -64,6 +39,7 @@ pub struct Catalogue {
     by_oid: HashMap<u32, usize>,
     by_name: HashMap<Arc<str>, HashMap<Arc<str>, usize>>,
     search_path: Vec<Arc<str>>,
+    functions: Functions,
 }
 
 #[derive(Debug)]
@@ -74,11 +50,13 @@ pub struct Relation {
     pub kind: RelationKind,
     /// By number; dropped ones left out.
     pub columns: Vec<RelationColumn>,
-    /// Columns of other relations that a view's or a child table's columns may show: all that a view reads,
-    /// through views below it, whichever of its columns shows them.
+    /// Columns of other relations that a view's columns may show where [`RelationColumn::shows`] does not say: all that
+    /// it reads, through views below it, whichever of its columns shows them.
     pub reads: Vec<BaseColumn>,
     /// Tables that this one inherits from or is a partition of, near and far. Columns correspond by name.
     parents: Vec<usize>,
+    /// Tables that inherit from this one, near and far: reading it reads them.
+    children: Vec<usize>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -94,13 +72,50 @@ pub enum RelationKind {
 pub struct RelationColumn {
     pub number: i16,
     pub name: Arc<str>,
+    /// Of a view whose definition is understood: what the column derives from.
+    shows: Option<Shows>,
+    /// Columns of the same relation that it is generated from.
+    generated_from: Vec<Arc<str>>,
 }
+
+/// What a column of a view shows.
+#[derive(Debug, Clone, Default)]
+struct Shows {
+    columns: Vec<Seen>,
+    /// And perhaps anything else.
+    unknown: bool,
+}
+
+/// A column that can be seen through another.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Seen {
+    pub(super) schema: Option<Arc<str>>,
+    /// `None` = any relation of the schema.
+    pub(super) relation: Option<Arc<str>>,
+    pub(super) name: Arc<str>,
+    /// Whoever reads the one needs no grant for this one.
+    pub(super) through: bool,
+}
+
+/// Up to this many partitions are told apart; of more, any relation of their schemas could be one.
+const MAX_CHILDREN: usize = 256;
 
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct BaseColumn {
     pub schema: Arc<str>,
     pub relation: Arc<str>,
     pub name: Arc<str>,
+}
+
+impl Seen {
+    fn of(base: &BaseColumn, through: bool) -> Self {
+        Self {
+            schema: Some(Arc::clone(&base.schema)),
+            relation: Some(Arc::clone(&base.relation)),
+            name: Arc::clone(&base.name),
+            through,
+        }
+    }
 }
 
 impl Relation {
@@ -124,9 +139,23 @@ impl Catalogue {
     }
 
     /// From the rows of [`CATALOGUE_SQL`], query by query. Relations that appear between two of the queries
-    /// are left out; a row that cannot be read is an error.
+    /// are left out; a row that cannot be read is an error. To be called on a stack of [`STACK`](super::STACK) bytes:
+    /// definitions of views and functions are analysed.
     pub fn build(results: &[Vec<Row>]) -> Result<Self, CatalogueError> {
-        let [relations, columns, views, children, path] = results else {
+        let [
+            relations,
+            columns,
+            views,
+            children,
+            path,
+            _,
+            definitions,
+            functions,
+            operators,
+            casts,
+            generated,
+        ] = results
+        else {
             return Err(CatalogueError::Results { expected: CATALOGUE_SQL.len(), found: results.len() });
         };
         let mut catalogue = Self::default();
@@ -148,6 +177,7 @@ impl Catalogue {
                 columns: Vec::new(),
                 reads: Vec::new(),
                 parents: Vec::new(),
+                children: Vec::new(),
             });
         }
         for row in Rows::of(2, columns) {
@@ -155,7 +185,12 @@ impl Catalogue {
             let number = row.number(1, "column number")?;
             let name = names.get(row.text(2, "column name")?);
             if let Some(relation) = catalogue.find_mut(relation) {
-                relation.columns.push(RelationColumn { number, name });
+                relation.columns.push(RelationColumn {
+                    number,
+                    name,
+                    shows: None,
+                    generated_from: Vec::new(),
+                });
             }
         }
         for relation in &mut catalogue.relations {
@@ -167,6 +202,10 @@ impl Catalogue {
         for row in Rows::of(5, path) {
             catalogue.search_path.push(names.get(row.text(0, "schema")?));
         }
+        catalogue.generated(generated)?;
+        let views = catalogue.definitions(definitions)?;
+        let bodies = catalogue.functions.read(&mut names, functions, operators, casts)?;
+        definitions::understand(&mut catalogue, views, bodies);
         Ok(catalogue)
     }
 
@@ -204,16 +243,72 @@ impl Catalogue {
         self.relations.is_empty()
     }
 
-    /// Columns of other relations whose values this column may show.
-    pub(super) fn behind<'a>(
-        &'a self,
-        relation: &'a Relation,
-        column: &'a str,
-    ) -> impl Iterator<Item = (&'a str, &'a str, &'a str)> {
-        let parents = relation.parents.iter().filter_map(|parent| self.relations.get(*parent));
-        let same = parents.filter(move |parent| parent.column(column).is_some());
-        let inherited = same.map(move |parent| (&*parent.schema, &*parent.name, column));
-        relation.reads.iter().map(|base| (&*base.schema, &*base.relation, &*base.name)).chain(inherited)
+    /// What a call by this name may reach outside pg_catalog, as it is written.
+    pub(super) fn function(&self, parts: &[&str]) -> Option<Known<'_>> {
+        self.functions.called(parts, &self.search_path)
+    }
+
+    /// What an operator written without a schema may call outside pg_catalog.
+    pub(super) fn operator(&self, name: &str) -> Option<Known<'_>> {
+        self.functions.operator(name)
+    }
+
+    /// What a cast to a type of this name may call outside pg_catalog.
+    pub(super) fn cast(&self, name: &str) -> Option<Known<'_>> {
+        self.functions.cast(name)
+    }
+
+    /// Other columns whose values this column may show, and whether it may show anything. `*` is all columns.
+    pub(super) fn behind(&self, relation: &Relation, column: &str) -> (Vec<Seen>, bool) {
+        let mut seen = Vec::new();
+        let mut unknown = false;
+        self.seen(relation, column, &mut seen, &mut unknown);
+        (seen, unknown)
+    }
+
+    fn seen(&self, relation: &Relation, column: &str, seen: &mut Vec<Seen>, unknown: &mut bool) {
+        let known = relation.column(column).map(|(_, column)| column);
+        match known.and_then(|column| column.shows.as_ref()) {
+            Some(shows) => {
+                seen.extend_from_slice(&shows.columns);
+                *unknown |= shows.unknown;
+            }
+            None => {
+                seen.extend(relation.reads.iter().map(|base| Seen::of(base, false)));
+                let mut shows = relation.columns.iter().filter_map(|column| column.shows.as_ref());
+                *unknown |= shows.any(|shows| shows.unknown);
+            }
+        }
+        for (others, through) in [(&relation.parents, false), (&relation.children, true)] {
+            let others = others.iter().filter_map(|other| self.relations.get(*other));
+            if others.clone().count() <= MAX_CHILDREN {
+                let others = others.filter(|other| column == ALL || other.column(column).is_some());
+                seen.extend(others.map(|other| Seen {
+                    schema: Some(Arc::clone(&other.schema)),
+                    relation: Some(Arc::clone(&other.name)),
+                    name: column.into(),
+                    through,
+                }));
+            } else {
+                let schemas: BTreeSet<_> = others.map(|other| &other.schema).collect();
+                seen.extend(schemas.into_iter().map(|schema| Seen {
+                    schema: Some(Arc::clone(schema)),
+                    relation: None,
+                    name: column.into(),
+                    through: true,
+                }));
+            }
+        }
+        for source in known.iter().flat_map(|column| &column.generated_from) {
+            seen.push(Seen {
+                schema: Some(Arc::clone(&relation.schema)),
+                relation: Some(Arc::clone(&relation.name)),
+                name: Arc::clone(source),
+                through: true,
+            });
+            // Expressions of generated columns refer to no generated columns.
+            self.seen(relation, source, seen, unknown);
+        }
     }
 
     fn add(&mut self, relation: Relation) {
@@ -235,11 +330,7 @@ impl Catalogue {
             let view: u32 = row.number(0, "view oid")?;
             let relation: u32 = row.number(1, "relation oid")?;
             let column: i16 = row.number(2, "column number")?;
-            let whole = match row.text(3, "whole-row mark")? {
-                "true" => true,
-                "false" => false,
-                _ => return Err(row.error("whole-row mark")),
-            };
+            let whole = row.flag(3, "whole-row mark")?;
             let (Some(view), Some(relation)) = (self.by_oid.get(&view), self.by_oid.get(&relation)) else {
                 continue;
             };
@@ -268,11 +359,43 @@ impl Catalogue {
                 let above = parents.get(&next).into_iter().flatten().copied();
                 left.extend(above.filter(|parent| parent != child && all.insert(*parent)));
             }
+            for parent in &all {
+                if let Some(parent) = self.relations.get_mut(*parent) {
+                    parent.children.push(*child);
+                }
+            }
             if let Some(relation) = self.relations.get_mut(*child) {
                 relation.parents = all.into_iter().collect();
             }
         }
         Ok(())
+    }
+
+    fn generated(&mut self, rows: &[Row]) -> Result<(), CatalogueError> {
+        for row in Rows::of(11, rows) {
+            let (number, from): (i16, i16) =
+                (row.number(1, "column number")?, row.number(2, "column number")?);
+            let Some(relation) = self.find_mut(row.number(0, "oid")?) else { continue };
+            let source = relation.columns.iter().find(|column| column.number == from);
+            let Some(source) = source.map(|column| Arc::clone(&column.name)) else { continue };
+            if let Some(column) = relation.columns.iter_mut().find(|column| column.number == number) {
+                column.generated_from.push(source);
+            }
+        }
+        Ok(())
+    }
+
+    /// View -> its SELECT.
+    fn definitions(&self, rows: &[Row]) -> Result<Vec<(usize, String)>, CatalogueError> {
+        let mut definitions = Vec::new();
+        for row in Rows::of(7, rows) {
+            let view: u32 = row.number(0, "view oid")?;
+            // NULL for a view that is gone meanwhile.
+            if let (Some(view), Ok(text)) = (self.by_oid.get(&view), row.text(1, "definition")) {
+                definitions.push((*view, text.to_owned()));
+            }
+        }
+        Ok(definitions)
     }
 
     fn resolve_views(&mut self, reads: &Reads) {
@@ -288,8 +411,13 @@ impl Catalogue {
                         relation.columns.iter().filter(|it| read.whole || read.columns.contains(&it.number));
                     for column in read_here {
                         columns.insert(relation.base(column));
-                        columns.extend(self.behind(relation, &column.name).map(|(schema, name, column)| {
-                            BaseColumn { schema: schema.into(), relation: name.into(), name: column.into() }
+                        let (behind, _) = self.behind(relation, &column.name);
+                        columns.extend(behind.into_iter().filter_map(|seen| {
+                            Some(BaseColumn {
+                                schema: seen.schema?,
+                                relation: seen.relation?,
+                                name: seen.name,
+                            })
                         }));
                     }
                     if seen.insert(*at) {
@@ -308,6 +436,9 @@ impl Catalogue {
 }
 
 const SYSTEM: &str = "pg_catalog";
+
+/// Stands for every column.
+const ALL: &str = "*";
 
 type Reads = HashMap<usize, HashMap<usize, Read>>;
 
@@ -347,6 +478,15 @@ impl<'a> Rows<'a> {
         self.cells.get(column).and_then(Option::as_deref).ok_or_else(|| self.error(what))
     }
 
+    /// A boolean, as a cast to text writes it.
+    fn flag(&self, column: usize, what: &'static str) -> Result<bool, CatalogueError> {
+        match self.text(column, what)? {
+            "true" => Ok(true),
+            "false" => Ok(false),
+            _ => Err(self.error(what)),
+        }
+    }
+
     fn number<N: std::str::FromStr>(&self, column: usize, what: &'static str) -> Result<N, CatalogueError> {
         self.text(column, what)?.parse().map_err(|_| self.error(what))
     }
@@ -358,12 +498,20 @@ impl<'a> Rows<'a> {
 
 impl Origins for Catalogue {
     fn origin(&self, table_oid: u32, attnum: i16, with: &mut dyn FnMut(Origin<'_>)) {
-        let Some((schema, relation, column)) = self.origin(table_oid, attnum) else { return };
-        let stored = |of: &Relation| matches!(of.kind, RelationKind::Table | RelationKind::ForeignTable);
-        let base = self
-            .by_oid(table_oid)
-            .is_some_and(|relation| stored(relation) && self.behind(relation, column).next().is_none());
-        with(Origin { schema, relation, column, base });
+        let (Some(of), Some((schema, relation, column))) =
+            (self.by_oid(table_oid), self.origin(table_oid, attnum))
+        else {
+            return;
+        };
+        let understood = of.columns.iter().any(|column| column.number == attnum && column.shows.is_some());
+        let (behind, unknown) = self.behind(of, column);
+        let known =
+            !unknown && (understood || matches!(of.kind, RelationKind::Table | RelationKind::ForeignTable));
+        with(Origin { schema: Some(schema), relation: Some(relation), column, known });
+        for seen in &behind {
+            let (schema, relation) = (seen.schema.as_deref(), seen.relation.as_deref());
+            with(Origin { schema, relation, column: &seen.name, known });
+        }
     }
 }
 
@@ -402,6 +550,16 @@ mod tests {
             ]),
             rows(&[&["101", "100"]]),
             rows(&[&["app"], &["public"]]),
+            Vec::new(),
+            rows(&[&["103", " SELECT v.x AS y FROM app.v;"]]),
+            rows(&[
+                &["app", "shout", "sql", "i", "false", "false", "SELECT upper($1)", ""],
+                &["app", "hide", "plpgsql", "s", "true", "false", "", "a"],
+                &["app", "pure", "c", "i", "false", "false", "", ""],
+            ]),
+            rows(&[&["###", "app", "hide"]]),
+            rows(&[&["int4", "app", "pure"]]),
+            rows(&[&["105", "2", "1"]]),
         ]
     }
 
@@ -421,16 +579,46 @@ mod tests {
     fn a_view_shows_what_it_reads_through_views_and_parents() {
         let catalogue = Catalogue::build(&sample()).unwrap();
         let view = catalogue.relation("app", "vv").unwrap();
-        let behind: Vec<_> = catalogue.behind(view, "y").collect();
-        assert_eq!(
-            behind,
-            [("app", "v", "x"), ("public", "customers", "email"), ("public", "customers_eu", "email")]
+        let (behind, unknown) = catalogue.behind(view, "y");
+        let behind: Vec<_> = behind
+            .iter()
+            .map(|seen| format!("{}.{}", seen.relation.as_deref().unwrap(), seen.name))
+            .collect();
+        assert_eq!(behind, ["v.x", "customers.email", "customers_eu.email"]);
+        assert!(!unknown);
+    }
+
+    #[test]
+    fn a_parent_shows_its_children_and_a_child_its_parent() {
+        let catalogue = Catalogue::build(&sample()).unwrap();
+        let of = |name: &str| {
+            let (behind, _) = catalogue.behind(catalogue.relation("public", name).unwrap(), "email");
+            behind
+                .iter()
+                .map(|seen| (seen.relation.as_deref().unwrap().to_owned(), seen.through))
+                .collect::<Vec<_>>()
+        };
+        assert_eq!(of("customers"), [("customers_eu".to_owned(), true)]);
+        assert_eq!(of("customers_eu"), [("customers".to_owned(), false)]);
+    }
+
+    #[test]
+    fn functions_are_found_by_schema_or_path() {
+        let catalogue = Catalogue::build(&sample()).unwrap();
+        let nature = |parts: &[&str]| catalogue.function(parts).map(|known| known.natures[0].clone());
+        assert!(
+            matches!(nature(&["shout"]), Some(Nature::Body(body)) if body.arguments && body.columns.is_empty())
         );
+        assert!(matches!(nature(&["app", "hide"]), Some(Nature::Unseen)));
+        assert!(matches!(nature(&["pure"]), Some(Nature::Pure)));
+        assert!(nature(&["public", "pure"]).is_none() && nature(&["other"]).is_none());
+        assert!(catalogue.operator("###").is_some_and(|known| known.set));
+        assert!(catalogue.cast("int4").is_some() && catalogue.cast("text").is_none());
     }
 
     #[test]
     fn malformed_rows_are_errors() {
-        assert_eq!(Catalogue::build(&[]).unwrap_err(), CatalogueError::Results { expected: 5, found: 0 });
+        assert_eq!(Catalogue::build(&[]).unwrap_err(), CatalogueError::Results { expected: 11, found: 0 });
         for (query, row) in [
             (0, vec![Some("x".into()), Some("s".into()), Some("n".into()), Some("r".into())]),
             (0, vec![Some("1".into()), None, Some("n".into()), Some("r".into())]),
@@ -439,6 +627,10 @@ mod tests {
             (2, vec![Some("1".into()), Some("1".into()), Some("1".into()), Some("yes".into())]),
             (3, vec![Some("1".into())]),
             (4, vec![None]),
+            (6, vec![Some("x".into()), None]),
+            (7, vec![Some("app".into()), Some("f".into()), None]),
+            (8, vec![Some("+".into()), None, Some("f".into())]),
+            (10, vec![Some("100".into()), Some("1".into()), None]),
         ] {
             let mut results = sample();
             results[query].push(row);
