@@ -4,6 +4,7 @@ mod copy;
 mod extended;
 mod login;
 mod masks;
+mod model;
 mod random;
 mod simple;
 mod support;
