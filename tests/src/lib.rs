@@ -29,6 +29,7 @@ pub mod process;
 pub mod provider;
 pub mod regress;
 pub mod sample;
+pub mod wire;
 pub mod world;
 
 use std::{env, path::PathBuf};

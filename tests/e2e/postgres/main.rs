@@ -1,11 +1,13 @@
 //! PostgreSQL end to end: real server, real clients, real kernel. Needs root.
 
 mod approvals;
+mod deny;
 mod drivers;
 mod fixtures;
 mod gates;
 mod identity;
 mod input;
+mod leak;
 mod metrics;
 mod namespaces;
 mod network;
@@ -16,5 +18,7 @@ mod reload;
 mod roles;
 mod secrets;
 mod settings;
+mod suite;
 mod support;
+mod transforms;
 mod wire;

@@ -1,0 +1,117 @@
+//! Disguises of forbidden statements: none reaches the server.
+//!
+//! Every statement of `deny/cases.txt` is sent by a job as simple query, in the extended protocol and in a pipeline,
+//! under a policy that lets little through. The server logs every statement that it is sent: what its log holds must be
+//! in the list of what is allowed, and nothing in the database may have changed.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use tests::World;
+
+use crate::suite;
+
+const CASES: &str = include_str!("deny/cases.txt");
+const POLICY: &str = include_str!("deny/policy.yaml");
+
+/// What the client sends between two cases.
+const BETWEEN: [&str; 4] = ["ROLLBACK", "CLOSE ALL", "DEALLOCATE ALL", "UNLISTEN *"];
+
+/// Everything that a forbidden statement could change.
+const STATE: &str = "SELECT (SELECT md5(string_agg(c::text, ',' ORDER BY id)) FROM customers c), \
+     (SELECT md5(string_agg(o::text, ',' ORDER BY id)) FROM orders o), (SELECT count(*) FROM secrets), \
+     (SELECT count(*) FROM imports WHERE id > 5), (SELECT count(*) FROM pg_class), (SELECT count(*) FROM pg_proc), \
+     (SELECT count(*) FROM pg_type), (SELECT count(*) FROM pg_roles), (SELECT count(*) FROM pg_database), \
+     (SELECT count(*) FROM pg_largeobject_metadata), (SELECT count(*) FROM pg_db_role_setting), \
+     (SELECT md5(string_agg(relacl::text, ',' ORDER BY oid)) FROM pg_class), (SELECT count(*) FROM pg_replication_slots)";
+
+#[test]
+fn no_disguise_gets_a_forbidden_statement_to_the_server() {
+    let world = World::builder().policy(POLICY).up();
+    let before = world.db.ask(STATE);
+    let cases = suite::read(CASES);
+    let token = world.token().mint().expect("a token");
+    let ran = suite::run(&world, &token, &cases.iter().collect::<Vec<_>>(), b"5\tcopied\n");
+
+    let mut allowed: BTreeSet<&str> = BETWEEN.into();
+    for case in &cases {
+        let last = if case.expected == "denied" { 1 } else { 0 };
+        allowed.extend(case.steps.iter().rev().skip(last).map(String::as_str));
+    }
+    let mut wrong = Vec::new();
+    let mut tally: BTreeMap<&str, usize> = BTreeMap::new();
+    for one in &ran {
+        *tally.entry(&one.case.expected).or_default() += 1;
+        let first = one.outcome.errors.first();
+        let refused = first.is_some_and(|(code, text)| {
+            code == "42501"
+                && (text.starts_with("denied by policy rule") || text.starts_with("the gateway does not"))
+        });
+        match one.case.expected.as_str() {
+            "denied" if !refused => wrong.push(format!("{}: not refused: {first:?}", one.title())),
+            "denied" if one.outcome.ended => wrong.push(format!("{}: the session ended", one.title())),
+            "runs" if first.is_some() => wrong.push(format!("{}: {first:?}", one.title())),
+            "denied" | "runs" => {}
+            other => panic!("`{other}` is nothing to expect"),
+        }
+    }
+    let log = world.db.log();
+    let mut reached = BTreeSet::new();
+    for line in log.lines().filter(|line| line.contains(" gateway@orders/")) {
+        let logged = line.split_once("LOG:  statement: ").or_else(|| {
+            let (_, rest) = line.split_once("LOG:  execute ")?;
+            rest.split_once(": ")
+        });
+        let Some((_, text)) = logged else { continue };
+        // The gateway's own reading of names.
+        if line.contains(" gateway@orders/gateway ") {
+            continue;
+        }
+        reached.insert(text);
+        if !allowed.contains(text) {
+            wrong.push(format!("REACHED the server: {text}"));
+        }
+    }
+    for case in cases.iter().filter(|case| case.expected == "runs") {
+        for step in &case.steps {
+            assert!(reached.contains(step.as_str()), "the log does not show {step}, so it proves nothing");
+        }
+    }
+    let denied = cases.iter().filter(|case| case.expected == "denied").count();
+    println!("{denied} disguises and {} others, {} ways in all: {tally:?}", cases.len() - denied, ran.len());
+    assert!(wrong.is_empty(), "{} of {} went wrong:\n{}", wrong.len(), ran.len(), wrong.join("\n"));
+    assert_eq!(world.db.ask(STATE), before);
+    assert!(denied >= 200);
+    volatile_functions(&world, &token);
+}
+
+/// Volatile functions of the server that a rule need not name: they draw, look at clocks, or look at their own session.
+const HARMLESS: &[&str] = &[
+    "clock_timestamp",
+    "currval",
+    "gen_random_uuid",
+    "lastval",
+    "pg_advisory_unlock_all",
+    "random",
+    "timeofday",
+];
+
+/// Of the functions that the server itself calls volatile, no other gets through.
+fn volatile_functions(world: &World, token: &str) {
+    let names = "SELECT DISTINCT proname FROM pg_proc WHERE pronamespace = 'pg_catalog'::regnamespace \
+         AND provolatile = 'v' AND prokind = 'f' ORDER BY 1";
+    let text: String =
+        world.db.ask(names).lines().map(|name| format!("## denied {name}\nSELECT \"{name}\"()\n")).collect();
+    let cases = suite::read(&text);
+    assert!(cases.len() > 100, "{} volatile functions", cases.len());
+    let ran = suite::run(world, token, &cases.iter().collect::<Vec<_>>(), b"");
+    let passed: BTreeSet<&str> = ran
+        .iter()
+        .filter(|one| {
+            let first = one.outcome.errors.first();
+            !first.is_some_and(|(_, text)| text.starts_with("denied by policy rule"))
+        })
+        .map(|one| one.case.name.as_str())
+        .filter(|name| !HARMLESS.contains(name))
+        .collect();
+    assert!(passed.is_empty(), "volatile, and let through: {passed:?}");
+}
