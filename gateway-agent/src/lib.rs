@@ -8,6 +8,7 @@ pub mod cli;
 pub mod clock;
 pub mod config;
 pub mod credential;
+pub mod dns;
 pub mod identity;
 pub mod intercept;
 pub mod kernel;

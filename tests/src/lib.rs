@@ -22,6 +22,7 @@ pub mod cgroup;
 pub mod issuer;
 pub mod job;
 pub mod names;
+pub mod nameserver;
 pub mod netns;
 pub mod pki;
 pub mod postgres;

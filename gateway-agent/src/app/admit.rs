@@ -122,8 +122,12 @@ impl Agent {
             destination: refusal.peer.map(|peer| peer.to_string()).as_deref(),
             ..Scope::default()
         });
-        let extra =
-            [("reason", Value::Text(refusal.reason.name())), ("hook", Value::Text(refusal.hook.name()))];
+        let mut extra =
+            vec![("reason", Value::Text(refusal.reason.name())), ("hook", Value::Text(refusal.hook.name()))];
+        let name = refusal.job.zip(refusal.peer).and_then(|(job, peer)| self.dns.name_of(job, peer.ip()));
+        if let Some(name) = &name {
+            extra.push(("name", Value::Text(name)));
+        }
         let kind = if refusal.observed { Kind::KernelObserved } else { Kind::KernelDenied };
         self.log(&AuditEvent { context: Some(&context), extra: &extra, ..AuditEvent::new(unix_ns(), kind) });
     }

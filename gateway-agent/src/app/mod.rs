@@ -12,6 +12,7 @@ mod namespaces;
 mod policies;
 
 use std::{
+    collections::HashSet,
     os::unix::fs::DirBuilderExt,
     path::Path,
     sync::{
@@ -39,6 +40,7 @@ use crate::{
     audit::{self, Audit, AuditConfig, AuditEvent, Kind, Recorder, RecorderConfig, Value, unix_ns},
     config::{self, Config, Transport},
     credential::{Roles, SWEEP},
+    dns,
     identity::{Cgroups, Clock, Enrolments, SystemClock, Verifier, boot_id},
     intercept::Intercept,
     kernel::{self, Destination, Disposition, Kernel, Mode, Protocol, Reason},
@@ -47,13 +49,15 @@ use crate::{
     state::{Lazy, SqliteStore, Store},
     telemetry::{ApprovalOutcome, Metrics},
     tls::Authority,
-    upstream::{Addresses, Catalogues, Tls},
+    upstream::{Addresses, Catalogues, Names, Tls},
 };
 
 /// The kernel denies when it has not heard of the agent for 2 s; four chances to be heard before that.
 const HEARTBEAT: Duration = Duration::from_millis(500);
 /// How often the log says that the kernel refuses nothing.
 const REMINDER: Duration = Duration::from_secs(60);
+/// Where resolvers listen.
+const DNS_PORT: u16 = 53;
 /// Sessions get this long to say goodbye.
 const DRAIN: Duration = Duration::from_secs(5);
 
@@ -63,6 +67,8 @@ pub struct Agent {
     kernel: Arc<Kernel>,
     enrolments: Arc<Enrolments>,
     namespaces: Option<Arc<namespaces::Namespaces>>,
+    names: Names,
+    dns: Arc<dns::Front>,
     workers: Vec<worker::Handle>,
     reloading: policies::Reloading,
     started: UnixTime,
@@ -123,7 +129,9 @@ async fn start(config: Config) -> Result<Started> {
         Ok(policy) => Arc::new(policy),
         Err(problems) => bail!("policy refused:\n{}", problems.join("\n")),
     };
-    let addresses = Addresses::resolve(&policy, &Addresses::default()).await;
+    let names = Names::new(&config.dns).context("dns")?;
+    let nobody = HashSet::new();
+    let addresses = Addresses::resolve(&policy, &Addresses::default(), &names, &nobody).await;
 
     let metrics = Arc::new(Metrics::new().context("metrics")?);
     metrics.policy_loaded(policy.version(), std::time::SystemTime::now());
@@ -163,7 +171,7 @@ async fn start(config: Config) -> Result<Started> {
             pin_dir: config.kernel.pin_dir.clone(),
             virtual_port: config.kernel.virtual_port,
             flows_per_job: config.sessions.max_per_job.saturating_mul(2),
-            dns: false,
+            dns: config.dns.answer,
             mode: config.kernel.mode,
         })
         .context("kernel enforcement cannot start")?,
@@ -216,6 +224,7 @@ async fn start(config: Config) -> Result<Started> {
         shared.config.jobs.uids.clone(),
     )?);
 
+    let front = dns::Front::new(Arc::clone(&shared), Arc::clone(&enrolments), names.clone());
     kernel.leave_unknown().context("network namespaces of an earlier agent")?;
 
     let guard = guard::Guard::default();
@@ -227,6 +236,8 @@ async fn start(config: Config) -> Result<Started> {
         kernel,
         enrolments: Arc::clone(&enrolments),
         namespaces,
+        names,
+        dns: Arc::new(front),
         workers,
         reloading: policies::Reloading::default(),
         started: crate::clock::now(),
@@ -377,10 +388,20 @@ impl Heartbeat {
     }
 }
 
-async fn accept(agent: Arc<Agent>, intercept: Intercept) {
+async fn accept(agent: Arc<Agent>, mut intercept: Intercept) {
+    // They end with this task.
+    let mut questions = tokio::task::JoinSet::new();
+    for socket in intercept.questions() {
+        let (front, kernel, agent) = (Arc::clone(&agent.dns), Arc::clone(&agent.kernel), Arc::clone(&agent));
+        questions.spawn(front.serve_datagrams(socket, kernel, move |refused| agent.refuse(refused)));
+    }
     loop {
         match intercept.accept().await {
             Ok((tcp, _)) => match intercept.identify(&agent.kernel, &tcp) {
+                // Only redirected connections have this port: no resource can be there.
+                Ok(flow) if flow.original.port() == DNS_PORT && agent.shared.config.dns.answer => {
+                    tokio::spawn(Arc::clone(&agent.dns).serve_connection(tcp, flow));
+                }
                 Ok(flow) => agent.admit(tcp, &flow),
                 Err(refused) => agent.refuse(&refused),
             },
@@ -432,12 +453,14 @@ async fn sweep(agent: Arc<Agent>) {
         ticks.tick().await;
         let enrolments = Arc::clone(&agent.enrolments);
         let namespaces = agent.namespaces.clone();
+        let front = Arc::clone(&agent.dns);
         // It writes to SQLite and reads /proc.
         let sweeping = tokio::task::spawn_blocking(move || {
             enrolments.sweep();
             if let Some(namespaces) = namespaces {
                 namespaces.sweep();
             }
+            front.sweep();
         });
         if sweeping.await.is_err() {
             tracing::error!("sweeping jobs failed");

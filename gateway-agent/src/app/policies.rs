@@ -1,9 +1,11 @@
 //! The policy in force: read, put in force, followed.
 
 use std::{
+    collections::HashSet,
+    net::IpAddr,
     path::PathBuf,
     sync::{Arc, Mutex, PoisonError},
-    time::{Duration, SystemTime},
+    time::{Duration, Instant, SystemTime},
 };
 
 use policy::{Policy, Source};
@@ -18,8 +20,10 @@ use crate::{
 
 /// How often the files are looked at.
 const POLL: Duration = Duration::from_secs(1);
-/// How often names of resources are resolved again.
-const RESOLVE: Duration = Duration::from_secs(30);
+/// How often it is looked whether a resource's name is due, when none is.
+const IDLE: Duration = Duration::from_secs(5);
+/// Names that are due at about the same time are resolved together.
+const TOGETHER: Duration = Duration::from_millis(200);
 
 /// Reads the policy files.
 ///
@@ -88,7 +92,9 @@ impl Agent {
         let version = policy.version().to_string();
         let previous = self.shared.policy.load_full();
         let addresses = tokio::task::block_in_place(|| {
-            tokio::runtime::Handle::current().block_on(Addresses::resolve(&policy, &previous.addresses))
+            let in_use = self.in_use();
+            let resolving = Addresses::resolve(&policy, &previous.addresses, &self.names, &in_use);
+            tokio::runtime::Handle::current().block_on(resolving)
         });
         let refused = |error| vec![format!("the kernel does not take the new destinations: {error}")];
         let prepared =
@@ -125,29 +131,53 @@ impl Agent {
         }
     }
 
-    /// Follows the addresses behind names.
+    /// Follows the addresses behind names, as long as their records say.
     pub(super) async fn watch_names(self: Arc<Self>) {
-        let mut ticks = tokio::time::interval(RESOLVE);
-        ticks.tick().await;
         loop {
-            ticks.tick().await;
             let current = self.shared.policy.load_full();
-            if !current.addresses.has_names() {
+            let Some(due) = current.addresses.refresh_at() else {
+                tokio::time::sleep(IDLE).await;
+                continue;
+            };
+            let wait = due.saturating_duration_since(Instant::now()).min(IDLE);
+            tokio::time::sleep(wait + TOGETHER).await;
+            let current = self.shared.policy.load_full();
+            if current.addresses.refresh_at().is_none_or(|due| due > Instant::now()) {
                 continue;
             }
-            let addresses = Addresses::resolve(&current.policy, &current.addresses).await;
-            let next =
-                Kernel::prepare(&kernel_destinations(&self.shared.config, &addresses)).and_then(|prepared| {
-                    let next = Arc::new(InForce { policy: Arc::clone(&current.policy), addresses });
-                    // No reload in between: the kernel's destinations are those of the policy in force.
-                    let _reloading = self.reloading.0.lock().unwrap_or_else(PoisonError::into_inner);
-                    let found = self.shared.policy.compare_and_swap(&current, next);
-                    if Arc::ptr_eq(&found, &current) { self.kernel.commit(&prepared) } else { Ok(()) }
-                });
-            if let Err(error) = next {
+            let addresses =
+                Addresses::resolve(&current.policy, &current.addresses, &self.names, &self.in_use()).await;
+            self.follow_names(&current, addresses);
+        }
+    }
+
+    fn follow_names(&self, current: &Arc<InForce>, addresses: Addresses) {
+        let _reloading = self.reloading.0.lock().unwrap_or_else(PoisonError::into_inner);
+        // A reload that came in between wins: what it put in force is not to be replaced by the policy before it.
+        if !Arc::ptr_eq(current, &self.shared.policy.load_full()) {
+            return;
+        }
+        let changed = addresses.differ(&current.addresses);
+        let prepared =
+            changed.then(|| Kernel::prepare(&kernel_destinations(&self.shared.config, &addresses)));
+        let followed = prepared.transpose().and_then(|prepared| {
+            // The gateway first, as at a reload.
+            self.shared.policy.store(Arc::new(InForce { policy: Arc::clone(&current.policy), addresses }));
+            prepared.map_or(Ok(()), |prepared| self.kernel.commit(&prepared))
+        });
+        match followed {
+            Ok(()) if changed => tracing::info!("the addresses behind resource names changed"),
+            Ok(()) => {}
+            Err(error) => {
+                self.shared.policy.store(Arc::clone(current));
                 tracing::error!(%error, "the kernel does not take the resolved addresses");
             }
         }
+    }
+
+    /// Addresses that sessions are open to.
+    fn in_use(&self) -> HashSet<IpAddr> {
+        self.shared.registry.list().iter().map(|live| live.upstream.ip()).collect()
     }
 }
 

@@ -40,6 +40,8 @@ pub enum Kind {
     ControlRefused,
     SessionKilled,
     RecordingLost,
+    /// A question to a resolver.
+    Resolved,
     /// The gateway listens in a job's network namespace.
     NamespaceFollowed,
     /// It does not: a job stays refused in there.
@@ -82,6 +84,7 @@ impl Kind {
             Kind::ControlRefused => "control_refused",
             Kind::SessionKilled => "session_killed",
             Kind::RecordingLost => "recording_lost",
+            Kind::Resolved => "resolved",
             Kind::NamespaceFollowed => "namespace_followed",
             Kind::NamespaceRefused => "namespace_refused",
             Kind::NamespaceLeft => "namespace_left",

@@ -7,12 +7,13 @@ use std::{
 };
 
 use super::{
-    Algorithm, Approvals, Audit, Config, ConfigError, Control, Destination, Durability, Identity, Issuer,
-    Kernel, KeySource, Metrics, PolicyFiles, Recording, Sessions, raw,
+    Algorithm, Approvals, Audit, Config, ConfigError, Control, Destination, Dns, Durability, Identity,
+    Issuer, Kernel, KeySource, Metrics, PolicyFiles, Recording, Sessions, raw,
 };
 
 /// The parsers hold this much on purpose; a larger cap would promise what they refuse.
 const SQL_MAX: usize = 64 * 1024;
+const DNS_PORT: u16 = 53;
 const MAX_SKEW: Duration = Duration::from_secs(300);
 
 pub(super) fn check(path: &Path, text: &str) -> Result<Config, ConfigError> {
@@ -52,7 +53,8 @@ impl Checker<'_> {
         };
         Ok(Config {
             source: std::path::absolute(self.path).unwrap_or_else(|_| self.path.to_owned()),
-            kernel: self.kernel(raw.kernel)?,
+            kernel: self.kernel(raw.kernel, raw.dns.answer.unwrap_or(true))?,
+            dns: self.dns(raw.dns)?,
             jobs: self.jobs(raw.jobs)?,
             identity: self.identity(raw.identity)?,
             policy: self.policy(raw.policy)?,
@@ -76,12 +78,20 @@ impl Checker<'_> {
         })
     }
 
-    fn kernel(&self, raw: raw::Kernel) -> Result<Kernel, ConfigError> {
+    fn kernel(&self, raw: raw::Kernel, dns: bool) -> Result<Kernel, ConfigError> {
         let virtual_port = raw.virtual_port.unwrap_or(15001);
         if virtual_port == 0 {
             return Err(self.wrong("virtual_port", "0", "virtual_port is 0", "choose a port, such as 15001"));
         }
-        let allow = raw.allow.into_iter().map(|d| self.destination(&d)).collect::<Result<_, _>>()?;
+        let allow = raw.allow.into_iter().map(|d| self.destination(&d)).collect::<Result<Vec<_>, _>>()?;
+        if dns && allow.iter().any(|d| d.port == DNS_PORT) {
+            return Err(self.wrong(
+                "port",
+                "53",
+                "kernel.allow names port 53, but the gateway answers questions to every resolver itself",
+                "remove the entry and name the resolver in dns.upstreams, or set dns.answer to false",
+            ));
+        }
         Ok(Kernel {
             cgroup_root: raw.cgroup_root.map(|p| self.absolute(&p)),
             pin_dir: self.absolute(&raw.pin_dir.unwrap_or_else(|| "/sys/fs/bpf/gateway".into())),
@@ -89,6 +99,25 @@ impl Checker<'_> {
             mode: raw.mode,
             allow,
             namespaces: raw.namespaces,
+        })
+    }
+
+    fn dns(&self, raw: raw::Dns) -> Result<Dns, ConfigError> {
+        let upstream = |text: &String| {
+            let address = text.parse::<std::net::IpAddr>().map(|ip| SocketAddr::new(ip, DNS_PORT));
+            address.or_else(|_| text.parse::<SocketAddr>()).map_err(|_| {
+                self.wrong(
+                    "upstreams",
+                    text,
+                    &format!("`{text}` is not the address of a resolver"),
+                    "write 10.0.0.2, 10.0.0.2:5353 or \"[2001:db8::53]:53\"",
+                )
+            })
+        };
+        Ok(Dns {
+            answer: raw.answer.unwrap_or(true),
+            upstreams: raw.upstreams.iter().map(upstream).collect::<Result<_, _>>()?,
+            timeout: self.duration("timeout", raw.timeout.as_deref())?.unwrap_or(Duration::from_secs(2)),
         })
     }
 

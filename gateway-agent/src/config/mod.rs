@@ -35,6 +35,7 @@ pub struct Config {
     /// Control socket and the public CA certificate for jobs; mode 0755.
     pub runtime_dir: PathBuf,
     pub kernel: Kernel,
+    pub dns: Dns,
     pub jobs: Jobs,
     pub identity: Identity,
     pub policy: PolicyFiles,
@@ -70,6 +71,17 @@ pub enum Namespaces {
     Follow,
     /// They are refused everything.
     Deny,
+}
+
+/// The resolver that jobs reach at port 53 of any address.
+#[derive(Debug, Clone)]
+pub struct Dns {
+    /// Otherwise port 53 is like any other.
+    pub answer: bool,
+    /// Who is asked; empty = the servers of /etc/resolv.conf.
+    pub upstreams: Vec<SocketAddr>,
+    /// How long one of them is waited for.
+    pub timeout: Duration,
 }
 
 /// A destination that jobs may reach without the gateway.

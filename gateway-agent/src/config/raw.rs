@@ -17,6 +17,8 @@ pub struct Raw {
     #[serde(default)]
     pub(super) kernel: Kernel,
     #[serde(default)]
+    pub(super) dns: Dns,
+    #[serde(default)]
     pub(super) jobs: jobs::Raw,
     pub(super) identity: Identity,
     pub(super) policy: Policy,
@@ -61,6 +63,14 @@ pub(super) struct Kernel {
     pub(super) mode: crate::kernel::Mode,
     pub(super) allow: Vec<Destination>,
     pub(super) namespaces: Namespaces,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct Dns {
+    pub(super) answer: Option<bool>,
+    pub(super) upstreams: Vec<String>,
+    pub(super) timeout: Option<String>,
 }
 
 #[derive(Debug, Deserialize)]

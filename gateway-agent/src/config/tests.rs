@@ -47,7 +47,7 @@ kernel:
   virtual_port: 15001
   mode: observe
   allow:
-    - { net: 127.0.0.53/32, port: 53, protocol: udp }
+    - { net: 192.0.2.123/32, port: 123, protocol: udp }
 jobs: { parent: gateway-jobs, uid: own, uids: 1900000000-1900009999 }
 identity:
   skew: 30s
@@ -68,7 +68,7 @@ sessions: { workers: 2, max_per_job: 200, max_total: 4000, login_timeout: 10s, i
 ",
     )
     .unwrap();
-    assert_eq!(c.kernel.allow[0].port, 53);
+    assert_eq!(c.kernel.allow[0].port, 123);
     assert_eq!(c.kernel.mode, crate::kernel::Mode::Observe);
     assert_eq!(c.recording.durability, Durability::Each);
     assert_eq!(c.sessions.idle_timeout, None);
@@ -129,4 +129,21 @@ fn an_issuer_listed_twice_is_refused() {
     let twice = GOOD
         .replace("policy:", "    - { issuer: https://token.example, audience: b, jwks_file: k }\npolicy:");
     assert!(refused(&twice).contains("twice"));
+}
+
+#[test]
+fn resolvers_are_addresses_and_port_53_is_the_gateways() {
+    let c = parse(GOOD).unwrap();
+    assert!(c.dns.answer && c.dns.upstreams.is_empty());
+    assert_eq!(c.dns.timeout, Duration::from_secs(2));
+    let c =
+        parse(&format!("{GOOD}dns: {{ upstreams: [10.0.0.2, \"[2001:db8::53]:5353\"], timeout: 500ms }}\n"))
+            .unwrap();
+    assert_eq!(c.dns.upstreams, ["10.0.0.2:53".parse().unwrap(), "[2001:db8::53]:5353".parse().unwrap()]);
+    assert!(
+        refused(&format!("{GOOD}dns: {{ upstreams: [resolver.example] }}\n")).contains("not the address")
+    );
+    let direct = format!("{GOOD}kernel: {{ allow: [{{ net: 127.0.0.53/32, port: 53, protocol: udp }}] }}\n");
+    assert!(refused(&direct).contains("kernel.allow names port 53"));
+    parse(&format!("{direct}dns: {{ answer: false }}\n")).unwrap();
 }

@@ -73,6 +73,28 @@ labels! {
 }
 
 labels! {
+    /// What became of a question to a resolver.
+    DnsResult {
+        /// Asked upstream and answered.
+        Allowed = "allowed",
+        /// Answered with the addresses of a resource.
+        Resource = "resource",
+        /// Not allowed by policy.
+        Refused = "refused",
+        /// Over a limit.
+        Limited = "limited",
+        /// Not a question, or not one that can be read.
+        Malformed = "malformed",
+        /// No job could be found that asked it.
+        Unidentified = "unidentified",
+        /// The upstream did not answer, or the answer could not be audited.
+        Failed = "failed",
+        /// Too many questions or connections at once.
+        Overloaded = "overloaded",
+    }
+}
+
+labels! {
     /// How policy answered.
     Verdict { Allow = "allow", Approve = "approve", Deny = "deny" }
 }
@@ -117,6 +139,7 @@ labels! {
 pub struct Metrics {
     registry: Registry,
     flows: Vec<IntCounter>,
+    dns: Vec<IntCounter>,
     pub sessions: IntGauge,
     decisions: IntCounterVec,
     rules: Mutex<HashSet<String>>,
@@ -174,6 +197,13 @@ impl Metrics {
                 "Intercepted connections, by what became of them.",
                 "result",
                 &FlowResult::ALL.iter().map(|value| value.as_str()).collect::<Vec<_>>(),
+            )?,
+            dns: counters(
+                &registry,
+                "gateway_dns_questions_total",
+                "Questions of jobs to resolvers, by what became of them.",
+                "result",
+                &DnsResult::ALL.iter().map(|value| value.as_str()).collect::<Vec<_>>(),
             )?,
             sessions: register(&registry, IntGauge::new("gateway_sessions_active", "Sessions open now.")?)?,
             decisions: register(
@@ -264,6 +294,10 @@ impl Metrics {
 
     pub fn flow(&self, result: FlowResult) -> &IntCounter {
         &self.flows[result as usize]
+    }
+
+    pub fn dns(&self, result: DnsResult) -> &IntCounter {
+        &self.dns[result as usize]
     }
 
     /// A handle to keep with a cached decision. Rules beyond the first 500 share the label `other`.

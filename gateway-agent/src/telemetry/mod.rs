@@ -10,7 +10,7 @@ use std::io::IsTerminal;
 
 use tracing_subscriber::{EnvFilter, fmt, layer::SubscriberExt, util::SubscriberInitExt};
 
-pub use metrics::{ApprovalOutcome, Direction, FlowResult, Metrics, MetricsError, Phase, Verdict};
+pub use metrics::{ApprovalOutcome, Direction, DnsResult, FlowResult, Metrics, MetricsError, Phase, Verdict};
 
 /// Form of the log.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, clap::ValueEnum)]

@@ -4,6 +4,7 @@
 
 mod addresses;
 mod catalogue;
+mod names;
 mod own;
 mod tls;
 
@@ -19,6 +20,7 @@ use tokio_rustls::TlsConnector;
 
 pub use addresses::Addresses;
 pub use catalogue::{Catalogues, FRESH, Place, no_names};
+pub use names::{Answer, Names};
 pub use own::{OwnConnection, OwnError, Target};
 pub use tls::Tls;
 

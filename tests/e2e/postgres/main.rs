@@ -2,6 +2,7 @@
 
 mod approvals;
 mod deny;
+mod dns;
 mod drivers;
 mod fixtures;
 mod gates;
@@ -12,6 +13,7 @@ mod metrics;
 mod namespaces;
 mod network;
 mod pgbench;
+mod podman;
 mod psql;
 mod recordings;
 mod reload;

@@ -12,17 +12,17 @@ use tests::{
 
 use crate::support::{REDACTED, audited, ran, wait_for, wait_for_audit};
 
-const ID: &str = "5ca1ab1e00000000000000000000000000000000000000000000000000000001";
+pub(crate) const ID: &str = "5ca1ab1e00000000000000000000000000000000000000000000000000000001";
 
 /// A container as docker's cgroupfs driver would have made it, with a process that keeps it alive.
-struct Container {
+pub(crate) struct Container {
     cgroup: PathBuf,
     space: Netns,
     _init: Running,
 }
 
 impl Container {
-    fn start(world: &World) -> Self {
+    pub(crate) fn start(world: &World) -> Self {
         let cgroup = world.cgroup().join("docker").join(ID);
         tests::cgroup::make(&cgroup).expect("a cgroup");
         let space = world.space("box", 2).expect("a namespace");
@@ -33,7 +33,7 @@ impl Container {
         Self { cgroup, space, _init: init }
     }
 
-    fn enrol(&self, world: &World, how: &[&str]) -> Output {
+    pub(crate) fn enrol(&self, world: &World, how: &[&str]) -> Output {
         let token = world.token().mint().expect("a token");
         let file = world.token_file(&token).expect("a file");
         let mut words = vec!["enroll", "--token-file", file.to_str().expect("UTF-8")];
@@ -41,7 +41,7 @@ impl Container {
         world.agent.cli(&words).expect("it ran")
     }
 
-    fn run(&self, world: &World, words: &[&str]) -> Output {
+    pub(crate) fn run(&self, world: &World, words: &[&str]) -> Output {
         process::run(&mut world.inside(&self.space, &self.cgroup, words)).expect("it ran")
     }
 

@@ -47,8 +47,10 @@ fn undeclared_destinations_are_refused_at_once_and_nothing_leaves() {
         (world::CANARY_V6, 5432, "tcp"),
         ("192.0.2.1", 80, "tcp"),
         ("2001:db8:dead::1", 80, "tcp"),
-        (world::CANARY, 53, "udp"),
-        (world::CANARY_V6, 53, "udp"),
+        (world::CANARY, 123, "udp"),
+        (world::CANARY_V6, 123, "udp"),
+        (world::CANARY, 853, "tcp"),
+        (world::CANARY_V6, 443, "udp"),
         // The server's machine, but not the declared port; a neighbour of it.
         (world::DATABASE, 22, "tcp"),
         (world::UNDECLARED, 5432, "tcp"),

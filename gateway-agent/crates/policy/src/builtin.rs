@@ -12,5 +12,9 @@ pub const UNPARSABLE: &str = "builtin:unparsable";
 pub const PINNED_SETTING: &str = "builtin:pinned-setting";
 /// A replication connection, which reads everything, without a rule that says so.
 pub const REPLICATION: &str = "builtin:replication";
+/// The name may be resolved, but not to records of this type.
+pub const DNS_TYPE: &str = "builtin:dns-type";
+/// A bound on questions to resolvers. Given by whoever counts them.
+pub const DNS_LIMIT: &str = "builtin:dns-limit";
 /// The statement names more than can be looked at.
 pub const TOO_COMPLEX: &str = "builtin:too-complex";

@@ -24,6 +24,7 @@ pub mod builtin;
 mod catalog;
 mod check;
 mod diagnostic;
+mod dns;
 mod evaluate;
 mod explain;
 mod facts;
@@ -45,6 +46,7 @@ pub use action::{
     Access, Action, Class, Column, ColumnUse, Connect, Lineage, Named, Outputs, RelationUse, Statement,
 };
 pub use diagnostic::Diagnostic;
+pub use dns::{NameEffect, NameLimits, NameQuestion, NameVerdict, RecordKind};
 pub use explain::{Explanation, RuleNote};
 pub use gate::{Bound, Estimate, Gate, Gates, Judgement, OnExceed, Planned, Timed};
 pub use model::{

@@ -8,6 +8,7 @@ use crate::{
     action::Action,
     check,
     diagnostic::Diagnostic,
+    dns::Names,
     evaluate::Evaluation,
     explain::Explanation,
     mask_set::MaskSet,
@@ -33,6 +34,7 @@ pub struct Policy {
     /// By subject, then resource. Subjects and resources of another policy are looked up by name here, so one
     /// that this policy does not have gets nothing.
     pub(crate) scopes: HashMap<Arc<str>, HashMap<Arc<str>, Scope>>,
+    pub(crate) names: Names,
 }
 
 /// What counts for one subject on one resource.

@@ -9,7 +9,7 @@ use serde::{
     de::{self, IntoDeserializer as _},
 };
 
-use crate::{action::Class, gate::OnExceed, model::Privilege, verdict::Recording};
+use crate::{action::Class, dns::RecordKind, gate::OnExceed, model::Privilege, verdict::Recording};
 
 /// A policy: who may do what on which upstream, and what of the answer they see.
 ///
@@ -34,6 +34,59 @@ pub(crate) struct RawPolicy {
     pub(crate) rules: Vec<RawRule>,
     #[serde(default)]
     pub(crate) masks: Vec<RawMask>,
+    /// Which names jobs may resolve, besides those of the resources that they may connect to.
+    pub(crate) dns: Option<RawDns>,
+}
+
+/// Names and how often they may be asked for.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct RawDns {
+    pub(crate) limits: Option<RawNameLimits>,
+    #[serde(default)]
+    pub(crate) rules: Vec<RawNameRule>,
+}
+
+/// Bounds on what each job asks. Of several files the strictest count.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct RawNameLimits {
+    /// Longest name in bytes. Default 128.
+    #[schemars(range(min = 1, max = 253))]
+    pub(crate) name_bytes: Option<u32>,
+    /// Most labels of a name. Default 10.
+    #[schemars(range(min = 1, max = 127))]
+    pub(crate) labels: Option<u32>,
+    /// Questions a second. Default 50.
+    #[schemars(range(min = 1, max = 10_000))]
+    pub(crate) per_second: Option<u32>,
+    /// Different names in any minute, those of resources aside. Default 200.
+    #[schemars(range(min = 1, max = 10_000))]
+    pub(crate) names_per_minute: Option<u32>,
+    /// Longest answer in bytes. Default 4096.
+    #[schemars(range(min = 1, max = 65_535))]
+    pub(crate) response_bytes: Option<u32>,
+}
+
+/// Which names some subjects may or may not resolve.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct RawNameRule {
+    /// Appears in refusals and the audit log.
+    pub(crate) id: String,
+    /// allow or deny.
+    pub(crate) effect: RuleEffect,
+    /// Subjects and groups. A deny rule without it is for everyone.
+    pub(crate) subjects: Option<Vec<String>>,
+    /// `packages.example` for that name, `*.packages.example` for all names below it, `*` for every name.
+    pub(crate) names: Vec<String>,
+    /// Default: A and AAAA; for a deny rule all.
+    pub(crate) types: Option<Vec<RecordKind>>,
+    /// RFC 3339 time from which the rule no longer counts.
+    #[schemars(extend("format" = "date-time"))]
+    pub(crate) expires: Option<String>,
+    /// For deny rules: what the person at the client is told.
+    pub(crate) reason: Option<String>,
 }
 
 /// A name for a set of verified claims.

@@ -12,6 +12,7 @@ use crate::{
     action::{Action, Column, Connect, Lineage, Outputs, Statement},
     builtin,
     diagnostic::{self, Diagnostic},
+    dns::{NameEffect, NameQuestion, RecordKind},
     facts::write_column,
     gate::{Estimate, Judgement, Planned},
     model::{Resource, Subject},
@@ -28,14 +29,17 @@ pub struct Case {
     pub subject: Option<String>,
     /// the claims of a token, `iss` among them.
     pub claims: Option<BTreeMap<String, Value>>,
-    pub resource: String,
+    /// With `sql` or `connect`.
+    pub resource: Option<String>,
     /// Statements, decided one by one; the strictest answer counts. Or
     pub sql: Option<String>,
-    /// a connection.
+    /// a connection. Or
     pub connect: Option<ConnectCase>,
     /// What the server's planner is supposed to say of every statement. Without it, limits on estimates are not looked
     /// at.
     pub estimate: Option<EstimateCase>,
+    /// a name to resolve.
+    pub dns: Option<DnsCase>,
     /// RFC 3339 time of the decision; now when missing.
     pub at: Option<String>,
     pub expect: Expected,
@@ -59,6 +63,16 @@ pub struct ConnectCase {
 pub struct EstimateCase {
     pub cost: f64,
     pub rows: u64,
+}
+
+/// A name to be resolved.
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct DnsCase {
+    pub name: String,
+    /// Default: A.
+    #[serde(rename = "type")]
+    pub kind: Option<String>,
 }
 
 /// An expected answer.
@@ -124,8 +138,15 @@ pub fn cases(source: &Source) -> Result<Cases, Vec<Diagnostic>> {
         let (line, column) = diagnostic::locate(&source.text, &[index.into()]);
         let complaint = if case.subject.is_some() == case.claims.is_some() {
             Some(("a case has either `subject` or `claims`", "name one of the two"))
-        } else if case.sql.is_some() == case.connect.is_some() {
-            Some(("a case has either `sql` or `connect`", "name one of the two"))
+        } else if [case.sql.is_some(), case.connect.is_some(), case.dns.is_some()]
+            .iter()
+            .filter(|is| **is)
+            .count()
+            != 1
+        {
+            Some(("a case has either `sql` or `connect` or `dns`", "name one of them"))
+        } else if case.resource.is_some() == case.dns.is_some() {
+            Some(("statements and connections need a `resource`, names have none", "add or drop `resource`"))
         } else if case.at.as_deref().is_some_and(|at| humantime::parse_rfc3339(at).is_err()) {
             Some(("`at` is not a time", "write it in UTC like 2027-01-31T00:00:00Z"))
         } else {
@@ -179,16 +200,22 @@ fn check<E: fmt::Display>(
     analyse: &impl Fn(&str) -> Result<Vec<Statement>, E>,
 ) -> Result<(), Vec<String>> {
     let subject = subject(policy, case).map_err(|failure| vec![failure])?;
-    let resource = policy
-        .resource_named(&case.resource)
-        .ok_or_else(|| vec![format!("the policy has no resource `{}`", case.resource)])?;
     let now = case
         .at
         .as_deref()
         .and_then(|at| humantime::parse_rfc3339(at).ok())
         .and_then(|at| at.duration_since(std::time::UNIX_EPOCH).ok())
         .map_or(now, |since| UnixTime(since.as_secs()));
-    let answer = answer(policy, case, &subject, resource, now, analyse);
+    let answer = match (&case.dns, &case.resource) {
+        (Some(dns), _) => name_answer(policy, dns, &subject, now),
+        (None, name) => {
+            let name = name.as_deref().unwrap_or_default();
+            let resource = policy
+                .resource_named(name)
+                .ok_or_else(|| vec![format!("the policy has no resource `{name}`")])?;
+            answer(policy, case, &subject, resource, now, analyse)
+        }
+    };
 
     let mut failures = Vec::new();
     if answer.effect != case.expect {
@@ -231,6 +258,17 @@ fn subject(policy: &Policy, case: &Case) -> Result<Arc<Subject>, String> {
         }
         (None, None) => Err("no subject".into()),
     }
+}
+
+fn name_answer(policy: &Policy, case: &DnsCase, subject: &Subject, now: UnixTime) -> Answer {
+    let name = case.name.trim_end_matches('.').to_ascii_lowercase();
+    let kind = RecordKind::from_name(case.kind.as_deref().unwrap_or("A"));
+    let verdict = policy.resolve(&NameQuestion { subject: &subject.name, name: &name, kind, now });
+    let (effect, reason) = match verdict.effect {
+        NameEffect::Resource | NameEffect::Allow => (Expected::Allow, String::new()),
+        NameEffect::Deny(denial) => (Expected::Deny, format!(": {}", denial.reason)),
+    };
+    Answer { effect, rules: verdict.rules, reason, masked: Vec::new() }
 }
 
 fn answer<E: fmt::Display>(

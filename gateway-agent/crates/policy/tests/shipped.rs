@@ -160,7 +160,7 @@ fn cases_are_checked_as_they_are_read() {
     );
     assert!(
         read(&format!("{head}  subject: s\n  sql: x\n  connect: {{database: d}}\n"))
-            .contains("either `sql` or `connect`")
+            .contains("either `sql` or `connect` or `dns`")
     );
     assert!(read(&format!("{head}  subject: s\n  sql: x\n  at: noon\n")).contains("not a time"));
     assert!(read(&format!("{head}  subject: s\n  subject: t\n")).contains("duplicate key `subject`"));

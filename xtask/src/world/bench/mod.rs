@@ -48,6 +48,8 @@ pub(crate) struct Arguments {
 
 /// An address that jobs may send datagrams to without the gateway.
 const ALLOWED: &str = "127.0.0.53";
+/// A UDP port there; port 53 of any address is the gateway's.
+const UDP: u16 = 5353;
 
 struct Bench {
     world: World,
@@ -192,7 +194,7 @@ impl Bench {
             return Ok(());
         }
         let program = self.world.program("connect-cost");
-        let dns = format!("{ALLOWED}:53");
+        let dns = format!("{ALLOWED}:{UDP}");
         let server = format!("{DATABASE}:{}", Postgres::PORT);
         println!("\nconnect(), ns, median of the rounds");
         let asked = [
@@ -238,7 +240,7 @@ fn world(builder: tests::world::Builder) -> Result<World> {
         .configure("/sessions/workers", 1)
         .configure(
             "/kernel/allow",
-            json!([{ "net": format!("{ALLOWED}/32"), "port": 53, "protocol": "udp" }]),
+            json!([{ "net": format!("{ALLOWED}/32"), "port": UDP, "protocol": "udp" }]),
         )
         .start()?;
     must(world.db.client("pgbench", Postgres::DATABASE).args(["-i", "-q", "-s", "1"]))?;

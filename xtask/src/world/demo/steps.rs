@@ -181,7 +181,7 @@ impl Stage {
             ("tcp", world::UNDECLARED, 5432),
             ("tcp", world::CANARY, 443),
             ("tcp", world::CANARY_V6, 443),
-            ("udp", world::CANARY, 53),
+            ("udp", world::CANARY, 443),
         ] {
             let said = self.in_job(&format!("echo hello >/dev/{protocol}/{address}/{port}"))?;
             self.show.check(

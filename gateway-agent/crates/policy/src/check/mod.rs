@@ -1,5 +1,6 @@
 //! From written policy to checked policy: everything wrong is reported at once, with its place.
 
+mod dns;
 mod limits;
 mod resource;
 mod role;
@@ -98,7 +99,10 @@ fn check(raws: &[(usize, RawPolicy)], version: Arc<str>, findings: &mut Findings
     let rules = rule::rules(raws, &names, findings);
     let masks = rule::masks(raws, &names, findings);
     unrestricted(&subjects, &resources, &rules, &masks, findings);
-    Policy { version, scopes: scopes(&subjects, &resources, &rules, &masks), subjects, resources }
+    let taken = rules.iter().map(|rule| rule.item.id.clone());
+    let host_names = dns::names(raws, &names, taken, findings);
+    let scopes = scopes(&subjects, &resources, &rules, &masks);
+    Policy { version, scopes, subjects, resources, names: host_names }
 }
 
 /// What rules and masks may refer to.

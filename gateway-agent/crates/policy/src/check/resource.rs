@@ -103,6 +103,18 @@ fn host(text: &str) -> Result<Host, (String, String)> {
             }
         };
     }
+    if !is_host_name(text) {
+        return Err((
+            format!("`{text}` is not an address, a network or a host name"),
+            "for example 198.51.100.10, \"2001:db8::10\", 10.1.0.0/24 or db.internal; ports go to `ports`"
+                .to_owned(),
+        ));
+    }
+    Ok(Host::Name(text.to_ascii_lowercase()))
+}
+
+/// Whether it can be a host's name, without a last dot.
+pub(super) fn is_host_name(text: &str) -> bool {
     let label = |label: &str| {
         !label.is_empty()
             && label.len() <= 63
@@ -111,14 +123,7 @@ fn host(text: &str) -> Result<Host, (String, String)> {
             && label.chars().all(|c| c.is_ascii_alphanumeric() || c == '-' || c == '_')
     };
     let numeric = text.rsplit('.').next().is_some_and(|last| last.chars().all(|c| c.is_ascii_digit()));
-    if text.len() > 253 || numeric || !text.split('.').all(label) {
-        return Err((
-            format!("`{text}` is not an address, a network or a host name"),
-            "for example 198.51.100.10, \"2001:db8::10\", 10.1.0.0/24 or db.internal; ports go to `ports`"
-                .to_owned(),
-        ));
-    }
-    Ok(Host::Name(text.to_ascii_lowercase()))
+    text.len() <= 253 && !numeric && text.split('.').all(label)
 }
 
 fn ports(raw: &RawResource, place: &Place, findings: &mut Findings) -> Vec<u16> {

@@ -231,7 +231,7 @@ fn patterns<T>(
     patterns
 }
 
-fn time(text: &str, place: &Place, findings: &mut Findings) -> Option<UnixTime> {
+pub(super) fn time(text: &str, place: &Place, findings: &mut Findings) -> Option<UnixTime> {
     let parsed = humantime::parse_rfc3339(text).ok().and_then(|time| time.duration_since(UNIX_EPOCH).ok());
     if parsed.is_none() {
         findings.add(
@@ -294,6 +294,20 @@ fn subjects(
     };
     let known = names.subjects.iter().map(|name| &**name).chain(names.groups.keys().map(String::as_str));
     scoped((owner, "subject", "subjects or groups"), list, find, known, &place.at("subjects"), findings)
+}
+
+/// The same as a set of names; `None`: everyone.
+pub(super) fn subject_set(
+    owner: &str,
+    list: Option<&[String]>,
+    names: &Names,
+    place: &Place,
+    findings: &mut Findings,
+) -> Option<BTreeSet<Arc<str>>> {
+    match subjects(owner, list, names, place, findings) {
+        Scoped::All => None,
+        Scoped::Only(only) => Some(only),
+    }
 }
 
 fn resources(
