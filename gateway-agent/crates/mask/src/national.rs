@@ -28,8 +28,11 @@ const LONGEST: usize = 16;
 
 type Number<'a> = &'a [u8];
 
+/// Whether a number of the right shape is one.
+type Check = fn(Number<'_>) -> bool;
+
 /// The groupings of a number, and what it has to be.
-fn shapes(detector: Detector) -> (&'static [&'static [usize]], fn(Number<'_>) -> bool) {
+fn shapes(detector: Detector) -> (&'static [&'static [usize]], Check) {
     match detector {
         Detector::ItCf => (&[&[16], &[3, 3, 5, 5]], codice_fiscale),
         Detector::FrNir => (&[&[15], &[13, 2], &[1, 2, 2, 2, 3, 3, 2]], nir),

@@ -69,6 +69,8 @@ impl Statement {
             columns: Vec::new(),
             functions: Vec::new(),
             opaque: true,
+            stores_unseen: true,
+            filters_unseen: true,
             outputs: Outputs::Unknown,
             refers: None,
             defines: None,

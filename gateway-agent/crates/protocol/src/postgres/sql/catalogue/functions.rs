@@ -23,11 +23,14 @@ pub(in super::super) struct Known<'a> {
     pub(in super::super) set: bool,
 }
 
+/// Schema and name.
+type Named = (Arc<str>, Arc<str>);
+
 #[derive(Debug, Default)]
 pub(super) struct Functions {
     by_name: HashMap<Arc<str>, Vec<Function>>,
-    operators: HashMap<Arc<str>, Vec<(Arc<str>, Arc<str>)>>,
-    casts: HashMap<Arc<str>, Vec<(Arc<str>, Arc<str>)>>,
+    operators: HashMap<Arc<str>, Vec<Named>>,
+    casts: HashMap<Arc<str>, Vec<Named>>,
 }
 
 #[derive(Debug)]
