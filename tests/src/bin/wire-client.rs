@@ -3,7 +3,11 @@
 //! Reads a JSON list of exchanges from standard input; prints one outcome a line, as JSON. A session that ended is
 //! followed by a new one; between two exchanges everything that the first left open is closed.
 
-use std::{collections::HashMap, env, io::Write as _};
+use std::{
+    collections::{HashMap, hash_map::Entry},
+    env,
+    io::Write as _,
+};
 
 use anyhow::{Context, Result, ensure};
 use tests::wire::{Exchange, Mode, Outcome, Wire};
@@ -15,8 +19,8 @@ fn main() -> Result<()> {
     let mut sessions: HashMap<Mode, Wire> = HashMap::new();
     let mut out = std::io::stdout().lock();
     for exchange in &exchanges {
-        if !sessions.contains_key(&exchange.mode) {
-            sessions.insert(exchange.mode, Wire::connect(&host, port, &database)?);
+        if let Entry::Vacant(vacant) = sessions.entry(exchange.mode) {
+            vacant.insert(Wire::connect(&host, port, &database)?);
         }
         let wire = sessions.get_mut(&exchange.mode).context("a session")?;
         let mut outcome = wire.run(exchange)?;

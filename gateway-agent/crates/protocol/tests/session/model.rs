@@ -187,7 +187,7 @@ impl<'a> Game<'a> {
                 Step::Ask => {
                     let question = self.session.pending().expect("an Ask without a question");
                     let may_wait = matches!(question.kind, AskKind::Parse | AskKind::Bind);
-                    match (self.decide)(&question.sql.to_owned(), may_wait) {
+                    match (self.decide)(question.sql, may_wait) {
                         Answer::Allow(decision) => {
                             let mut decision = Arc::into_inner(decision).expect("a decision of its own");
                             decision.epoch = self.epoch;
