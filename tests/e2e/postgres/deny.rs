@@ -81,7 +81,7 @@ fn no_disguise_gets_a_forbidden_statement_to_the_server() {
     assert!(wrong.is_empty(), "{} of {} went wrong:\n{}", wrong.len(), ran.len(), wrong.join("\n"));
     assert_eq!(world.db.ask(STATE), before);
     assert!(denied >= 200);
-    volatile_functions(&world, &token);
+    volatile_functions(&world, &world.token().mint().expect("a token"));
 }
 
 /// Volatile functions of the server that a rule need not name: they draw, look at clocks, or look at their own session.

@@ -262,16 +262,17 @@ impl Detectors {
         {
             national::find(cell, &self.national, |detector, range| found.push(Found { detector, range }));
         }
-        if self.entropy {
-            let detector = Detector::HighEntropy;
-            national::entropy(cell, |range| found.push(Found { detector, range }));
-        }
         if cell.len() >= token::SHORTEST && !self.tokens.is_empty() {
             token::find(cell, |detector, range| {
                 if self.tokens.contains(&detector) {
                     found.push(Found { detector, range });
                 }
             });
+        }
+        // Last: what is the same finding goes by its more telling name.
+        if self.entropy {
+            let detector = Detector::HighEntropy;
+            national::entropy(cell, |range| found.push(Found { detector, range }));
         }
         found
     }

@@ -147,6 +147,11 @@ impl<'a> Game<'a> {
                 self.session.set_epoch(self.epoch);
             }
         }
+        match out.first() {
+            Some(b'P' | b'B' | b'D' | b'C' | b'E') => self.client.open = true,
+            Some(b'S') => self.client.open = false,
+            _ => {}
+        }
         // In pieces of any size.
         let mut rest = out.as_slice();
         while !rest.is_empty() {
@@ -261,6 +266,8 @@ impl<'a> Game<'a> {
 #[derive(Default)]
 struct Client {
     inbox: Vec<u8>,
+    /// Messages of the extended protocol since the last Sync.
+    open: bool,
     /// ReadyForQuery that it is owed, and that it got.
     owed: usize,
     ready: usize,
@@ -273,6 +280,11 @@ struct Client {
 
 impl Client {
     fn query(&mut self, sql: String, out: &mut Vec<u8>) {
+        // After an error everything up to Sync is discarded, queries too.
+        if std::mem::take(&mut self.open) {
+            frame(b'S', &[], out);
+            self.owed += 1;
+        }
         frame(b'Q', &[sql.as_bytes(), b"\0"].concat(), out);
         self.owed += 1;
     }

@@ -45,19 +45,26 @@ impl Veil {
         // What says nothing of where it comes from may quote anything.
         let (mut quotes, mut names) = (true, false);
         let (mut data, mut wordy) = (false, false);
+        // What is looked up while a statement runs (`secret::regclass`) has a name that comes from a value; what is
+        // looked up in the statement's own text has a position there.
+        let (mut looked_up, mut positioned) = (false, false);
         let mut raised = false;
         report::fields(body, |letter, text| match letter {
             b'C' => {
                 (quotes, names) = (!plain(text), text.starts_with(b"42"));
                 data = text.starts_with(b"22");
+                looked_up = may_be_looked_up(text);
             }
+            b'P' => positioned = true,
             b'M' => wordy = text.iter().all(|byte| byte.is_ascii_alphabetic() || b" ,-".contains(byte)),
             b'F' => raised |= text == b"pl_exec.c",
             b'V' => raised |= text.starts_with(b"DEBUG") || text == b"LOG",
             _ => {}
         })?;
         // The server quotes values in its own messages about data: "division by zero" has none.
-        let quotes = quotes && !(data && wordy);
+        let looked_up = looked_up && !positioned;
+        let quotes = (quotes && !(data && wordy)) || looked_up;
+        let names = names && !looked_up;
         let withhold = self.masks && (quotes || raised);
         let drop = self.masks && (!names || raised);
         let mut result = Ok(());
@@ -105,6 +112,15 @@ impl Veil {
         });
         Ok(())
     }
+}
+
+/// Messages of this SQLSTATE name something that was not found, or a connection string, a file, a cursor.
+fn may_be_looked_up(sqlstate: &[u8]) -> bool {
+    let class = sqlstate.get(..2).unwrap_or_default();
+    // Refused rights and names that are taken are those of objects that there are.
+    let there =
+        [&b"42501"[..], b"42710", b"42P03", b"42P04", b"42P05", b"42P06", b"42P07"].contains(&sqlstate);
+    [b"08", b"34", b"3D", b"3F", b"42", b"58"].iter().any(|known| known.as_slice() == class) && !there
 }
 
 /// Messages of this SQLSTATE's class name objects, not values.

@@ -71,6 +71,10 @@ impl<'a> Analyser<'a> {
 
     /// What functions that the catalogue knows return.
     pub(super) fn returned(&mut self, known: &Known<'_>, arguments: Flow) -> Answer<Flow> {
+        if known.keeps {
+            // The server runs stable functions read-only; others may put what they are given anywhere.
+            self.facts.mark(&arguments, Use::Stored);
+        }
         let mut flow = Flow::none();
         for nature in &known.natures {
             match nature {

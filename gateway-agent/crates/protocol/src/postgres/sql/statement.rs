@@ -243,10 +243,13 @@ impl<'a> Analyser<'a> {
         }
         match create.query.as_ref().and_then(|query| query.node.as_ref()) {
             Some(query) => {
-                if let Rows::Known(rows) = self.statement(query, scope)?.1 {
-                    let all = self.all_of(&rows)?;
-                    self.facts.mark(&all, Use::Stored);
-                }
+                let stored = match self.statement(query, scope)?.1 {
+                    Rows::Known(rows) => self.all_of(&rows)?,
+                    Rows::None => Flow::none(),
+                    // Of EXECUTE: what the prepared statement returns.
+                    Rows::Unknown => Flow::unknown(),
+                };
+                self.facts.mark(&stored, Use::Stored);
             }
             None => self.unknown_node(),
         }

@@ -21,6 +21,8 @@ pub(in super::super) struct Known<'a> {
     pub(in super::super) natures: Vec<&'a Nature>,
     /// One of them returns any number of rows.
     pub(in super::super) set: bool,
+    /// One of them can change things: it is neither stable nor immutable, and its body cannot be seen.
+    pub(in super::super) keeps: bool,
 }
 
 /// Schema and name.
@@ -37,6 +39,7 @@ pub(super) struct Functions {
 pub(super) struct Function {
     schema: Arc<str>,
     set: bool,
+    volatile: bool,
     nature: Nature,
 }
 
@@ -77,7 +80,8 @@ impl Functions {
                     arguments: arguments.filter(|argument| !argument.is_empty()).collect(),
                 });
             }
-            of_name.push(Function { schema, set, nature: if pure { Nature::Pure } else { Nature::Unseen } });
+            let nature = if pure { Nature::Pure } else { Nature::Unseen };
+            of_name.push(Function { schema, set, volatile: volatility == "v", nature });
         }
         for (query, rows, map) in [(9, operators, &mut self.operators), (10, casts, &mut self.casts)] {
             for row in Rows::of(query, rows) {
@@ -120,10 +124,11 @@ impl Functions {
 
 impl<'a> Known<'a> {
     fn of(functions: impl Iterator<Item = &'a Function>) -> Option<Self> {
-        let mut known = Self { natures: Vec::new(), set: false };
+        let mut known = Self { natures: Vec::new(), set: false, keeps: false };
         for function in functions {
             known.natures.push(&function.nature);
             known.set |= function.set;
+            known.keeps |= function.volatile && matches!(function.nature, Nature::Unseen);
         }
         (!known.natures.is_empty()).then_some(known)
     }
