@@ -29,9 +29,6 @@ const LONGEST: usize = 16;
 type Number<'a> = &'a [u8];
 type Check = fn(Number<'_>) -> bool;
 
-/// Whether a number of the right shape is one.
-type Check = fn(Number<'_>) -> bool;
-
 /// The groupings of a number, and what it has to be.
 fn shapes(detector: Detector) -> (&'static [&'static [usize]], Check) {
     match detector {
