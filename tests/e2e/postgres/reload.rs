@@ -70,7 +70,8 @@ fn a_subject_that_may_not_connect_any_more_loses_its_sessions() {
         (world.agent.metric("gateway_sessions_active", &[]).ok()? == 0.0).then_some(())
     });
     wait_for("its work upstream to end", || {
-        (world.db.ask("SELECT count(*) FROM pg_stat_activity WHERE usename = 'gateway'") == "0").then_some(())
+        let left = "SELECT count(*) FROM pg_stat_activity WHERE usename = 'gateway' AND query LIKE '%first%'";
+        (world.db.ask(left) == "0").then_some(())
     });
     drop(psql);
     let out = world.psql("SELECT 'second';").run().failed();

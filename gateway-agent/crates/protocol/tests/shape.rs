@@ -155,6 +155,12 @@ fn catalogue() -> Catalogue {
         vec![row(&["4", "1", "1", "false"]), row(&["4", "1", "3", "false"])],
         vec![],
         vec![row(&["pg_catalog"]), row(&["public"])],
+        vec![],
+        vec![row(&["4", " SELECT customers.id, customers.email AS mail FROM public.customers;"])],
+        vec![],
+        vec![],
+        vec![],
+        vec![],
     ])
     .unwrap()
 }

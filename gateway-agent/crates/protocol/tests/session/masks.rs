@@ -201,9 +201,21 @@ fn errors_lose_what_quotes_values() {
 fn errors_about_names_stay_readable() {
     let mut rig = Rig::ready();
     rig.run(&query("SELECT"), &one(by_origin()));
-    let fields =
-        [('S', "ERROR"), ('V', "ERROR"), ('C', "42703"), ('M', "column x does not exist"), ('H', "try y")];
+    let fields = [
+        ('S', "ERROR"),
+        ('V', "ERROR"),
+        ('C', "42703"),
+        ('M', "column x does not exist"),
+        ('H', "try y"),
+        ('P', "8"),
+    ];
     assert_eq!(rig.reply(&failure(&fields)), failure(&fields));
+    // Without a place in the statement the name may come from a value: secret::regclass.
+    rig.reply(&ready('I'));
+    rig.run(&query("SELECT"), &one(by_origin()));
+    let fields = [('S', "ERROR"), ('V', "ERROR"), ('C', "42P01"), ('M', "relation \"4711\" does not exist")];
+    let seen = rig.reply(&failure(&fields));
+    assert!(has(&seen, "42P01") && has(&seen, "withheld") && !has(&seen, "4711"));
 }
 
 #[test]
