@@ -1,8 +1,5 @@
 //! A session to feed, and decisions to answer its questions with.
 
-#[path = "../../tests/session/model.rs"]
-pub mod model;
-
 use std::sync::{Arc, OnceLock};
 
 use policy::{
@@ -79,19 +76,6 @@ pub fn decision(sql: &str) -> Arc<Decision> {
         plan: protocol::postgres::Plannable::Nothing,
     };
     Arc::new(Decision { statements: vec![statement], epoch: 0, open: false, context: Arc::new(()) })
-}
-
-/// As many statements as the text has, without obligations.
-pub fn statements(sql: &str) -> Arc<Decision> {
-    let count = sql.split(';').filter(|one| !one.is_empty()).count();
-    let allowed = || Allowed {
-        allow: Allow { obligations: Obligations::default(), ..allow() },
-        rules: Vec::new(),
-        defines: None,
-        refers: None,
-        copy: None,
-    };
-    Arc::new(Decision { statements: (0..count).map(|_| allowed()).collect(), epoch: 0, context: Arc::new(()) })
 }
 
 pub fn session() -> Session {

@@ -4,7 +4,6 @@ mod copy;
 mod extended;
 mod login;
 mod masks;
-mod model;
 mod random;
 mod simple;
 mod support;

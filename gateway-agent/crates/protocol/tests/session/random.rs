@@ -6,10 +6,7 @@ use policy::{Obligations, OutputMasks};
 use proptest::prelude::*;
 use protocol::Step;
 
-use crate::{
-    model::{self, Answer},
-    support::*,
-};
+use crate::support::*;
 
 /// Something a client or server could send, or nearly.
 fn piece() -> impl Strategy<Value = Vec<u8>> {
@@ -104,26 +101,6 @@ fn play(rig: &mut Rig, moves: &[Move]) -> (Vec<u8>, Vec<u8>) {
         job.extend(rig.sent_to_job());
     }
     (up, job)
-}
-
-/// The session's own answers under the model: deferred texts are asked about again when they run, and then allowed.
-fn by_text(sql: &str, may_wait: bool) -> Answer {
-    let count = sql.split(';').filter(|one| !one.is_empty()).count();
-    let statements = (0..count).map(|_| allowed(Obligations::default())).collect();
-    match sql {
-        _ if sql.contains(model::DENIED) => Answer::Deny,
-        _ if may_wait && sql.ends_with('7') => Answer::Defer,
-        _ => Answer::Allow(decision(statements)),
-    }
-}
-
-proptest! {
-    #![proptest_config(ProptestConfig::with_cases(3000))]
-
-    #[test]
-    fn a_model_of_both_sides_finds_nothing(entropy in prop::collection::vec(any::<u8>(), 0..400)) {
-        model::play(&entropy, Rig::ready().session, 1, &by_text);
-    }
 }
 
 proptest! {
