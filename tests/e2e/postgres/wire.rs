@@ -186,32 +186,6 @@ said["unknown function"] = [tags(got), [code(body) for tag, body in got if tag =
     assert_eq!(world.db.ask("SELECT count(*) FROM pg_largeobject_metadata"), "0");
 }
 
-/// Large objects by function calls, as libpq's and psql's own commands use them.
-#[test]
-fn large_objects_go_where_a_rule_lets_them() {
-    // Without rules that ask or deny, and without masks: code that cannot be seen through touches every one of them.
-    let (head, _) = sample::POLICY.split_once("  - id: delete-order").expect("its rule");
-    let world = World::builder().policy(head).up();
-    let file = world.folder().join("large");
-    std::fs::write(&file, vec![7u8; 300_000]).expect("a file");
-    let import = format!("\\lo_import {}\n", file.display());
-    let refused = world.psql(&import).run().failed();
-    assert!(refused.stderr.contains("default-deny") && refused.stderr.contains("lo_creat"), "{refused}");
-    assert_eq!(world.db.ask("SELECT count(*) FROM pg_largeobject_metadata"), "0");
-    let objects = "  - id: objects\n    effect: allow\n    subjects: [agents]\n    resources: [orders]\n    statements: \
-         { classes: [read, write, utility, ddl, code], opaque: true, functions: [pg_catalog.lo_creat, pg_catalog.lo_create, \
-         pg_catalog.lo_open, pg_catalog.lo_close, pg_catalog.loread, pg_catalog.lowrite, pg_catalog.lo_unlink] }\n";
-    world.write_policy(&format!("{head}{objects}")).expect("a policy");
-    world.agent.hang_up();
-    let script = format!("{import}\\lo_export :LASTOID /dev/stdout\n\\lo_unlink :LASTOID\n");
-    let out = crate::support::wait_for("the new policy", || {
-        let out = world.psql(&script).run();
-        out.success().then_some(out)
-    });
-    assert_eq!(out.stdout.matches('\u{7}').count(), 300_000);
-    assert_eq!(world.db.ask("SELECT count(*) FROM pg_largeobject_metadata"), "0");
-}
-
 #[test]
 fn a_client_certificate_logs_in_upstream() {
     let certificate = "certificate: { chain: @DIR@/secrets/client.pem, key: @DIR@/secrets/client.key }";
