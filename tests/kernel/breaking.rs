@@ -34,6 +34,8 @@ pub(crate) fn noticed() -> Vec<String> {
     // The state of hooks is their subject, or they replace programs and so mend the hook.
     let about_hooks = [
         "every_mandatory_hook_is_on",
+        "a_missing_hook_is_seen_on_every_job",
+        "a_program_inside_the_job_is_seen",
         "released_jobs_are_free_and_uninstall_detaches",
         "swaps_under_a_hammer_leak_nothing_and_refuse_nothing",
     ];

@@ -37,7 +37,7 @@ pub const fn about(hook: Hook) -> About {
         Hook::SockRelease => {
             ("5.9", "records of closed sockets stay until the map is full, and then connects are refused")
         }
-        Hook::Setsockopt => ("5.8", "jobs set routing headers, marks, devices and transparent mode"),
+        Hook::Setsockopt => ("6.1", "jobs set routing headers, marks, devices and transparent mode"),
         Hook::Egress => (
             "5.8",
             "packets of jobs leave unchecked: sockets from before enrolment, raw headers, forwarded ones",

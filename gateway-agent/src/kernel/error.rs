@@ -77,7 +77,7 @@ fn missing(all: &[Missing]) -> String {
         text.push_str(&format!("\n  {what} (Linux {since}): {why}"));
     }
     text.push_str(
-        "\n  hint: Linux 5.15 or newer has all of it; `kernel: { mode: observe }` starts without, and refuses nothing",
+        "\n  hint: Linux 6.1 or newer has all of it; `kernel: { mode: observe }` starts without, and refuses nothing",
     );
     text
 }
@@ -90,7 +90,7 @@ mod tests {
     fn every_missing_hook_is_named_with_its_kernel() {
         let missing = |what, since| Missing { what, since, why: "not here".into() };
         let text = Error::Missing(vec![missing("connect4", "5.8"), missing("sk_lookup", "5.9")]).to_string();
-        for says in ["connect4 (Linux 5.8): not here", "sk_lookup (Linux 5.9)", "5.15", "mode: observe"] {
+        for says in ["connect4 (Linux 5.8): not here", "sk_lookup (Linux 5.9)", "6.1", "mode: observe"] {
             assert!(text.contains(says), "{text}");
         }
     }

@@ -1,6 +1,9 @@
 //! The outside comes in.
 
-use std::net::{IpAddr, SocketAddr};
+use std::{
+    net::{IpAddr, SocketAddr},
+    time::{Duration, Instant},
+};
 
 use gateway_agent::kernel::Reason;
 
@@ -83,7 +86,9 @@ fn a_datagram_from_outside_reaches_no_job() {
             let to = SocketAddr::new(host.parse().unwrap(), port);
             // Until it is bound, the kernel answers that nobody is there.
             let mut event = None;
+            let deadline = Instant::now() + Duration::from_secs(20);
             while event.is_none() {
+                assert!(Instant::now() < deadline, "no hook sees the datagram come in");
                 outside.done(&Ask::Datagram { to, connected: false });
                 event = gateway.try_event(Reason::PacketIn);
             }

@@ -204,8 +204,9 @@ impl Stage {
         )?;
         let canary = self.world.canary()?;
         let pid = self.world.agent.pid().context("the agent does not run")?;
+        let (host, port) = (world::DATABASE, 5432);
         let command = format!(
-            "psql -At -c \"SELECT 'before'\" -c '\\! tail --pid={pid} -s 0.1 -f /dev/null # until the gateway is dead' -c \"SELECT 'after'\""
+            "{{ echo \"SELECT 'before';\"; while (exec 3<>/dev/tcp/{host}/{port}) 2>/dev/null; do :; done; echo \"SELECT 'after';\"; }} | psql -At # 'after' once the gateway is dead"
         );
         self.show.command(Who::Job, &command)?;
         let session = self.job.start(&command)?;
