@@ -6,6 +6,7 @@ use std::{
     os::unix::fs::PermissionsExt as _,
     path::{Path, PathBuf},
     process::Command,
+    time::Duration,
 };
 
 use serde_json::Value;
@@ -14,8 +15,6 @@ use tests::{
     process::{self, Output},
     world::{Builder, DATABASE},
 };
-
-use crate::wait_for;
 
 fn packaging() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR"))
@@ -143,7 +142,9 @@ fn gitlab_jobs_are_bound_by_the_runners_script() {
         out.stdout.contains("/gateway-jobs/gitlab-4711 is payments-agent") && out.stdout.ends_with("1000\n"),
         "{out}"
     );
-    wait_for("its end with its shell", || runner.jobs().is_empty().then_some(()));
+    // A cgroup counts as left when it is empty 30 s after it was enrolled.
+    let left = || runner.jobs().is_empty().then_some(());
+    tests::process::wait_for("its end with its shell", Duration::from_secs(60), left).expect("an end");
     // The token was used, and the cgroup's name too.
     let out = runner.run("bash-of-gitlab", &script, &variables).failed();
     assert!(!out.stdout.contains("1000"), "{out}");
