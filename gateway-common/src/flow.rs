@@ -12,7 +12,7 @@ pub struct Config {
     pub root_level: u32,
     /// Cgroup id of the gateway itself; 0 until it is known.
     pub gateway: u64,
-    /// Live redirected sockets that one job may hold.
+    /// Live redirected sockets that one job may hold, and as many records of closed ones.
     pub flows_per_job: u32,
     /// Loopback port that stands for the gateway, network order.
     pub port: u16,
@@ -44,10 +44,12 @@ pub struct Beat {
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Job {
-    /// Redirected sockets that are still open, and those that were closed before the agent accepted them. Only the
-    /// kernel programs change it; what the agent took of the latter is counted by itself, in the map `returned`.
-    /// Negative when sockets from before the job was released and enrolled again have been closed.
+    /// Redirected sockets that are still open. Only the kernel programs change it. Negative when sockets from
+    /// before the job was released and enrolled again have been closed.
     pub live: i64,
+    /// Of those that were closed before the agent accepted them: records made. Only the kernel programs change it; how
+    /// many the agent took is counted by itself, in the map `returned`.
+    pub kept: i64,
     /// CLOCK_MONOTONIC at enrolment, nanoseconds.
     pub since_ns: u64,
 }
@@ -186,7 +188,7 @@ impl DestKey {
 const _: () = {
     assert!(size_of::<Config>() == 32);
     assert!(size_of::<Beat>() == 8);
-    assert!(size_of::<Job>() == 16);
+    assert!(size_of::<Job>() == 24);
     assert!(size_of::<Kin>() == 32);
     assert!(size_of::<Stamp>() == 160);
     assert!(size_of::<Ends>() == 48);

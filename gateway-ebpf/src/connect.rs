@@ -95,7 +95,11 @@ fn examine<const V6: bool, const CONNECT: bool>(
     if !CONNECT && protocol == IPPROTO_UDP && facts.port == config.port && shown.is_loopback() && redirected {
         return Ok(());
     }
-    match decide::destination(maps::destination(config, facts.addr, facts.port, protocol), protocol as u32, CONNECT) {
+    match decide::destination(
+        maps::destination(config, facts.addr, facts.port, protocol),
+        protocol as u32,
+        CONNECT,
+    ) {
         Outcome::Deny(Reason::Undeclared) => Err(decide::undeclared(&facts.addr)),
         Outcome::Deny(reason) => Err(reason),
         Outcome::Pass => {

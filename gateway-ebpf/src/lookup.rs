@@ -56,7 +56,8 @@ pub fn listener(ctx: SkLookupContext) -> u32 {
         return SK_PASS;
     }
     // SAFETY: statics; volatile, because what the compiler sees in them is not what the agent puts there.
-    let (slot, netns) = unsafe { (ptr::read_volatile(&raw const SLOT), ptr::read_volatile(&raw const NETNS_COOKIE)) };
+    let (slot, netns) =
+        unsafe { (ptr::read_volatile(&raw const SLOT), ptr::read_volatile(&raw const NETNS_COOKIE)) };
     if transport == IPPROTO_TCP {
         // SAFETY: field of the context.
         let port = unsafe { ptr::read_volatile(&raw const (*raw).remote_port) };

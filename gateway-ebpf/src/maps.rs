@@ -11,8 +11,7 @@ use aya_ebpf::{
     macros::btf_map,
 };
 use gateway_common::{
-    Addr, Beat, Config, DestKey, Ends, Event, Job, Kin, Origin, Reason, Released, Seen, Stamp, decide,
-    limits,
+    Addr, Beat, Config, DestKey, Ends, Event, Job, Kin, Origin, Reason, Released, Seen, Stamp, decide, limits,
 };
 
 #[btf_map]
@@ -148,15 +147,26 @@ pub fn is_quarantined(config: &Config, job: u64) -> bool {
 /// One redirected socket more for the job. `false` at its limit; sockets racing for the last places may exceed
 /// it by one for each CPU. `false` too when the job is gone.
 #[inline(always)]
-pub fn acquire(id: u64, limit: u32) -> bool {
-    let Some(job) = JOBS.get_ptr_mut(id) else { return false };
+pub fn acquire(job: u64, limit: u32) -> bool {
+    let Some(job) = JOBS.get_ptr_mut(job) else { return false };
     // SAFETY: the pointer comes from a lookup that did not miss.
-    let live = unsafe { ptr::read_volatile(&raw const (*job).live) };
-    if live >= limit as i64 && live.wrapping_sub(returned(id)) >= limit as i64 {
+    if unsafe { ptr::read_volatile(&raw const (*job).live) } >= limit as i64 {
         return false;
     }
-    add(job, 1);
+    add(live(job), 1);
     true
+}
+
+#[inline(always)]
+fn live(job: *mut Job) -> *mut i64 {
+    // SAFETY: an address inside of what the caller looked up.
+    unsafe { &raw mut (*job).live }
+}
+
+#[inline(always)]
+fn kept(job: *mut Job) -> *mut i64 {
+    // SAFETY: as above.
+    unsafe { &raw mut (*job).kept }
 }
 
 #[inline(always)]
@@ -170,23 +180,29 @@ fn returned(job: u64) -> i64 {
 #[inline(always)]
 pub fn release(job: u64) {
     if let Some(job) = JOBS.get_ptr_mut(job) {
-        add(job, 1_u64.wrapping_neg());
+        add(live(job), 1_u64.wrapping_neg());
     }
 }
 
 /// Keeps the record of a connection that outlives its socket, if the agent has not taken it yet: from now on it is
-/// found by the connection's ends, and stays part of its job's count until it is taken or too old. At no moment is
-/// there none.
+/// found by the connection's ends. At no moment is there none. A job that has as many as its limit keeps no more, so
+/// that it takes nobody else's place.
 #[inline(always)]
-pub fn keep(ends: &Ends, released: &Released) -> bool {
-    let cookie = released.cookie;
-    if ORIGINS.get_ptr(cookie).is_none()
-        || !is_job(released.origin.job)
+pub fn keep(ends: &Ends, released: &Released, limit: u32) -> bool {
+    let (id, cookie) = (released.origin.job, released.cookie);
+    if ORIGINS.get_ptr(cookie).is_none() {
+        return false;
+    }
+    let Some(job) = JOBS.get_ptr_mut(id) else { return false };
+    // SAFETY: the pointer comes from a lookup that did not miss.
+    let made = unsafe { ptr::read_volatile(kept(job)) };
+    if made.wrapping_sub(returned(id)) >= limit as i64
         || RELEASED.insert(ends, released, BPF_NOEXIST.into()).is_err()
     {
         return false;
     }
     if ORIGINS.remove(cookie).is_ok() {
+        add(kept(job), 1);
         return true;
     }
     // The agent was faster.
@@ -201,19 +217,21 @@ pub fn outdate(ends: &Ends) {
     // SAFETY: the pointer comes from a lookup that did not miss.
     let job = unsafe { ptr::read_volatile(&raw const (*released).origin.job) };
     // Otherwise the agent was faster, and what was read may be anybody's.
-    if RELEASED.remove(ends).is_ok() {
-        release(job);
+    if RELEASED.remove(ends).is_ok()
+        && let Some(job) = JOBS.get_ptr_mut(job)
+    {
+        add(kept(job), 1_u64.wrapping_neg());
     }
 }
 
 #[inline(always)]
-fn add(job: *mut Job, count: u64) {
+fn add(field: *mut i64, count: u64) {
     // SAFETY: the pointer comes from a lookup that did not miss; the field is 8-aligned and only ever changed
     // by this instruction. The target has no atomic read-modify-write in core.
     unsafe {
         core::arch::asm!(
-            "lock *(u64 *)({live} + 0) += {count}",
-            live = in(reg) &raw mut (*job).live,
+            "lock *(u64 *)({field} + 0) += {count}",
+            field = in(reg) field,
             count = in(reg) count,
         );
     }

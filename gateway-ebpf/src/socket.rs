@@ -71,11 +71,11 @@ pub fn sock_release(ctx: SockContext) -> i32 {
         unsafe { (*stamp.as_ptr()).counted = 0 };
         // SAFETY: the argument is the context.
         let cookie = unsafe { bpf_get_socket_cookie(ctx.as_ptr()) };
+        maps::release(job);
         if outlived(&ctx, stamp, cookie) {
             maps::count(Reason::ClosedEarly);
             return PASS;
         }
-        maps::release(job);
         // Usually taken by the agent already.
         let _ = maps::ORIGINS.remove(&cookie);
     }
@@ -105,5 +105,5 @@ fn outlived(ctx: &SockContext, stamp: NonNull<Stamp>, cookie: u64) -> bool {
     let ends = Ends { netns: unsafe { bpf_get_netns_cookie(ctx.as_ptr()) }, ..ends };
     // SAFETY: the stamp, as above; no arguments, always available.
     let released = unsafe { Released { origin: (*stamp).origin, cookie, at_ns: bpf_ktime_get_ns() } };
-    maps::keep(&ends, &released)
+    maps::config().is_some_and(|config| maps::keep(&ends, &released, config.flows_per_job))
 }

@@ -15,7 +15,8 @@ const PATH: &str = "/sys/kernel/btf/vmlinux";
 pub(super) fn offsets() -> Result<Offsets, String> {
     let bytes = fs::read(PATH).map_err(|error| format!("{PATH}: {error}"))?;
     let btf = Btf::parse(&bytes).map_err(|error| format!("{PATH}: {error}"))?;
-    let of = |structure, path: &[&str]| btf.offset(structure, path).map_err(|error| format!("{PATH}: {error}"));
+    let of =
+        |structure, path: &[&str]| btf.offset(structure, path).map_err(|error| format!("{PATH}: {error}"));
     Ok(Offsets {
         known: 1,
         task_cgroups: of("task_struct", &["cgroups"])?,

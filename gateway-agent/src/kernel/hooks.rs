@@ -127,12 +127,17 @@ const fn looks_inside(hook: Hook) -> bool {
 /// A kernel takes programs for its security module also when it does not run them.
 fn lsm_runs() -> Result<(), String> {
     const LIST: &str = "/sys/kernel/security/lsm";
-    let list = fs::read_to_string(LIST)
-        .map_err(|error| format!("{LIST}: {error}: whether the kernel runs them cannot be told; mount securityfs"))?;
+    let list = fs::read_to_string(LIST).map_err(|error| {
+        format!("{LIST}: {error}: whether the kernel runs them cannot be told; mount securityfs")
+    })?;
     if list.trim().split(',').any(|name| name == "bpf") {
         return Ok(());
     }
-    Err(format!("the kernel does not run them: bpf is not in {}; boot with lsm={},bpf", list.trim(), list.trim()))
+    Err(format!(
+        "the kernel does not run them: bpf is not in {}; boot with lsm={},bpf",
+        list.trim(),
+        list.trim()
+    ))
 }
 
 /// A hook that is off, unless it may be.
@@ -243,7 +248,11 @@ fn reason(error: &ProgramError) -> String {
     let mut lines = text.lines().map(str::trim).filter(|line| !line.is_empty());
     let first = lines.next().unwrap_or_default();
     // The system's error is told again after the log.
-    let told = |line: &&str| ["processed ", "verification time ", "stack depth ", ": "].iter().all(|begin| !line.starts_with(begin));
+    let told = |line: &&str| {
+        ["processed ", "verification time ", "stack depth ", ": "]
+            .iter()
+            .all(|begin| !line.starts_with(begin))
+    };
     match lines.rfind(told) {
         Some(last) => format!("{first} … {last}"),
         None => first.to_owned(),

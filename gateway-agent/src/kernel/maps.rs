@@ -109,9 +109,8 @@ pub(super) fn open(ebpf: &mut Ebpf, pin_dir: &Path) -> Result<(Maps, BeatMap, Or
     let settings: Array<_, Settings> = typed(ebpf, CONFIG)?;
     // Before any other map: when this one has another layout, theirs cannot be told.
     check_layout(&settings, pin_dir)?;
-    let again = |name| {
-        sys::object_get(&pin_dir.join(name)).map_err(|source| Error::MapSyscall { name, source })
-    };
+    let again =
+        |name| sys::object_get(&pin_dir.join(name)).map_err(|source| Error::MapSyscall { name, source });
     let origins = Origins {
         map: typed(ebpf, ORIGINS)?,
         fd: again(ORIGINS)?,

@@ -63,7 +63,7 @@ pub struct Config {
     /// Loopback port that stands for the gateway. Nothing needs to listen on it; keep it out of the range of
     /// ephemeral ports.
     pub virtual_port: u16,
-    /// Redirected sockets that one job may hold open at once.
+    /// Redirected sockets that one job may hold open at once, and as many that it closed before they were accepted.
     pub flows_per_job: u32,
     /// Whether questions to resolvers, port 53 of any address, are redirected like flows. Otherwise they are
     /// refused like anything undeclared.
@@ -165,11 +165,18 @@ impl Kernel {
             generation: before.generation.wrapping_add(1),
         })?;
         let targets = hooks::Targets { cgroup: root.as_fd(), cgroup_id, netns: netns.as_fd(), netns_ino };
-        let hooks =
-            hooks::install(&mut ebpf, &targets, &config, &offsets, require::missing(&origins)?)?;
+        let hooks = hooks::install(&mut ebpf, &targets, &config, &offsets, require::missing(&origins)?)?;
         #[cfg(feature = "ebpf-log")]
         maps::forward_log(&mut ebpf);
-        Ok(Self { config, maps: Mutex::new(maps), beat: Mutex::new(beat), origins, swept: Mutex::default(), hooks, netns })
+        Ok(Self {
+            config,
+            maps: Mutex::new(maps),
+            beat: Mutex::new(beat),
+            origins,
+            swept: Mutex::default(),
+            hooks,
+            netns,
+        })
     }
 
     pub fn config(&self) -> &Config {
@@ -227,7 +234,7 @@ impl Kernel {
         let since_ns =
             sys::monotonic_ns().map_err(|source| Error::System { what: "reading the clock", source })?;
         let mut maps = self.maps();
-        let new = maps.add_job(cgroup, Job { live: 0, since_ns })?;
+        let new = maps.add_job(cgroup, Job { live: 0, kept: 0, since_ns })?;
         if new {
             maps.forget_returned(cgroup)?;
         }

@@ -52,7 +52,8 @@ impl Kernel {
         if swept.made == made && swept.left == 0 {
             return Ok(0);
         }
-        let now = sys::monotonic_ns().map_err(|source| Error::System { what: "reading the clock", source })?;
+        let now =
+            sys::monotonic_ns().map_err(|source| Error::System { what: "reading the clock", source })?;
         let mut gone = 0;
         let all = self.origins.released();
         for (ends, released) in &all {

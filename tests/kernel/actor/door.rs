@@ -11,8 +11,8 @@ use std::{
 
 use rustix::{
     net::{
-        RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage, SendFlags,
-        recvmsg, sendmsg,
+        RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage,
+        SendFlags, recvmsg, sendmsg,
     },
     process::{Pid, test_kill_process},
 };
@@ -84,9 +84,9 @@ pub(crate) fn own() -> io::Result<()> {
             }
         };
         let pid = child.as_raw_nonzero().get().unsigned_abs();
-        let looked = signal(pid)
-            .map_err(failed("signalling its own child"))
-            .and_then(|()| fs::read_link(format!("/proc/{pid}/exe")).map_err(failed("looking into its own child")));
+        let looked = signal(pid).map_err(failed("signalling its own child")).and_then(|()| {
+            fs::read_link(format!("/proc/{pid}/exe")).map_err(failed("looking into its own child"))
+        });
         let killed = rustix::process::kill_process(child, rustix::process::Signal::KILL);
         rustix::process::waitpid(Some(child), rustix::process::WaitOptions::empty())?;
         looked?;

@@ -210,8 +210,15 @@ impl Gateway {
 
     /// The listeners close, the heartbeat goes on.
     pub(crate) fn stop_listening(&mut self) {
+        let before = listening();
         drop(self.stop_accepting.take());
         self.threads.pop().unwrap().join().unwrap();
+        // A process that another thread starts just now has every descriptor, until it becomes that program.
+        let deadline = Instant::now() + Duration::from_secs(10);
+        while listening() + 2 > before {
+            assert!(Instant::now() < deadline, "the listeners do not close");
+            std::thread::yield_now();
+        }
     }
 
     /// The heartbeat stops; returns when it counts as dead.
@@ -253,6 +260,16 @@ async fn words(stream: &tokio::net::TcpStream) -> String {
     let length = tokio::time::timeout(Duration::from_secs(5), read).await;
     let length = length.map_or(0, |read| read.unwrap_or(0));
     String::from_utf8_lossy(&buffer[..length]).into_owned()
+}
+
+/// Listeners in the network namespace of the calling thread.
+fn listening() -> usize {
+    let of = |table: &str| {
+        let table = std::fs::read_to_string(format!("/proc/thread-self/net/{table}")).unwrap();
+        // Number, the two ends, state.
+        table.lines().filter(|line| line.split_whitespace().nth(3) == Some("0A")).count()
+    };
+    of("tcp") + of("tcp6")
 }
 
 /// Answers each datagram with itself, until the runtime ends.

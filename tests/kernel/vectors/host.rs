@@ -50,9 +50,19 @@ pub(super) fn attempts(place: &Place) -> Vec<Attempt> {
         };
         let whose = user.name();
         let steal = Step::StealSocket { pid, fd: 0 };
-        all.push(only(lsm(&[32], &format!("pidfd_getfd of a {whose} process outside"), steal, ForeignProcess)));
+        all.push(only(lsm(
+            &[32],
+            &format!("pidfd_getfd of a {whose} process outside"),
+            steal,
+            ForeignProcess,
+        )));
         let signal = Step::Signal { pid };
-        all.push(only(lsm(&[32, 53], &format!("a signal to a {whose} process outside"), signal, ForeignProcess)));
+        all.push(only(lsm(
+            &[32, 53],
+            &format!("a signal to a {whose} process outside"),
+            signal,
+            ForeignProcess,
+        )));
     }
     all
 }
