@@ -16,7 +16,7 @@ use crate::{
     mask_set::MaskSet,
     policy::{Policy, Question, Scope},
     raw::RuleEffect,
-    rule::{Matcher, Rule, RuleLimits},
+    rule::{Rule, RuleLimits},
     verdict::{
         Allow, ApprovalTerms, Denial, Effect, Limits, Obligations, OutputMasks, Permit, UnixTime, Verdict,
     },
@@ -265,12 +265,12 @@ fn ungranted<'a>(question: &Question<'_>, uncovered: &[Need<'_>]) -> Outcome<'a>
     }
     let (rule, hint) = if uncovered.contains(&Need::TooMuch) {
         (builtin::TOO_COMPLEX, "split the statement, and write names with their schema")
-    } else if uncovered.iter().any(|need| matches!(need, Need::Setting(_))) {
+    } else if uncovered.iter().any(|need| matches!(need, Need::Setting { .. })) {
         (
             builtin::PINNED_SETTING,
             "leave the setting as it is: statements are read, and run, by its present value",
         )
-    } else if uncovered.contains(&Need::Opaque) {
+    } else if uncovered.iter().any(|need| matches!(need, Need::Opaque { .. })) {
         (builtin::DEFAULT_DENY, "write it as plain statements, which can be read")
     } else {
         (
@@ -290,7 +290,7 @@ fn leak<'a>(masks: &MaskSet, facts: &Facts<'_>, granting: &[&Rule]) -> Option<Ou
     let defines = statement.class >= Class::Ddl;
     let masked = |used: &&ColumnUse| masks.of(&used.column).is_some();
     // Whoever may run code that cannot be seen through may keep what it returns.
-    let unseen = statement.stores_unseen && !granting.iter().any(|rule| seeing(rule, |m| m.opaque));
+    let unseen = statement.stores_unseen && !facts.each_command_by(granting, |m, named| named && m.opaque);
     let stored = statement.columns.iter().filter(masked).find(|used| used.stored || (defines && used.output));
     if unseen && stored.is_none() {
         return Some(deny(
@@ -309,37 +309,39 @@ fn leak<'a>(masks: &MaskSet, facts: &Facts<'_>, granting: &[&Rule]) -> Option<Ou
             "leave the column out of what is stored or defined",
         ));
     }
-    let unseen = statement.filters_unseen
-        && !granting.iter().any(|rule| seeing(rule, |m| m.opaque || m.masked_predicates));
+    let unseen = (statement.filters_unseen || statement.fails_unseen)
+        && !facts.each_command_by(granting, |m, named| {
+            (named && m.opaque) || ((named || m.grants_reads()) && m.masked_predicates)
+        });
     let predicate = statement.columns.iter().filter(masked).find(|used| {
         let allowed = granting.iter().any(|rule| {
             let matcher = rule.statements.as_ref().filter(|matcher| matcher.masked_predicates);
             matcher.is_some_and(|matcher| facts.grants_reading(matcher, used))
         });
-        used.predicate && !allowed
+        (used.predicate || used.fails) && !allowed
     });
     let Some(predicate) = predicate else {
         return unseen.then(|| {
             deny(
                 builtin::MASKED_PREDICATE,
-                "columns are masked, and where a value that decides about rows comes from cannot be told"
+                "columns are masked, and where a value that decides about rows or errors comes from cannot be told"
                     .to_owned(),
-                "filter, join, group and order by columns that are not masked, with built-in functions",
+                "filter, join, group, order, cast and compute with columns that are not masked and built-in functions",
             )
         });
     };
-    Some(deny(
-        builtin::MASKED_PREDICATE,
-        format!(
-            "{} is masked: it may not decide which rows come back, nor their order",
-            name(&predicate.column)
+    let (decides, hint) = match predicate.predicate {
+        true => (
+            "which rows come back, nor their order",
+            "filter, join, group and order by columns that are not masked",
         ),
-        "filter, join, group and order by columns that are not masked",
-    ))
-}
-
-fn seeing(rule: &Rule, grants: impl Fn(&Matcher) -> bool) -> bool {
-    rule.statements.as_ref().is_some_and(grants)
+        false => (
+            "whether the statement fails, nor how long it takes",
+            "select it as it is, or with functions that cannot fail: comparisons, casts to text, ||, lower, left, count, max, json",
+        ),
+    };
+    let reason = format!("{} is masked: it may not decide {decides}", name(&predicate.column));
+    Some(deny(builtin::MASKED_PREDICATE, reason, hint))
 }
 
 fn name(column: &Column) -> String {

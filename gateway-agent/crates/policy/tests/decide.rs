@@ -330,6 +330,78 @@ fn functions_that_only_compute_need_no_mention() {
 }
 
 #[test]
+fn what_a_rule_grants_to_one_command_is_not_granted_to_another_beside_it() {
+    let only = |extra: &str| {
+        policy(&[
+            READ,
+            ("d", "allow", &format!("statements: {{kinds: [delete], relations: [public.log], {extra}}}")),
+        ])
+    };
+    let beside = |made: Statement| made.on(Access::Write, "public.log").with("delete");
+    let call = select(&["public.orders.id"]).calls("app.f");
+    let lets_f = only("functions: [app.f]");
+    denied(ask(&lets_f, &call));
+    let reason = denied(ask(&lets_f, &beside(call))).1;
+    assert!(reason.contains("calling app.f() in select"), "{reason}");
+
+    let set = select(&["public.orders.id"]).sets("my.x", Some("1"));
+    let lets_set = only("settings: [my.x]");
+    denied(ask(&lets_set, &set));
+    denied(ask(&lets_set, &beside(set)));
+    denied(ask(&only("opaque: true"), &beside(select(&["public.orders.id"]).opaque())));
+
+    // Rows of an update, read back because a delete of nothing stands beside it.
+    let columns = policy(&[
+        ("u", "allow", "statements: {kinds: [update], columns: [public.customers.name]}"),
+        ("d", "allow", "statements: {kinds: [delete], relations: [public.customers]}"),
+    ]);
+    let update = statement("update", Class::Write)
+        .on(Access::Write, "public.customers")
+        .uses("public.customers.name", |used| used.written = true)
+        .reads("public.customers.ssn");
+    denied(ask(&columns, &update));
+    let reason = denied(ask(&columns, &update.with("delete"))).1;
+    assert!(reason.contains("reading public.customers.ssn back in update"), "{reason}");
+}
+
+#[test]
+fn a_masked_value_does_not_decide_whether_a_statement_fails() {
+    let masked = |rest: &str| {
+        load(&format!(
+            "rules:\n{}masks: [{{ id: m, columns: [public.customers.ssn], transform: redact }}]\n",
+            rule("r", "allow", &format!("statements: {{classes: [read], relations: [public.*]{rest}}}"))
+        ))
+    };
+    let fails = |column: &str| select(&[]).uses(column, |used| (used.output, used.fails) = (true, true));
+    let (rule, reason) = denied(ask(&masked(""), &fails("public.customers.ssn")));
+    assert_eq!(rule, builtin::MASKED_PREDICATE);
+    assert!(reason.contains("whether the statement fails"), "{reason}");
+    allowed(ask(&masked(""), &fails("public.customers.name")));
+    allowed(ask(&masked(", masked_predicates: true"), &fails("public.customers.ssn")));
+
+    let mut unseen = select(&["public.customers.name"]);
+    unseen.fails_unseen = true;
+    denied(ask(&masked(""), &unseen));
+    allowed(ask(&policy(&[READ]), &unseen));
+}
+
+#[test]
+fn what_only_carries_a_command_needs_no_grant_of_what_that_does() {
+    let policy = policy(&[
+        ("r", "allow", "statements: {classes: [read], relations: [public.*], functions: [app.f]}"),
+        ("s", "allow", "statements: {kinds: [prepare, declare]}"),
+    ]);
+    for carrier in ["prepare", "declare"] {
+        let carrying = statement(carrier, Class::Session)
+            .with("select")
+            .on(Access::Read, "public.orders")
+            .reads("public.orders.id")
+            .calls("app.f");
+        allowed(ask(&policy, &carrying));
+    }
+}
+
+#[test]
 fn a_wildcard_never_covers_a_call_without_a_schema() {
     let policy = policy(&[
         READ,
@@ -540,6 +612,7 @@ fn a_statement_with_too_many_names_is_refused_quickly() {
             output: true,
             predicate: false,
             stored: false,
+            fails: false,
             written: false,
             shown_through: false,
         });

@@ -75,6 +75,7 @@ pub(crate) fn allow() -> Allow {
         opaque: false,
         stores_unseen: false,
         filters_unseen: false,
+        fails_unseen: false,
         outputs: Outputs::None,
         refers: None,
         defines: None,

@@ -33,6 +33,7 @@ mod resolve;
 mod scope;
 mod shape;
 mod statement;
+mod total;
 mod utility;
 mod with;
 
