@@ -5,8 +5,10 @@
 
 mod roles;
 mod scram;
+mod ssh;
 
 pub use roles::{RoleError, RoleRow, Roles, SWEEP, template};
+pub use ssh::{For, Proof, SshLogin, SshLoginError, public_key, ssh_login};
 
 use std::{
     io::Read,
