@@ -17,7 +17,7 @@ use std::{
     sync::Arc,
 };
 
-use policy::{Permit, Resource, SecretRef};
+use policy::{LoginMethod, Permit, PostgresUpstream, Resource, ResourceKind, SecretRef, Upstream};
 use rustix::fs::{Mode, OFlags};
 use secrecy::{ExposeSecret, SecretString};
 use zeroize::Zeroizing;
@@ -71,6 +71,8 @@ impl Account {
 pub enum CredentialError {
     #[error("the permit is for resource `{permit}`, the credential for `{resource}`")]
     Permit { permit: String, resource: Arc<str> },
+    #[error("resource `{resource}` is of kind {kind} now: it has no login for PostgreSQL")]
+    Kind { resource: Arc<str>, kind: ResourceKind },
     #[error("secret file {}: {source}", path.display())]
     File { path: PathBuf, source: std::io::Error },
     #[error(
@@ -94,8 +96,11 @@ pub enum CredentialError {
 /// local file.
 pub fn for_resource(permit: &Permit, resource: &Resource) -> Result<Login, CredentialError> {
     check(permit, resource)?;
-    let password = resource.login.password.as_ref().map(read).transpose()?.unwrap_or_default();
-    Ok(Login { user: resource.login.user.clone(), password })
+    let Some(PostgresUpstream { login, .. }) = resource.postgres() else {
+        return Err(CredentialError::Kind { resource: resource.name.clone(), kind: resource.kind() });
+    };
+    let password = login.password.as_ref().map(read).transpose()?.unwrap_or_default();
+    Ok(Login { user: login.user.clone(), password })
 }
 
 fn check(permit: &Permit, resource: &Resource) -> Result<(), CredentialError> {
@@ -110,12 +115,20 @@ fn check(permit: &Permit, resource: &Resource) -> Result<(), CredentialError> {
 
 /// Whether a secret is there and safe, to say so at start; its value is dropped at once.
 pub fn probe(resource: &Resource) -> Result<(), CredentialError> {
-    if let Some(password) = &resource.login.password {
-        read(password)?;
-    }
-    match &resource.login.certificate {
-        Some(certificate) => private_key(&certificate.key).map(drop),
-        None => Ok(()),
+    match &resource.upstream {
+        Upstream::Postgres(PostgresUpstream { login, .. }) => {
+            if let Some(password) = &login.password {
+                read(password)?;
+            }
+            match &login.certificate {
+                Some(certificate) => private_key(&certificate.key).map(drop),
+                None => Ok(()),
+            }
+        }
+        Upstream::Ssh(ssh) => match &ssh.login.method {
+            LoginMethod::Key(secret) | LoginMethod::Password(secret) => read(secret).map(drop),
+            LoginMethod::Certificate(certificate) => read(&certificate.authority).map(drop),
+        },
     }
 }
 

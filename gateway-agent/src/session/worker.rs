@@ -104,10 +104,13 @@ async fn serve(worker: Rc<Worker>, admitted: Admitted) {
         .set_nonblocking(true)
         .and_then(|()| TcpStream::from_std(tcp))
         .and_then(|tcp| tcp.set_nodelay(true).map(|()| tcp));
-    match (tcp, resource.kind) {
+    match (tcp, resource.kind()) {
         (Ok(tcp), ResourceKind::Postgres) => {
             // Boxed: the future is large and lives as long as the session.
             Box::pin(postgres::serve(worker, flow, resource, registration, tcp)).await;
+        }
+        (Ok(_), ResourceKind::Ssh) => {
+            tracing::warn!(resource = %resource.name, "connections to resources of kind ssh are refused");
         }
         (Err(error), _) => tracing::warn!(%error, "an accepted connection cannot be used"),
     }

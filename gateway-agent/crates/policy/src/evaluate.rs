@@ -47,6 +47,7 @@ impl<'a> Evaluation<'a> {
             (Some(scope), Action::Statement(statement)) => {
                 running(policy, question, scope, statement, &mut uncovered)
             }
+            (Some(_), Action::Ssh(_)) => nothing_known(question),
         };
         Self { question, scope, outcome, uncovered }
     }
@@ -144,7 +145,7 @@ fn running<'a>(
         // Loading has made sure that nothing restricts.
         return Outcome::Allowed { granting: everything };
     }
-    let facts = Facts::new(statement, &question.resource.search_path);
+    let facts = Facts::new(statement, question.resource.search_path());
     let touching = |effect: RuleEffect| {
         live(scope, question.now, effect)
             .filter_map(|rule| Some((rule, facts.touched(rule.statements.as_ref()?)?)))
@@ -370,7 +371,7 @@ fn obligations(granting: &[&Rule], masks: &MaskSet, action: &Action) -> Obligati
     let (limits, gates) = limits(granting);
     Obligations {
         outputs: match action {
-            Action::Connect(_) => OutputMasks::None,
+            Action::Connect(_) | Action::Ssh(_) => OutputMasks::None,
             Action::Statement(statement) => masks.outputs(&statement.outputs, statement.opaque),
         },
         columns: masks.columns.clone(),
@@ -379,6 +380,7 @@ fn obligations(granting: &[&Rule], masks: &MaskSet, action: &Action) -> Obligati
         limits,
         gates,
         record: granting.iter().map(|rule| rule.record).max().unwrap_or_default(),
+        ssh: None,
     }
 }
 

@@ -132,8 +132,9 @@ fn describe(obligations: &crate::verdict::Obligations) -> Vec<String> {
 fn sees(question: &Question<'_>) -> Vec<String> {
     match question.action {
         Action::Connect(connect) => vec![format!("connecting to database {}", connect.database)],
+        Action::Ssh(ssh) => vec![ssh.request.name().to_owned()],
         Action::Statement(statement) => {
-            let facts = Facts::new(statement, &question.resource.search_path);
+            let facts = Facts::new(statement, question.resource.search_path());
             let mut lines: Vec<_> = facts
                 .commands()
                 .iter()
@@ -159,6 +160,7 @@ fn consider(rule: &Rule, question: &Question<'_>) -> (bool, String) {
         Action::Connect(_) if rule.connect => return (true, "names connect".into()),
         Action::Connect(_) => return (false, "does not name connect".into()),
         Action::Statement(statement) => statement,
+        Action::Ssh(_) => return (false, "names nothing of ssh".into()),
     };
     let Some(matcher) = &rule.statements else {
         return (false, "names no statements".into());
@@ -166,7 +168,7 @@ fn consider(rule: &Rule, question: &Question<'_>) -> (bool, String) {
     if matcher.everything {
         return (true, "lets everything through".into());
     }
-    let facts = Facts::new(statement, &question.resource.search_path);
+    let facts = Facts::new(statement, question.resource.search_path());
     let touched = facts.touched(matcher);
     match (rule.effect, touched) {
         (RuleEffect::Deny, Some(touch)) => return (true, format!("is about {touch}")),

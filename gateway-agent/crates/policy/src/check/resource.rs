@@ -12,7 +12,7 @@ use ipnet::IpNet;
 use super::{check_name, check_unique, role};
 use crate::{
     diagnostic::{Findings, Place},
-    model::{ClientCertificate, Host, Login, Resource, ResourceKind, SecretRef, Tls, TlsMode},
+    model::{ClientCertificate, Host, Login, PostgresUpstream, Resource, SecretRef, Tls, TlsMode, Upstream},
     pattern::Glob,
     raw::{RawKind, RawPolicy, RawResource, RawSecret, RawTls, RawTlsMode},
 };
@@ -47,14 +47,19 @@ pub(super) fn resources(raws: &[(usize, RawPolicy)], findings: &mut Findings) ->
 }
 
 fn resource(raw: &RawResource, place: &Place, findings: &mut Findings) -> Resource {
-    let kind = match raw.kind {
-        RawKind::Postgres => ResourceKind::Postgres,
-    };
     Resource {
         name: Arc::from(raw.name.as_str()),
-        kind,
         hosts: hosts(raw, &place.at("hosts"), findings),
         ports: ports(raw, &place.at("ports"), findings),
+        outside_jobs: raw.outside_jobs,
+        upstream: match raw.kind {
+            RawKind::Postgres => Upstream::Postgres(postgres(raw, place, findings)),
+        },
+    }
+}
+
+fn postgres(raw: &RawResource, place: &Place, findings: &mut Findings) -> PostgresUpstream {
+    PostgresUpstream {
         databases: databases(raw, &place.at("databases"), findings),
         login: Login {
             user: user(raw, &place.at("login").at("user"), findings),
@@ -69,7 +74,6 @@ fn resource(raw: &RawResource, place: &Place, findings: &mut Findings) -> Resour
         credential: role::credential(raw, place, findings),
         tls: tls(&raw.tls, &place.at("tls"), findings),
         search_path: search_path(raw, &place.at("search_path"), findings),
-        outside_jobs: raw.outside_jobs,
     }
 }
 
@@ -313,7 +317,12 @@ fn collide(a: &Resource, b: &Resource) -> bool {
             (a, b) => a == b,
         })
     });
-    hosts
-        && a.ports.iter().any(|port| b.ports.contains(port))
-        && a.databases.iter().any(|a| b.databases.iter().any(|b| a.overlaps(b)))
+    let same = match (&a.upstream, &b.upstream) {
+        (Upstream::Postgres(a), Upstream::Postgres(b)) => {
+            a.databases.iter().any(|a| b.databases.iter().any(|b| a.overlaps(b)))
+        }
+        // Nothing tells them apart before somebody has answered.
+        _ => true,
+    };
+    hosts && same && a.ports.iter().any(|port| b.ports.contains(port))
 }
