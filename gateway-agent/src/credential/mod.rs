@@ -17,7 +17,7 @@ use std::{
     sync::Arc,
 };
 
-use policy::{LoginMethod, Permit, PostgresUpstream, Resource, ResourceKind, SecretRef, Upstream};
+use policy::{Permit, PostgresUpstream, Resource, ResourceKind, SecretRef, Upstream};
 use rustix::fs::{Mode, OFlags};
 use secrecy::{ExposeSecret, SecretString};
 use zeroize::Zeroizing;
@@ -88,6 +88,8 @@ pub enum CredentialError {
     Name(String),
     #[error("the secret from {0} is empty, too long or not UTF-8")]
     Content(String),
+    #[error("{0}")]
+    Unusable(String),
 }
 
 /// Reads the login of a resource. Only a permit for that resource opens it.
@@ -125,10 +127,7 @@ pub fn probe(resource: &Resource) -> Result<(), CredentialError> {
                 None => Ok(()),
             }
         }
-        Upstream::Ssh(ssh) => match &ssh.login.method {
-            LoginMethod::Key(secret) | LoginMethod::Password(secret) => read(secret).map(drop),
-            LoginMethod::Certificate(certificate) => read(&certificate.authority).map(drop),
-        },
+        Upstream::Ssh(of) => ssh::probe(&of.login.method),
     }
 }
 

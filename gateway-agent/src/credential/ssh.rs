@@ -94,14 +94,13 @@ pub fn ssh_login(permit: &Permit, resource: &Resource, whom: &For<'_>) -> Result
 }
 
 /// Whether the secret is there, safe and of use, to say so at start.
-pub(super) fn probe(method: &LoginMethod) -> Result<(), SshLoginError> {
-    match method {
-        LoginMethod::Password(secret) => Ok(read(secret).map(drop)?),
-        LoginMethod::Key(secret) => private(&read(secret)?, "key").map(drop),
-        LoginMethod::Certificate(terms) => {
-            private(&read(&terms.authority)?, "certificate.authority").map(drop)
-        }
-    }
+pub(super) fn probe(method: &LoginMethod) -> Result<(), CredentialError> {
+    let (secret, what) = match method {
+        LoginMethod::Password(secret) => return read(secret).map(drop),
+        LoginMethod::Key(secret) => (secret, "key"),
+        LoginMethod::Certificate(terms) => (&terms.authority, "certificate.authority"),
+    };
+    private(&read(secret)?, what).map(drop).map_err(|error| CredentialError::Unusable(error.to_string()))
 }
 
 fn private(text: &SecretString, what: &'static str) -> Result<PrivateKey, SshLoginError> {

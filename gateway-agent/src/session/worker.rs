@@ -25,6 +25,7 @@ use super::{
     registry::Registration,
     scope::{Decisions, Key},
     side::Side,
+    ssh,
 };
 use crate::{
     credential::Account,
@@ -109,8 +110,8 @@ async fn serve(worker: Rc<Worker>, admitted: Admitted) {
             // Boxed: the future is large and lives as long as the session.
             Box::pin(postgres::serve(worker, flow, resource, registration, tcp)).await;
         }
-        (Ok(_), ResourceKind::Ssh) => {
-            tracing::warn!(resource = %resource.name, "connections to resources of kind ssh are refused");
+        (Ok(tcp), ResourceKind::Ssh) => {
+            Box::pin(ssh::serve(worker, flow, resource, registration, tcp)).await;
         }
         (Err(error), _) => tracing::warn!(%error, "an accepted connection cannot be used"),
     }

@@ -1,0 +1,773 @@
+//! One channel of a job: what it asks for is decided, carried out on a connection of its own to the host, recorded, masked, and ended.
+
+use std::{
+    cell::Cell,
+    collections::VecDeque,
+    future::Future,
+    pin::pin,
+    rc::Rc,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use bytes::Bytes;
+use policy::{Bounded, Recording, SshLimits, SshRequest};
+use record::{Event as Recorded, Stream};
+use russh::{ChannelMsg, ChannelOpenFailure, ChannelReadHalf, Sig};
+use tokio::{sync::mpsc, time::sleep};
+
+use super::{
+    Session,
+    ask::{Answer, Granted, Refused, text},
+    commands,
+    job::{Message, Opened, Terminal, Wanted},
+    log::{Ended, Running, Said},
+    outlet::{self, Outlet, ToHost, ToJob},
+    upstream::{HostError, Upstream},
+};
+use crate::session::observer::Lost;
+
+/// Exit statuses of a program that never ran: refused, and not to be had.
+const REFUSED: u32 = 126;
+const UNAVAILABLE: u32 = 255;
+/// On a terminal, output that may still become a finding waits this long for more.
+const PATIENCE: Duration = Duration::from_millis(100);
+/// How long the last bytes to a job may take when the channel is ended.
+const FAREWELL: Duration = Duration::from_secs(2);
+
+/// Why a channel is over, where it is not by itself.
+enum Over {
+    /// The job closed it, or is gone.
+    Job,
+    /// What happened cannot be written down.
+    Lost(Lost),
+}
+
+impl From<Lost> for Over {
+    fn from(lost: Lost) -> Self {
+        Self::Lost(lost)
+    }
+}
+
+struct Channel {
+    session: Rc<Session>,
+    number: u64,
+    inbox: mpsc::UnboundedReceiver<Message>,
+    /// Taken from the inbox while something else was waited for.
+    early: VecDeque<Message>,
+    job: Rc<Outlet<ToJob>>,
+    terminal: Option<Terminal>,
+    environment: Vec<(String, String)>,
+}
+
+/// A program that runs, or a connection that is open.
+struct Relay {
+    running: Running,
+    request: SshRequest,
+    level: Recording,
+    bounds: Bounds,
+    masks: Option<Masks>,
+    host: Outlet<ToHost>,
+    from_host: ChannelReadHalf,
+    upstream: Upstream,
+    bytes_in: u64,
+    bytes_out: u64,
+    outcome: Outcome,
+}
+
+#[derive(Default)]
+struct Outcome {
+    status: Option<u32>,
+    signal: Option<String>,
+}
+
+/// Hides what detectors find, in what the job is shown and in what is stored.
+struct Masks {
+    output: mask::Stream,
+    error: mask::Stream,
+    /// What is typed goes to the host as it is; only its record is masked.
+    input: mask::Stream,
+    since: Option<Instant>,
+}
+
+/// Limits of a channel, with when they end it.
+struct Bounds {
+    limits: SshLimits,
+    began: Instant,
+    last: Cell<Instant>,
+}
+
+/// Serves a channel to its end.
+pub(super) async fn serve(session: Rc<Session>, opened: Opened) {
+    let Opened { what, channel, reply, inbox } = opened;
+    let number = session.next_channel();
+    let (_, half) = channel.split();
+    let open = match session.admit_channel() {
+        Ok(open) => open,
+        Err(bounded) => {
+            let reason = format!("denied by policy rule {}: {} channels at once", bounded.rule, bounded.most);
+            return reply.reject(ChannelOpenFailure::Other { code: 4, reason }).await;
+        }
+    };
+    let handle = session.handle.clone();
+    let mut channel = Channel {
+        session: Rc::clone(&session),
+        number,
+        inbox,
+        early: VecDeque::new(),
+        job: Rc::new(outlet::to_job(half, handle)),
+        terminal: None,
+        environment: Vec::new(),
+    };
+    let done = match what {
+        Wanted::Session => {
+            reply.accept().await;
+            channel.programs().await
+        }
+        Wanted::DirectTcpip { host, port } => {
+            let request = SshRequest::DirectTcpip { host, port: u16::try_from(port).unwrap_or_default() };
+            channel.tunnel(request, reply).await
+        }
+        Wanted::DirectStreamlocal { path } => {
+            channel.tunnel(SshRequest::DirectStreamlocal { path }, reply).await
+        }
+    };
+    if let Err(Over::Lost(lost)) = done {
+        session.lost(&lost).await;
+    }
+    drop(open);
+}
+
+impl Channel {
+    /// A session channel: settings, then one program.
+    async fn programs(&mut self) -> Result<(), Over> {
+        loop {
+            let ending = Rc::clone(&self.session);
+            let message = tokio::select! {
+                message = self.inbox.recv() => message.ok_or(Over::Job)?,
+                why = ending.ended() => return self.farewell(&why).await,
+            };
+            match message {
+                Message::Pty(terminal, answer) => {
+                    let allowed = self.terminal(terminal).await?;
+                    // The client may be gone.
+                    let _ = answer.send(allowed);
+                }
+                Message::Env { name, value, answer } => {
+                    let request = SshRequest::Env { name: name.clone(), value: value.clone() };
+                    let allowed = self.session.ask_now(&request).await?.is_ok();
+                    if allowed {
+                        self.environment.push((name, value));
+                    }
+                    let _ = answer.send(allowed);
+                }
+                Message::Agent(answer) => {
+                    self.forwarding(&SshRequest::AgentForwarding).await?;
+                    let _ = answer.send(false);
+                }
+                Message::X11(answer) => {
+                    self.forwarding(&SshRequest::X11).await?;
+                    let _ = answer.send(false);
+                }
+                Message::Size { columns, rows, width, height } => {
+                    self.resize(columns, rows, width, height).await?;
+                }
+                Message::Exec(command) => {
+                    let request = commands::exec(&command);
+                    return self.program(request, Some(command)).await;
+                }
+                Message::Shell => return self.program(SshRequest::Shell, None).await,
+                Message::Subsystem(name) => return self.program(SshRequest::Subsystem { name }, None).await,
+                // There is no program to have it.
+                Message::Signal(_) => {}
+                message @ (Message::Data(_) | Message::Eof) => self.early.push_back(message),
+                Message::Close => return Err(Over::Job),
+            }
+        }
+    }
+
+    async fn terminal(&mut self, terminal: Terminal) -> Result<bool, Over> {
+        let request = SshRequest::Pty { term: terminal.term.clone() };
+        match self.session.ask_now(&request).await? {
+            Ok(_) => {
+                self.session.log.append(&sized(self.number, &terminal, true)).await?;
+                self.terminal = Some(terminal);
+                Ok(true)
+            }
+            Err(refused) => {
+                self.say(&refused.lines());
+                Ok(false)
+            }
+        }
+    }
+
+    async fn resize(&mut self, columns: u32, rows: u32, width: u32, height: u32) -> Result<(), Over> {
+        if let Some(terminal) = &mut self.terminal {
+            *terminal = Terminal { columns, rows, width, height, ..std::mem::take(terminal) };
+            self.session.log.append(&sized(self.number, terminal, false)).await?;
+        }
+        Ok(())
+    }
+
+    /// Channels that the host would open back to the job are not relayed, whatever a rule says.
+    async fn forwarding(&mut self, request: &SshRequest) -> Result<(), Over> {
+        let refused = match self.session.ask_now(request).await? {
+            Err(refused) => refused,
+            Ok(granted) => self.session.not_relayed(request, &granted).await?,
+        };
+        self.say(&refused.lines());
+        Ok(())
+    }
+
+    /// Decides and runs the program of this channel.
+    async fn program(&mut self, request: SshRequest, command: Option<Bytes>) -> Result<(), Over> {
+        let granted = match self.granted(&request).await? {
+            Some(Ok(granted)) => granted,
+            Some(Err(refused)) => {
+                self.say(&refused.lines());
+                self.end(REFUSED);
+                return self.sent().await;
+            }
+            None => return Err(Over::Job),
+        };
+        let what = text(&request);
+        let started = self.start(request, granted, &what, command).await?;
+        match started {
+            Ok(relay) => self.relay(relay).await,
+            Err(Some(why)) => {
+                self.say(&[why]);
+                self.end(UNAVAILABLE);
+                self.sent().await
+            }
+            Err(None) => Err(Over::Job),
+        }
+    }
+
+    /// `None`: the job did not wait for the answer.
+    async fn granted(&mut self, request: &SshRequest) -> Result<Option<Answer>, Lost> {
+        let session = Rc::clone(&self.session);
+        let beside: Vec<_> = self.environment.iter().map(|(name, value)| format!("{name}={value}")).collect();
+        let job = Rc::clone(&self.job);
+        let line_end = self.line_end();
+        let notice = move |text: &str| job.push(ToJob::Error(format!("gateway: {text}{line_end}").into()));
+        let asked = async {
+            let answer = session.ask(request, &beside, notice).await?;
+            let Ok(granted) = &answer else { return Ok(answer) };
+            let Err(bounded) = session.within_rate(granted) else { return Ok(answer) };
+            let refused = Refused::new(
+                &[Arc::clone(&bounded.rule)],
+                format!("more than {} requests in a minute", bounded.most),
+                "try again in a minute",
+            );
+            let said = text(request);
+            let said = Said { kind: request.name(), text: &said };
+            session.log.limit_exceeded("per_minute", &bounded.rule, &refused.reason)?;
+            session.log.denied(said, &[Arc::clone(&bounded.rule)], &refused.reason, granted.since.elapsed()).await?;
+            Ok(Err(refused))
+        };
+        self.beside(asked).await.transpose()
+    }
+
+    /// Connects and starts the program. The inner error is told to the job; without one it is gone.
+    async fn start(
+        &mut self,
+        request: SshRequest,
+        granted: Granted,
+        what: &str,
+        command: Option<Bytes>,
+    ) -> Result<Result<Relay, Option<String>>, Lost> {
+        let session = Rc::clone(&self.session);
+        let obligations = &granted.allow.obligations;
+        let level = obligations.record;
+        let said = Said { kind: request.name(), text: what };
+        let running = session
+            .log
+            .allowed(
+                said,
+                &granted.rules,
+                &obligations.masks,
+                granted.approval.as_ref(),
+                level,
+                granted.since.elapsed(),
+            )
+            .await?;
+        if level != Recording::None {
+            let event = Recorded::Channel { n: running.n, channel: self.number, what: what.into() };
+            session.log.append(&event).await?;
+        }
+        let limits = obligations.ssh.as_ref().map(|ssh| ssh.limits.clone()).unwrap_or_default();
+        let masks = obligations.detectors.as_ref().map(Masks::new);
+        let connecting = async {
+            let upstream = session.upstream(&granted.allow.permit, matches!(request, SshRequest::DirectTcpip { .. } | SshRequest::DirectStreamlocal { .. })).await?;
+            let permit = &granted.allow.permit;
+            let channel = match &request {
+                SshRequest::DirectTcpip { host, port } => {
+                    upstream.direct_tcpip(permit, host, u32::from(*port)).await?
+                }
+                SshRequest::DirectStreamlocal { path } => upstream.direct_streamlocal(permit, path).await?,
+                _ => upstream.session(permit).await?,
+            };
+            Ok::<_, HostError>((upstream, channel))
+        };
+        let (upstream, channel) = match self.beside(connecting).await {
+            None => return Ok(Err(self.unstarted(&running, "the job left").await?.and(None))),
+            Some(Err(error)) => {
+                session.log.upstream_failed(&error.to_string());
+                let why = format!("cannot use resource {}: {error}", session.resource.name);
+                return Ok(Err(self.unstarted(&running, &why).await?));
+            }
+            Some(Ok(connected)) => connected,
+        };
+        let (mut from_host, half) = channel.split();
+        let start = {
+            let (terminal, environment) = (self.terminal.clone(), std::mem::take(&mut self.environment));
+            let (request, command) = (&request, &command);
+            let (half, from_host) = (&half, &mut from_host);
+            async move {
+                if let Some(terminal) = &terminal {
+                    let Terminal { term, columns, rows, width, height, modes } = terminal;
+                    half.request_pty(false, term, *columns, *rows, *width, *height, modes).await?;
+                }
+                for (name, value) in environment {
+                    half.set_env(false, name, value).await?;
+                }
+                match (request, command) {
+                    (SshRequest::Exec(_), Some(command)) => half.exec(true, command.to_vec()).await?,
+                    (SshRequest::Subsystem { name }, _) => half.request_subsystem(true, name.as_str()).await?,
+                    (SshRequest::Shell, _) => half.request_shell(true).await?,
+                    // A connection has nothing to start.
+                    _ => return Ok(true),
+                }
+                loop {
+                    match from_host.wait().await {
+                        Some(ChannelMsg::Success) => return Ok(true),
+                        Some(ChannelMsg::Failure | ChannelMsg::Close) | None => return Ok(false),
+                        Some(_) => {}
+                    }
+                }
+            }
+        };
+        let why = match self.beside(start).await {
+            Some(Ok(true)) => {
+                let now = Instant::now();
+                return Ok(Ok(Relay {
+                    running,
+                    request,
+                    level,
+                    bounds: Bounds { limits, began: now, last: Cell::new(now) },
+                    masks,
+                    host: outlet::to_host(half),
+                    from_host,
+                    upstream,
+                    bytes_in: 0,
+                    bytes_out: 0,
+                    outcome: Outcome::default(),
+                }));
+            }
+            Some(Ok(false)) => "the host does not start it".to_owned(),
+            Some(Err(error)) => {
+                let error: russh::Error = error;
+                format!("the host is gone: {error}")
+            }
+            None => return Ok(Err(self.unstarted(&running, "the job left").await?.and(None))),
+        };
+        Ok(Err(self.unstarted(&running, &why).await?))
+    }
+
+    async fn unstarted(&self, running: &Running, why: &str) -> Result<Option<String>, Lost> {
+        running.ended(&Ended { tag: why, bytes_in: 0, bytes_out: 0, masked: 0 }).await?;
+        Ok(Some(why.to_owned()))
+    }
+
+    /// Does something while the job may go on asking for things, or leave: then `None`.
+    async fn beside<T>(&mut self, work: impl Future<Output = T>) -> Option<T> {
+        let mut work = pin!(work);
+        let session = Rc::clone(&self.session);
+        loop {
+            let message = tokio::select! {
+                done = &mut work => return Some(done),
+                message = self.inbox.recv() => message?,
+                _ = session.ended() => return None,
+            };
+            match message {
+                Message::Close => return None,
+                Message::Pty(_, answer)
+                | Message::Env { answer, .. }
+                | Message::Agent(answer)
+                | Message::X11(answer) => {
+                    // Too late: the program has been decided.
+                    let _ = answer.send(false);
+                }
+                Message::Size { columns, rows, width, height } => {
+                    if let Some(terminal) = &mut self.terminal {
+                        *terminal = Terminal { columns, rows, width, height, ..std::mem::take(terminal) };
+                    }
+                }
+                message => self.early.push_back(message),
+            }
+        }
+    }
+
+    /// A connection from the host to elsewhere.
+    async fn tunnel(
+        &mut self,
+        request: SshRequest,
+        reply: russh::server::ChannelOpenHandle,
+    ) -> Result<(), Over> {
+        // There is nowhere to tell of a wait, and clients give up soon.
+        let refused = match self.session.ask_now(&request).await? {
+            Ok(granted) => {
+                let what = text(&request);
+                match self.start(request, granted, &what, None).await? {
+                    Ok(relay) => {
+                        reply.accept().await;
+                        return self.relay(relay).await;
+                    }
+                    Err(why) => why.unwrap_or_else(|| "the connection is over".to_owned()),
+                }
+            }
+            Err(refused) => refused.line(),
+        };
+        reply.reject(ChannelOpenFailure::Other { code: 1, reason: refused }).await;
+        Ok(())
+    }
+
+    async fn relay(&mut self, mut relay: Relay) -> Result<(), Over> {
+        let done = self.pump(&mut relay).await;
+        // Whatever was held back is shown: the stream is over.
+        if !matches!(done, Err(Over::Lost(_))) {
+            self.show_rest(&mut relay).await?;
+            let tag = match (&relay.outcome, &done) {
+                (Outcome { signal: Some(signal), .. }, _) => format!("signal {signal}"),
+                (Outcome { status: Some(status), .. }, _) => format!("exit {status}"),
+                (_, Ok(Some(why))) => why.clone(),
+                (_, Ok(None)) => "closed by the host".to_owned(),
+                (_, Err(_)) => "closed by the job".to_owned(),
+            };
+            if relay.level != Recording::None {
+                let closed = Recorded::ChannelClosed {
+                    channel: self.number,
+                    status: relay.outcome.status,
+                    signal: relay.outcome.signal.as_deref().map(Into::into),
+                };
+                self.session.log.append(&closed).await?;
+            }
+            let masked = relay.masks.as_ref().map_or(0, Masks::hidden);
+            let (bytes_in, bytes_out) = (relay.bytes_in, relay.bytes_out);
+            relay.running.ended(&Ended { tag: &tag, bytes_in, bytes_out, masked }).await?;
+        }
+        match done {
+            Ok(None) => {
+                self.job.push(ToJob::Close);
+                self.sent().await
+            }
+            Ok(Some(why)) => {
+                relay.upstream.close().await;
+                self.say(&[why]);
+                self.end(UNAVAILABLE);
+                self.sent().await
+            }
+            Err(over) => {
+                relay.host.push(ToHost::Close);
+                // The host learns of it by the connection's end at the latest.
+                let _ = tokio::time::timeout(FAREWELL, relay.host.emptied()).await;
+                relay.upstream.close().await;
+                Err(over)
+            }
+        }
+    }
+
+    /// Moves bytes until one side is done. A text: the channel was ended, and why.
+    async fn pump(&mut self, relay: &mut Relay) -> Result<Option<String>, Over> {
+        let session = Rc::clone(&self.session);
+        let mut epoch = session.epoch();
+        loop {
+            if let Some(message) = self.early.pop_front() {
+                self.from_job(relay, message).await?;
+                continue;
+            }
+            if let Some(why) = relay.bounds.exceeded(&session, relay.bytes_in + relay.bytes_out)? {
+                return Ok(Some(why));
+            }
+            let job = Rc::clone(&self.job);
+            tokio::select! {
+                message = async { relay.host.has_room().await; self.inbox.recv().await } => {
+                    match message {
+                        Some(Message::Close) | None => return Err(Over::Job),
+                        Some(message) => self.from_job(relay, message).await?,
+                    }
+                }
+                message = async { job.has_room().await; relay.from_host.wait().await } => {
+                    match message {
+                        Some(ChannelMsg::Close) | None => return Ok(None),
+                        Some(message) => self.from_host(relay, message).await?,
+                    }
+                }
+                () = pause(&relay.masks), if self.terminal.is_some() => self.show_rest(relay).await?,
+                () = relay.bounds.due() => {}
+                _ = epoch.changed() => if let Err(refused) = session.still(&relay.request) {
+                    return Ok(Some(format!("ended: the policy no longer allows it ({})", refused.line())));
+                },
+                why = session.ended() => return Ok(Some(why.to_string())),
+            }
+        }
+    }
+
+    async fn from_job(&mut self, relay: &mut Relay, message: Message) -> Result<(), Over> {
+        match message {
+            Message::Data(credit) => {
+                let len = credit.data.len() as u64;
+                relay.bytes_in += len;
+                relay.bounds.active();
+                self.session.moved(len, 0);
+                if relay.level == Recording::Results {
+                    self.record_input(relay, &credit.data).await?;
+                }
+                relay.host.push(ToHost::Relayed(credit));
+            }
+            Message::Eof => relay.host.push(ToHost::Eof),
+            Message::Size { columns, rows, width, height } => {
+                self.resize(columns, rows, width, height).await?;
+                if let Some(terminal) = &self.terminal {
+                    relay.host.push(ToHost::Size(terminal.clone()));
+                }
+            }
+            Message::Signal(signal) => {
+                let name = name_of(&signal);
+                if self.session.ask_now(&SshRequest::Signal { name }).await?.is_ok() {
+                    relay.host.push(ToHost::Signal(signal));
+                }
+            }
+            Message::Pty(_, answer)
+            | Message::Env { answer, .. }
+            | Message::Agent(answer)
+            | Message::X11(answer) => {
+                // The program has begun without it. The client may be gone.
+                let _ = answer.send(false);
+            }
+            // One program a channel, which the library's side has seen to; and Close is seen before.
+            Message::Exec(_) | Message::Shell | Message::Subsystem(_) | Message::Close => {}
+        }
+        Ok(())
+    }
+
+    async fn from_host(&mut self, relay: &mut Relay, message: ChannelMsg) -> Result<(), Over> {
+        match message {
+            ChannelMsg::Data { data } => self.show(relay, Stream::Output, data).await?,
+            ChannelMsg::ExtendedData { data, ext: 1 } => self.show(relay, Stream::Error, data).await?,
+            ChannelMsg::Eof => {
+                self.show_rest(relay).await?;
+                self.job.push(ToJob::Eof);
+            }
+            ChannelMsg::ExitStatus { exit_status } => {
+                relay.outcome.status = Some(exit_status);
+                self.job.push(ToJob::Status(exit_status));
+            }
+            ChannelMsg::ExitSignal { signal_name, core_dumped, error_message, .. } => {
+                relay.outcome.signal = Some(name_of(&signal_name));
+                self.job.push(ToJob::Signal { name: signal_name, core_dumped, message: error_message });
+            }
+            // Other streams than standard error are not defined; the rest is between the library and the host.
+            _ => {}
+        }
+        Ok(())
+    }
+
+    /// Output of the host: masked, recorded, shown.
+    async fn show(&mut self, relay: &mut Relay, stream: Stream, data: Bytes) -> Result<(), Over> {
+        relay.bytes_out += data.len() as u64;
+        relay.bounds.active();
+        self.session.moved(0, data.len() as u64);
+        let shown = match &mut relay.masks {
+            None => data,
+            Some(masks) => masks.push(stream, &data),
+        };
+        self.deliver(relay.level, stream, shown).await
+    }
+
+    async fn show_rest(&mut self, relay: &mut Relay) -> Result<(), Over> {
+        let Some(masks) = &mut relay.masks else { return Ok(()) };
+        masks.since = None;
+        for stream in [Stream::Output, Stream::Error, Stream::Input] {
+            let rest = masks.rest(stream);
+            match stream {
+                Stream::Input if rest.is_empty() => {}
+                Stream::Input => self.record(relay.level, stream, &rest).await?,
+                Stream::Output | Stream::Error => self.deliver(relay.level, stream, rest).await?,
+            }
+        }
+        Ok(())
+    }
+
+    async fn deliver(&self, level: Recording, stream: Stream, data: Bytes) -> Result<(), Over> {
+        if data.is_empty() {
+            return Ok(());
+        }
+        self.record(level, stream, &data).await?;
+        self.job.push(match stream {
+            Stream::Error => ToJob::Error(data),
+            Stream::Output | Stream::Input => ToJob::Data(data),
+        });
+        Ok(())
+    }
+
+    async fn record_input(&self, relay: &mut Relay, data: &Bytes) -> Result<(), Over> {
+        let kept = match &mut relay.masks {
+            None => data.clone(),
+            Some(masks) => masks.push(Stream::Input, data),
+        };
+        if kept.is_empty() {
+            return Ok(());
+        }
+        self.record(relay.level, Stream::Input, &kept).await
+    }
+
+    async fn record(&self, level: Recording, stream: Stream, data: &[u8]) -> Result<(), Over> {
+        if level != Recording::Results {
+            return Ok(());
+        }
+        let event = Recorded::Data { channel: self.number, stream, data: data.into() };
+        Ok(self.session.log.append(&event).await?)
+    }
+
+    /// Words of the gateway, on standard error.
+    fn say(&self, lines: &[String]) {
+        let end = self.line_end();
+        let text: String = lines.iter().map(|line| format!("gateway: {}{end}", printable(line))).collect();
+        self.job.push(ToJob::Error(text.into()));
+    }
+
+    /// A client whose terminal is the job's own has it in raw mode.
+    fn line_end(&self) -> &'static str {
+        if self.terminal.is_some() { "\r\n" } else { "\n" }
+    }
+
+    fn end(&self, status: u32) {
+        self.job.push(ToJob::Eof);
+        self.job.push(ToJob::Status(status));
+        self.job.push(ToJob::Close);
+    }
+
+    /// The session is over: the job reads why.
+    async fn farewell(&mut self, why: &str) -> Result<(), Over> {
+        self.say(&[why.to_owned()]);
+        self.end(UNAVAILABLE);
+        self.sent().await
+    }
+
+    /// Returns when the job has been sent everything, or is gone.
+    async fn sent(&mut self) -> Result<(), Over> {
+        let job = Rc::clone(&self.job);
+        let session = Rc::clone(&self.session);
+        loop {
+            tokio::select! {
+                () = job.emptied() => return Ok(()),
+                message = self.inbox.recv() => match message {
+                    Some(Message::Close) | None => return Ok(()),
+                    // The program is over.
+                    Some(_) => {}
+                },
+                () = async { session.ended().await; sleep(FAREWELL).await } => return Ok(()),
+            }
+        }
+    }
+}
+
+impl Masks {
+    fn new(detectors: &Arc<mask::Detectors>) -> Self {
+        let stream = || mask::Stream::new(Arc::clone(detectors));
+        Self { output: stream(), error: stream(), input: stream(), since: None }
+    }
+
+    fn of(&mut self, stream: Stream) -> &mut mask::Stream {
+        match stream {
+            Stream::Output => &mut self.output,
+            Stream::Error => &mut self.error,
+            Stream::Input => &mut self.input,
+        }
+    }
+
+    fn push(&mut self, stream: Stream, data: &[u8]) -> Bytes {
+        let mut out = Vec::with_capacity(data.len());
+        self.of(stream).push(data, &mut out);
+        let holds = self.output.holds() || self.error.holds();
+        self.since = holds.then(Instant::now);
+        out.into()
+    }
+
+    fn rest(&mut self, stream: Stream) -> Bytes {
+        let mut out = Vec::new();
+        self.of(stream).release(&mut out);
+        out.into()
+    }
+
+    /// Of what the job was shown.
+    fn hidden(&self) -> u64 {
+        self.output.hidden() + self.error.hidden()
+    }
+}
+
+/// Returns when output has been held back for long enough.
+async fn pause(masks: &Option<Masks>) {
+    match masks.as_ref().and_then(|masks| masks.since) {
+        Some(since) => sleep(PATIENCE.saturating_sub(since.elapsed())).await,
+        None => std::future::pending().await,
+    }
+}
+
+impl Bounds {
+    fn active(&self) {
+        if self.limits.idle.is_some() {
+            self.last.set(Instant::now());
+        }
+    }
+
+    /// Returns when time ends it.
+    async fn due(&self) {
+        let idle = self.limits.idle.as_ref().map(|idle| idle.most.saturating_sub(self.last.get().elapsed()));
+        let whole = self.limits.duration.as_ref().map(|all| all.most.saturating_sub(self.began.elapsed()));
+        match idle.into_iter().chain(whole).min() {
+            Some(left) => sleep(left).await,
+            None => std::future::pending().await,
+        }
+    }
+
+    fn exceeded(&self, session: &Session, bytes: u64) -> Result<Option<String>, Lost> {
+        let by = |of: &Option<Bounded<Duration>>, took: Duration| {
+            of.as_ref().filter(|bound| took >= bound.most).map(|bound| (bound.rule.clone(), bound.most))
+        };
+        let (limit, rule, why) = if let Some((rule, most)) = by(&self.limits.idle, self.last.get().elapsed()) {
+            ("idle", rule, format!("idle for {}", humantime::format_duration(most)))
+        } else if let Some((rule, most)) = by(&self.limits.duration, self.began.elapsed()) {
+            ("duration", rule, format!("open for {}", humantime::format_duration(most)))
+        } else if let Some(bound) = self.limits.bytes.as_ref().filter(|bound| bytes > bound.most) {
+            ("bytes", bound.rule.clone(), format!("more than {} bytes", bound.most))
+        } else {
+            return Ok(None);
+        };
+        session.log.limit_exceeded(limit, &rule, &why)?;
+        Ok(Some(format!("ended by policy rule {rule}: {why}")))
+    }
+}
+
+fn sized(channel: u64, terminal: &Terminal, new: bool) -> Recorded<'_> {
+    Recorded::Terminal {
+        channel,
+        columns: terminal.columns.into(),
+        rows: terminal.rows.into(),
+        term: if new { terminal.term.as_str().into() } else { "".into() },
+    }
+}
+
+/// The name of a signal, without `SIG`.
+fn name_of(signal: &Sig) -> String {
+    match signal {
+        Sig::Custom(name) => name.clone(),
+        known => format!("{known:?}"),
+    }
+}
+
+/// What comes from elsewhere cannot drive the job's terminal.
+fn printable(text: &str) -> String {
+    text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
+}
