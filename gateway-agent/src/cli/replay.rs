@@ -264,9 +264,13 @@ fn print_event(at_ns: u64, event: &Event<'_>, out: &mut impl Write) -> io::Resul
                 write!(out, ", {bytes} bytes")?;
             }
             match digest {
-                Some(digest) => writeln!(out, ", blake3 {}", clean(digest)),
+                Some(digest) => writeln!(out, ", sha256 {}", clean(digest)),
                 None => writeln!(out),
             }
+        }
+        Event::Contents { channel, n, write, offset, data } => {
+            let what = if *write { "written" } else { "read" };
+            writeln!(out, "#{n:<4} channel {channel} {what} at {offset}, {} bytes", data.len())
         }
         Event::ChannelClosed { channel, status, signal } => {
             write!(out, "channel {channel} closed")?;

@@ -176,8 +176,7 @@ mod tests {
     #[test]
     fn requests_of_a_job_are_counted_by_the_minute() {
         let budgets = Budgets::default();
-        let limits =
-            [Bounded { most: 2, rule: "few".into() }, Bounded { most: 100, rule: "many".into() }];
+        let limits = [Bounded { most: 2, rule: "few".into() }, Bounded { most: 100, rule: "many".into() }];
         assert!(budgets.request_at(1, &limits, 0).is_ok());
         assert!(budgets.request_at(1, &limits, 30).is_ok());
         assert_eq!(&*budgets.request_at(1, &limits, 59).unwrap_err().rule, "few");

@@ -116,6 +116,7 @@ const TERMINAL: u8 = 9;
 const DATA: u8 = 10;
 const FILE: u8 = 11;
 const CHANNEL_CLOSED: u8 = 12;
+const CONTENTS: u8 = 13;
 
 /// Fields that mean the same in every record.
 const N: u8 = 1;
@@ -148,6 +149,8 @@ const DIGEST: u8 = 7;
 /// One more than the status; absent = there is none.
 const STATUS: u8 = 5;
 const SIGNAL: u8 = 6;
+const WRITTEN: u8 = 5;
+const OFFSET: u8 = 6;
 
 struct Fields<'a>(&'a mut Vec<u8>);
 
@@ -310,6 +313,14 @@ fn encode(event: &Event<'_>, to: &mut Fields<'_>) {
                 to.bytes(DIGEST, digest.as_bytes());
             }
         }
+        Event::Contents { channel, n, write, offset, data } => {
+            to.0.push(CONTENTS);
+            to.number(N, *n);
+            to.number(CHANNEL_NUMBER, *channel);
+            to.nonzero(WRITTEN, u64::from(*write));
+            to.nonzero(OFFSET, *offset);
+            to.bytes(TEXT, data);
+        }
         Event::ChannelClosed { channel, status, signal } => {
             to.0.push(CHANNEL_CLOSED);
             to.number(CHANNEL_NUMBER, *channel);
@@ -468,6 +479,13 @@ impl<'a> Gathered<'a> {
                 bytes: self.number(FILE_BYTES),
                 digest: self.string(DIGEST)?,
                 paths: List::Owned(self.names),
+            },
+            CONTENTS => Event::Contents {
+                channel: self.number(CHANNEL_NUMBER),
+                n,
+                write: self.number(WRITTEN) != 0,
+                offset: self.number(OFFSET),
+                data: Cow::Borrowed(self.text?),
             },
             CHANNEL_CLOSED => Event::ChannelClosed {
                 channel: self.number(CHANNEL_NUMBER),

@@ -121,9 +121,20 @@ pub enum Event<'a> {
         outcome: Cow<'a, str>,
         /// Bytes of content that were read or written.
         bytes: u64,
-        /// BLAKE3 of the content, where it was read or written from its beginning to its end.
+        /// SHA-256 of the content, where it was read or written from its beginning to its end.
         #[serde(skip_serializing_if = "Option::is_none")]
         digest: Option<Cow<'a, str>>,
+    },
+    /// Contents of a file of which a copy is kept.
+    Contents {
+        channel: u64,
+        /// The statement that opened it.
+        n: u64,
+        /// It was written; otherwise read.
+        write: bool,
+        offset: u64,
+        #[serde(serialize_with = "text_or_hex")]
+        data: Cow<'a, [u8]>,
     },
     /// A channel is closed.
     ChannelClosed {

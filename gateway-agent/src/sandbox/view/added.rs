@@ -1,11 +1,6 @@
 //! Files of the host with lines of the job's own: what is written lies in memory and is mounted over the host's file.
 
-use std::{
-    ffi::OsStr,
-    fs,
-    os::unix::fs::PermissionsExt,
-    path::Path,
-};
+use std::{ffi::OsStr, fs, os::unix::fs::PermissionsExt, path::Path};
 
 use rustix::{
     fs::{FileType, Mode, OFlags},
@@ -63,7 +58,9 @@ fn beside(folder: &Path, name: &OsStr) -> Result<(), ViewError> {
     for entry in fs::read_dir(folder).map_err(failed_io("reading", folder))?.flatten() {
         let path = entry.path();
         // What cannot be opened leads nowhere.
-        let Ok(file) = rustix::fs::open(&path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty()) else { continue };
+        let Ok(file) = rustix::fs::open(&path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty()) else {
+            continue;
+        };
         let stat = rustix::fs::fstat(&file).map_err(failed("looking at", &path))?;
         let is_dir = FileType::from_raw_mode(stat.st_mode) == FileType::Directory;
         kept.push(Shown { path, file, is_dir });

@@ -65,7 +65,10 @@ impl Session {
     /// Asks policy, without a human and without leaving a trace.
     pub(super) fn decide(&self, policy: &Policy, request: &SshRequest, grant: Option<&Grant>) -> Verdict {
         let nobody = |rule: &str, reason: &str| Verdict {
-            effect: Effect::Deny(Denial { reason: reason.to_owned(), hint: "enrol the job again".to_owned() }),
+            effect: Effect::Deny(Denial {
+                reason: reason.to_owned(),
+                hint: "enrol the job again".to_owned(),
+            }),
             rules: vec![rule.into()],
             valid_until: None,
         };

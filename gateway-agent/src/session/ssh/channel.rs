@@ -11,7 +11,8 @@ use std::{
 };
 
 use bytes::Bytes;
-use policy::{Bounded, Recording, SshLimits, SshRequest};
+use policy::{Bounded, FileOperation, FileRequest, Permit, Recording, Route, SshLimits, SshRequest};
+use protocol::ssh::scp::Scp;
 use record::{Event as Recorded, Stream};
 use russh::{ChannelMsg, ChannelOpenFailure, ChannelReadHalf, Sig};
 use tokio::{sync::mpsc, time::sleep};
@@ -20,6 +21,7 @@ use super::{
     Session,
     ask::{Answer, Granted, Refused, text},
     commands,
+    files::{Machine, Next, Operations},
     job::{Message, Opened, Terminal, Wanted},
     log::{Ended, Running, Said},
     outlet::{self, Outlet, ToHost, ToJob},
@@ -41,6 +43,8 @@ enum Over {
     Job,
     /// What happened cannot be written down.
     Lost(Lost),
+    /// A side does not keep to its protocol.
+    Broken(String),
 }
 
 impl From<Lost> for Over {
@@ -70,6 +74,9 @@ struct Relay {
     host: Outlet<ToHost>,
     from_host: ChannelReadHalf,
     upstream: Upstream,
+    /// Reads what is transferred, where it is understood.
+    machine: Option<Machine>,
+    operations: Operations,
     bytes_in: u64,
     bytes_out: u64,
     outcome: Outcome,
@@ -247,9 +254,7 @@ impl Channel {
     async fn granted(&mut self, request: &SshRequest) -> Result<Option<Answer>, Lost> {
         let session = Rc::clone(&self.session);
         let beside: Vec<_> = self.environment.iter().map(|(name, value)| format!("{name}={value}")).collect();
-        let job = Rc::clone(&self.job);
-        let line_end = self.line_end();
-        let notice = move |text: &str| job.push(ToJob::Error(format!("gateway: {text}{line_end}").into()));
+        let notice = self.notice();
         let asked = async {
             let answer = session.ask(request, &beside, notice).await?;
             let Ok(granted) = &answer else { return Ok(answer) };
@@ -262,7 +267,10 @@ impl Channel {
             let said = text(request);
             let said = Said { kind: request.name(), text: &said };
             session.log.limit_exceeded("per_minute", &bounded.rule, &refused.reason)?;
-            session.log.denied(said, &[Arc::clone(&bounded.rule)], &refused.reason, granted.since.elapsed()).await?;
+            session
+                .log
+                .denied(said, &[Arc::clone(&bounded.rule)], &refused.reason, granted.since.elapsed())
+                .await?;
             Ok(Err(refused))
         };
         self.beside(asked).await.transpose()
@@ -298,7 +306,12 @@ impl Channel {
         let limits = obligations.ssh.as_ref().map(|ssh| ssh.limits.clone()).unwrap_or_default();
         let masks = obligations.detectors.as_ref().map(Masks::new);
         let connecting = async {
-            let upstream = session.upstream(&granted.allow.permit, matches!(request, SshRequest::DirectTcpip { .. } | SshRequest::DirectStreamlocal { .. })).await?;
+            let upstream = session
+                .upstream(
+                    &granted.allow.permit,
+                    matches!(request, SshRequest::DirectTcpip { .. } | SshRequest::DirectStreamlocal { .. }),
+                )
+                .await?;
             let permit = &granted.allow.permit;
             let channel = match &request {
                 SshRequest::DirectTcpip { host, port } => {
@@ -318,6 +331,12 @@ impl Channel {
             }
             Some(Ok(connected)) => connected,
         };
+        let transfer = self.beside(machine(&request, &upstream, &granted.allow.permit)).await;
+        let machine = match transfer {
+            Some(Ok(machine)) => machine,
+            Some(Err(why)) => return Ok(Err(self.unstarted(&running, &why).await?)),
+            None => return Ok(Err(self.unstarted(&running, "the job left").await?.and(None))),
+        };
         let (mut from_host, half) = channel.split();
         let start = {
             let (terminal, environment) = (self.terminal.clone(), std::mem::take(&mut self.environment));
@@ -333,7 +352,9 @@ impl Channel {
                 }
                 match (request, command) {
                     (SshRequest::Exec(_), Some(command)) => half.exec(true, command.to_vec()).await?,
-                    (SshRequest::Subsystem { name }, _) => half.request_subsystem(true, name.as_str()).await?,
+                    (SshRequest::Subsystem { name }, _) => {
+                        half.request_subsystem(true, name.as_str()).await?
+                    }
                     (SshRequest::Shell, _) => half.request_shell(true).await?,
                     // A connection has nothing to start.
                     _ => return Ok(true),
@@ -355,7 +376,10 @@ impl Channel {
                     request,
                     level,
                     bounds: Bounds { limits, began: now, last: Cell::new(now) },
-                    masks,
+                    // What is transferred is no text; contents are searched by whoever reads it.
+                    masks: masks.filter(|_| machine.is_none()),
+                    machine,
+                    operations: Operations::default(),
                     host: outlet::to_host(half),
                     from_host,
                     upstream,
@@ -433,10 +457,20 @@ impl Channel {
     }
 
     async fn relay(&mut self, mut relay: Relay) -> Result<(), Over> {
-        let done = self.pump(&mut relay).await;
+        let done = match self.pump(&mut relay).await {
+            Err(Over::Broken(why)) => Ok(Some(why)),
+            done => done,
+        };
         // Whatever was held back is shown: the stream is over.
         if !matches!(done, Err(Over::Lost(_))) {
             self.show_rest(&mut relay).await?;
+            if let Some(machine) = &mut relay.machine {
+                machine.finish();
+                for event in machine.events() {
+                    relay.operations.happened(&self.session.log, self.number, event).await?;
+                }
+                relay.operations.over().await?;
+            }
             let tag = match (&relay.outcome, &done) {
                 (Outcome { signal: Some(signal), .. }, _) => format!("signal {signal}"),
                 (Outcome { status: Some(status), .. }, _) => format!("exit {status}"),
@@ -490,14 +524,15 @@ impl Channel {
                 return Ok(Some(why));
             }
             let job = Rc::clone(&self.job);
+            let (of_job, of_host) = relay.machine.as_ref().map_or((true, true), Machine::takes);
             tokio::select! {
-                message = async { relay.host.has_room().await; self.inbox.recv().await } => {
+                message = async { relay.host.has_room().await; self.inbox.recv().await }, if of_job => {
                     match message {
                         Some(Message::Close) | None => return Err(Over::Job),
                         Some(message) => self.from_job(relay, message).await?,
                     }
                 }
-                message = async { job.has_room().await; relay.from_host.wait().await } => {
+                message = async { job.has_room().await; relay.from_host.wait().await }, if of_host => {
                     match message {
                         Some(ChannelMsg::Close) | None => return Ok(None),
                         Some(message) => self.from_host(relay, message).await?,
@@ -520,6 +555,10 @@ impl Channel {
                 relay.bytes_in += len;
                 relay.bounds.active();
                 self.session.moved(len, 0);
+                if let Some(machine) = &mut relay.machine {
+                    machine.job_in(&credit.data);
+                    return self.transfer(relay).await;
+                }
                 if relay.level == Recording::Results {
                     self.record_input(relay, &credit.data).await?;
                 }
@@ -573,11 +612,90 @@ impl Channel {
         Ok(())
     }
 
+    /// Lets a transfer go on as far as it can, and answers what it asks.
+    async fn transfer(&mut self, relay: &mut Relay) -> Result<(), Over> {
+        loop {
+            let Some(machine) = &mut relay.machine else { return Ok(()) };
+            let next = machine.step();
+            // Written down before either side hears of it.
+            for event in machine.events() {
+                relay.operations.happened(&self.session.log, self.number, event).await?;
+            }
+            let (to_job, to_host) = machine.out();
+            if !to_job.is_empty() {
+                self.job.push(ToJob::Data(to_job.into()));
+            }
+            if !to_host.is_empty() {
+                relay.host.push(ToHost::Data(to_host.into()));
+            }
+            match next.map_err(Over::Broken)? {
+                Next::Bytes => return Ok(()),
+                Next::Answer(request) => self.file(relay, request).await?,
+            }
+        }
+    }
+
+    /// Decides one operation on files.
+    async fn file(&mut self, relay: &mut Relay, file: FileRequest) -> Result<(), Over> {
+        let request = SshRequest::File(file.clone());
+        let session = Rc::clone(&self.session);
+        let notice = self.notice();
+        let asked = async { session.ask(&request, &[], notice).await };
+        let answer = self.beside(asked).await.ok_or(Over::Job)??;
+        let Some(machine) = &mut relay.machine else { return Ok(()) };
+        let granted = match answer {
+            Ok(granted) => granted,
+            Err(refused) => {
+                machine.deny(&refused);
+                return Ok(());
+            }
+        };
+        let obligations = &granted.allow.obligations;
+        let quarantine = obligations.ssh.as_ref().is_some_and(|ssh| ssh.quarantine);
+        let what = text(&request);
+        let said = Said { kind: request.name(), text: &what };
+        if quarantine && !self.session.log.records().await {
+            let refused = Refused::new(
+                &granted.rules,
+                "a copy is to be kept, and this session is not recorded",
+                "have the rule for the connection record it",
+            );
+            let took = granted.since.elapsed();
+            self.session.log.denied(said, &granted.rules, &refused.reason, took).await?;
+            machine.deny(&refused);
+            return Ok(());
+        }
+        // Clients look at every folder on the way; what they only look at is counted, not listed.
+        if file.operation != FileOperation::Stat {
+            let running = self
+                .session
+                .log
+                .allowed(
+                    said,
+                    &granted.rules,
+                    &obligations.masks,
+                    granted.approval.as_ref(),
+                    obligations.record,
+                    granted.since.elapsed(),
+                )
+                .await?;
+            relay.operations.begun(file, running);
+        }
+        machine.allow(&granted.allow);
+        Ok(())
+    }
+
     /// Output of the host: masked, recorded, shown.
     async fn show(&mut self, relay: &mut Relay, stream: Stream, data: Bytes) -> Result<(), Over> {
         relay.bytes_out += data.len() as u64;
         relay.bounds.active();
         self.session.moved(0, data.len() as u64);
+        if stream == Stream::Output
+            && let Some(machine) = &mut relay.machine
+        {
+            machine.host_in(&data);
+            return self.transfer(relay).await;
+        }
         let shown = match &mut relay.masks {
             None => data,
             Some(masks) => masks.push(stream, &data),
@@ -637,6 +755,12 @@ impl Channel {
         self.job.push(ToJob::Error(text.into()));
     }
 
+    /// The same, for whoever asks a human.
+    fn notice(&self) -> impl Fn(&str) + use<> {
+        let (job, end) = (Rc::clone(&self.job), self.line_end());
+        move |text| job.push(ToJob::Error(format!("gateway: {}{end}", printable(text)).into()))
+    }
+
     /// A client whose terminal is the job's own has it in raw mode.
     fn line_end(&self) -> &'static str {
         if self.terminal.is_some() { "\r\n" } else { "\n" }
@@ -670,6 +794,23 @@ impl Channel {
                 () = async { session.ended().await; sleep(FAREWELL).await } => return Ok(()),
             }
         }
+    }
+}
+
+/// What reads the channel of a program that moves files.
+async fn machine(
+    request: &SshRequest,
+    upstream: &Upstream,
+    permit: &Permit,
+) -> Result<Option<Machine>, String> {
+    match request {
+        SshRequest::Subsystem { name } if name == "sftp" => Ok(Some(Machine::Sftp(Box::default()))),
+        SshRequest::Exec(exec) if exec.files.iter().any(|used| used.by == Route::Scp) => {
+            let home = upstream.home(permit).await;
+            let scp = Scp::new(exec, home.as_deref()).map_err(|error| error.to_string())?;
+            Ok(Some(Machine::Scp(Box::new(scp))))
+        }
+        _ => Ok(None),
     }
 }
 
@@ -736,7 +877,8 @@ impl Bounds {
         let by = |of: &Option<Bounded<Duration>>, took: Duration| {
             of.as_ref().filter(|bound| took >= bound.most).map(|bound| (bound.rule.clone(), bound.most))
         };
-        let (limit, rule, why) = if let Some((rule, most)) = by(&self.limits.idle, self.last.get().elapsed()) {
+        let (limit, rule, why) = if let Some((rule, most)) = by(&self.limits.idle, self.last.get().elapsed())
+        {
             ("idle", rule, format!("idle for {}", humantime::format_duration(most)))
         } else if let Some((rule, most)) = by(&self.limits.duration, self.began.elapsed()) {
             ("duration", rule, format!("open for {}", humantime::format_duration(most)))

@@ -55,10 +55,16 @@ const ENVIRONMENT: usize = 64 * 1024;
 /// What the client did, for the session.
 pub(super) enum Event {
     /// It is in, under this name. Whoever it is has been proved by the kernel.
-    Authenticated { user: String, client: String },
+    Authenticated {
+        user: String,
+        client: String,
+    },
     Opened(Opened),
     /// A request about the whole connection.
-    Forward { what: Forward, answer: oneshot::Sender<bool> },
+    Forward {
+        what: Forward,
+        answer: oneshot::Sender<bool>,
+    },
 }
 
 /// A channel that the client wants.
@@ -170,8 +176,7 @@ pub(super) async fn serve(
         nodelay: true,
         ..Config::default()
     };
-    let handler =
-        Handler { events, user: None, channels: HashMap::new(), held: Arc::default() };
+    let handler = Handler { events, user: None, channels: HashMap::new(), held: Arc::default() };
     server::run_stream(Arc::new(config), Confirmed::new(tcp), handler).await
 }
 
@@ -280,11 +285,7 @@ impl server::Handler for Handler {
         Ok(self.accept(user))
     }
 
-    async fn auth_publickey_offered(
-        &mut self,
-        _: &str,
-        _: PublicKeyOffer<'_>,
-    ) -> Result<Auth, Self::Error> {
+    async fn auth_publickey_offered(&mut self, _: &str, _: PublicKeyOffer<'_>) -> Result<Auth, Self::Error> {
         Ok(Auth::Accept)
     }
 

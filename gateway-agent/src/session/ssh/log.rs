@@ -46,7 +46,7 @@ pub(super) struct Running {
     pub(super) n: u64,
     facts: Facts,
     began: Instant,
-    level: Recording,
+    pub(super) level: Recording,
 }
 
 /// How an action ended.
@@ -224,7 +224,8 @@ impl Log {
     /// Something was ended because of a limit.
     pub(super) fn limit_exceeded(&self, limit: &'static str, rule: &str, why: &str) -> Result<(), Lost> {
         self.shared.metrics.limit_exceeded(limit, "end");
-        let extra = [("limit", Value::Text(limit)), ("rule", Value::Text(rule)), ("reason", Value::Text(why))];
+        let extra =
+            [("limit", Value::Text(limit)), ("rule", Value::Text(rule)), ("reason", Value::Text(why))];
         self.line(AuditEvent { extra: &extra, ..blank(Kind::LimitExceeded) })
     }
 
@@ -238,6 +239,11 @@ impl Log {
         }
         self.dirty.set(recorder.pending());
         self.kept(&mut held, kept)
+    }
+
+    /// There is a recording.
+    pub(super) async fn records(&self) -> bool {
+        self.recorder.lock().await.is_some()
     }
 
     /// With `durability: each`: waits until it is on disk.
@@ -293,11 +299,7 @@ impl Log {
     }
 
     /// Where recording is not required, its loss ends the recording and nothing else.
-    fn kept(
-        &self,
-        held: &mut Option<SessionRecorder>,
-        kept: Result<(), RecordingLost>,
-    ) -> Result<(), Lost> {
+    fn kept(&self, held: &mut Option<SessionRecorder>, kept: Result<(), RecordingLost>) -> Result<(), Lost> {
         match kept {
             Ok(()) => Ok(()),
             Err(error) if self.shared.config.recording.required => Err(error.into()),

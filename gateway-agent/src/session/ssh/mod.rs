@@ -7,6 +7,7 @@ mod algorithms;
 mod ask;
 mod channel;
 mod commands;
+mod files;
 mod job;
 mod log;
 mod outlet;
@@ -95,7 +96,9 @@ pub async fn serve(
     };
     let opening = open(&worker, &flow, &resource, tcp, sender, &mut events);
     let (reason, result) = match timeout(patience, opening).await {
-        Err(_) => ("the client did not log in before the login timeout".to_owned(), Some(FlowResult::Timeout)),
+        Err(_) => {
+            ("the client did not log in before the login timeout".to_owned(), Some(FlowResult::Timeout))
+        }
         Ok(Err(error)) => (format!("with the client: {error}"), Some(FlowResult::Protocol)),
         Ok(Ok((running, user, client))) => {
             let session = Rc::new(Session::new(
@@ -133,7 +136,8 @@ async fn open(
     let keys = &worker.shared.ssh;
     let certificate =
         keys.certificate(names(resource, flow), crate::clock::now()).map_err(|error| error.to_string())?;
-    let mut running = job::serve(tcp, keys.host_key(), certificate, sender).await.map_err(|e| e.to_string())?;
+    let mut running =
+        job::serve(tcp, keys.host_key(), certificate, sender).await.map_err(|e| e.to_string())?;
     tokio::select! {
         event = events.recv() => match event {
             Some(Event::Authenticated { user, client }) => Ok((running, user, client)),
@@ -384,7 +388,8 @@ impl Session {
         };
         let login = credential::ssh_login(permit, &self.resource, &whom).map_err(HostError::Credential)?;
         let patience = self.shared().config.sessions.login_timeout;
-        let connected = upstream::connect(permit, &self.resource, self.flow.original, login, patience).await?;
+        let connected =
+            upstream::connect(permit, &self.resource, self.flow.original, login, patience).await?;
         self.log.took(Phase::Connect, since.elapsed());
         Ok(connected)
     }
@@ -469,7 +474,8 @@ impl Session {
     /// Tells the client why, as far as it listens.
     async fn goodbye(&self, running: &mut Running, why: &str) {
         let telling = async {
-            let said = self.handle.disconnect(Disconnect::ByApplication, format!("gateway: {why}"), String::new());
+            let said =
+                self.handle.disconnect(Disconnect::ByApplication, format!("gateway: {why}"), String::new());
             if said.await.is_ok() {
                 // Ends when it is sent and the client has closed.
                 let _ = running.await;

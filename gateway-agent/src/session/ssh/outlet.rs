@@ -1,10 +1,6 @@
 //! What goes out on one leg of a channel: in order, as fast as the peer's window lets it, and counted while it waits.
 
-use std::{
-    cell::Cell,
-    future::Future,
-    rc::Rc,
-};
+use std::{cell::Cell, future::Future, rc::Rc};
 
 use bytes::Bytes;
 use russh::{ChannelWriteHalf, Sig, client, server};

@@ -31,6 +31,9 @@ const WAITING: usize = 32;
 /// The host is asked whether it is still there after this long without a word, so many times.
 const KEEPALIVE: Duration = Duration::from_secs(60);
 const KEEPALIVES: usize = 5;
+/// How long a host may take to say where the account's home is, and how many bytes for it.
+const HOME_PATIENCE: Duration = Duration::from_secs(5);
+const HOME_MAX: usize = 16 * 1024;
 /// Most questions that a login by keyboard-interactive may ask.
 const QUESTIONS: usize = 4;
 
@@ -202,6 +205,32 @@ impl Upstream {
         self.handle.channel_open_direct_streamlocal(path).await.map_err(refused)
     }
 
+    /// The folder that the account's relative paths start from, if the host tells: by SFTP, on a channel of its own.
+    pub(super) async fn home(&self, permit: &Permit) -> Option<String> {
+        let asking = async {
+            let mut channel = self.session(permit).await.ok()?;
+            channel.request_subsystem(true, "sftp").await.ok()?;
+            // SSH_FXP_INIT, version 3; SSH_FXP_REALPATH of `.` with id 1.
+            const INIT: &[u8] = &[0, 0, 0, 5, 1, 0, 0, 0, 3];
+            const REALPATH: &[u8] = &[0, 0, 0, 10, 16, 0, 0, 0, 1, 0, 0, 0, 1, b'.'];
+            channel.data_bytes([INIT, REALPATH].concat()).await.ok()?;
+            let mut said = Vec::new();
+            while said.len() < HOME_MAX {
+                match channel.wait().await? {
+                    russh::ChannelMsg::Data { data } => said.extend_from_slice(&data),
+                    russh::ChannelMsg::Failure | russh::ChannelMsg::Close => return None,
+                    _ => {}
+                }
+                if let Some(home) = real_path(&said) {
+                    let _ = channel.close().await;
+                    return Some(home);
+                }
+            }
+            None
+        };
+        timeout(HOME_PATIENCE, asking).await.ok().flatten()
+    }
+
     /// It still stands.
     pub(super) fn is_up(&self) -> bool {
         !self.handle.is_closed()
@@ -229,6 +258,23 @@ impl Drop for Upstream {
         // It may be closed already.
         let _ = self.socket.shutdown(std::net::Shutdown::Both);
     }
+}
+
+/// The path in the second of an SFTP server's packets, the first being its version. `None`: not there, or none.
+fn real_path(said: &[u8]) -> Option<String> {
+    let packet = |bytes: &[u8]| {
+        let (length, rest) = bytes.split_first_chunk::<4>()?;
+        let length = usize::try_from(u32::from_be_bytes(*length)).ok()?;
+        Some((rest.get(..length)?.to_vec(), length.checked_add(4)?))
+    };
+    let (_, end) = packet(said)?;
+    let (name, _) = packet(said.get(end..)?)?;
+    // SSH_FXP_NAME, id 1, one name: its length, then it.
+    let text = name.strip_prefix(&[104, 0, 0, 0, 1, 0, 0, 0, 1])?;
+    let (length, text) = text.split_first_chunk::<4>()?;
+    let path = text.get(..usize::try_from(u32::from_be_bytes(*length)).ok()?)?;
+    let path = std::str::from_utf8(path).ok()?;
+    path.starts_with('/').then(|| path.to_owned())
 }
 
 /// A socket, and a second handle on it.
@@ -298,13 +344,7 @@ impl Pins {
             Host::Net(_) => None,
         });
         let names = named.chain([address.ip().to_canonical().to_string()]).collect();
-        Ok(Self {
-            of: of.clone(),
-            authorities,
-            names,
-            now: crate::clock::now(),
-            shown: Arc::default(),
-        })
+        Ok(Self { of: of.clone(), authorities, names, now: crate::clock::now(), shown: Arc::default() })
     }
 
     fn trusts(&self, shown: &PublicKeyOrCertificate) -> bool {
@@ -493,6 +533,19 @@ mod tests {
             assert!(pins.trusts(&key.public_key().clone().into()));
             assert!(!pins.trusts(&fresh_key().unwrap().public_key().clone().into()));
         }
+    }
+
+    #[test]
+    fn the_home_is_read_when_it_is_there_as_a_whole() {
+        let said: &[u8] = &[
+            0, 0, 0, 5, 2, 0, 0, 0, 3, // version
+            0, 0, 0, 21, 104, 0, 0, 0, 1, 0, 0, 0, 1, 0, 0, 0, 4, b'/', b'h', b'/', b'x', 0, 0, 0, 0,
+        ];
+        assert_eq!(real_path(said), Some("/h/x".into()));
+        for cut in 0..said.len() {
+            assert_eq!(real_path(&said[..cut]), None, "{cut}");
+        }
+        assert_eq!(real_path(&[0xff; 64]), None);
     }
 
     #[test]

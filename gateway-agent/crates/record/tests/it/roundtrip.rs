@@ -82,6 +82,15 @@ fn event() -> impl Strategy<Value = Event<'static>> {
                 digest
             }
         ),
+        (any::<[u64; 3]>(), any::<bool>(), prop::collection::vec(any::<u8>(), 0..300)).prop_map(
+            |([n, channel, offset], write, data)| Event::Contents {
+                n,
+                channel,
+                offset,
+                write,
+                data: data.into()
+            }
+        ),
         (any::<u64>(), prop::option::of(any::<u32>()), prop::option::of(text()))
             .prop_map(|(channel, status, signal)| Event::ChannelClosed { channel, status, signal }),
         text().prop_map(|reason| Event::Closed { reason }),
