@@ -8,7 +8,7 @@ use std::{
 };
 
 use ::policy::{
-    Action, Connect, Explanation, Policy, Question, Source, Statement, Subject, UnixTime, testing,
+    Action, Connect, Exec, Explanation, Policy, Question, Source, Statement, Subject, UnixTime, testing,
 };
 use anyhow::{Context, anyhow, bail};
 use protocol::postgres::sql::{self, Catalogue, Refused};
@@ -146,7 +146,7 @@ fn test(files: &[PathBuf], global: &Global) -> anyhow::Result<ExitCode> {
         let policy = load(&set)?;
         for source in read(&tests)? {
             let cases = testing::cases(&source).map_err(|d| joined(&d))?;
-            outcomes.extend(on_large_stack(|| testing::run(&policy, &cases, now, analyse))?);
+            outcomes.extend(on_large_stack(|| testing::run(&policy, &cases, now, analyse, shell))?);
         }
     }
     let failed = outcomes.iter().filter(|o| !o.passed()).count();
@@ -317,6 +317,10 @@ fn tests_of(policy: &Path) -> PathBuf {
 
 fn analyse(text: &str) -> Result<Vec<Statement>, Refused> {
     sql::analyse(text, &Catalogue::empty(), SQL_MAX)
+}
+
+fn shell(text: &str) -> Exec {
+    protocol::ssh::command::read(text.as_bytes())
 }
 
 /// The parsers recurse; a thread of its own gives them the room that the daemon gives them.

@@ -199,6 +199,9 @@ pub struct FileRequest {
     /// The other path of rename, symlink and link, and of a copy: where it leads to.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub target: Option<String>,
+    /// The login's home, if the server has told: what `~` means in rules.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub home: Option<String>,
     pub by: Route,
 }
 
@@ -218,7 +221,9 @@ pub struct FileRequest {
 )]
 #[serde(rename_all = "lowercase")]
 pub enum FileOperation {
-    /// Names in a folder, and what stat, readlink and realpath tell.
+    /// What stat, readlink and realpath tell. Granted by any grant on the path, or on something below it.
+    Stat,
+    /// Names in a folder.
     List,
     /// Contents.
     Read,
@@ -235,7 +240,8 @@ pub enum FileOperation {
 }
 
 impl FileOperation {
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 8] = [
+        Self::Stat,
         Self::List,
         Self::Read,
         Self::Write,
@@ -248,6 +254,7 @@ impl FileOperation {
     /// Its name in policies.
     pub fn name(self) -> &'static str {
         match self {
+            Self::Stat => "stat",
             Self::List => "list",
             Self::Read => "read",
             Self::Write => "write",

@@ -4,8 +4,17 @@
 //! redirections open and the variables that are set. It is allowed only when rules grant every one of them.
 
 mod action;
+pub(crate) mod check;
+mod command;
+mod environment;
+pub(crate) mod evaluate;
+pub(crate) mod explain;
+pub(crate) mod matcher;
 mod model;
 mod obligations;
+pub(crate) mod pattern;
+pub(crate) mod raw;
+mod testing;
 
 pub use action::{
     Assignment, Certainty, Exec, FileOperation, FileRequest, Invocation, PathUse, Route, Ssh, SshRequest,
@@ -13,3 +22,4 @@ pub use action::{
 };
 pub use model::{HostKey, LoginMethod, PublicKey, SshLogin, SshUpstream, UserCertificate};
 pub use obligations::{Bounded, SshLimits, SshObligations};
+pub use testing::{FileCase, SshCase};
