@@ -59,6 +59,13 @@ impl Sshd {
         ] {
             keygen(&["-q", "-t", kind, "-N", "", "-C", name, "-f"], &folder.join("keys").join(name))?;
         }
+        // What the host's authority says of it, for those who ask.
+        must(
+            Command::new("ssh-keygen")
+                .args(["-q", "-I", "host", "-h", "-n", address, "-s"])
+                .arg(folder.join("keys/host_ca"))
+                .arg(folder.join("keys/host_ed25519.pub")),
+        )?;
         let password = format!("ssh-password-{}", issuer::random());
         accounts(folder, &password)?;
         let keys = folder.join("keys");
@@ -74,7 +81,7 @@ impl Sshd {
         fs::set_permissions(&shell, fs::Permissions::from_mode(0o755))?;
         fs::copy(keys.join("login.pub"), folder.join("etc/authorized_keys"))?;
         let config = format!(
-            "{}\nListenAddress {address}\nPort {}\nHostKey {k}/host_ed25519\nHostKey {k}/host_ecdsa\n\
+            "{}\nListenAddress {address}\nPort {}\nHostKey {k}/host_ed25519\nHostKey {k}/host_ecdsa\nHostCertificate {k}/host_ed25519-cert.pub\n\
              AuthorizedKeysFile {f}/etc/authorized_keys\nTrustedUserCAKeys {k}/user_ca.pub\nStrictModes no\nUsePAM no\n\
              PidFile none\nLogLevel DEBUG1\nAcceptEnv LANG LC_* GIT_PROTOCOL\nSubsystem sftp /usr/lib/openssh/sftp-server -l VERBOSE\n\
              MaxStartups 200\nMaxSessions 200\nPrintMotd no\nPrintLastLog no\n",

@@ -89,3 +89,20 @@ fn an_operator_ends_a_shell() {
         (!ground.sshd.processes().iter().any(|line| line.contains("sleep 600"))).then_some(())
     });
 }
+
+#[test]
+fn a_connection_that_waits_says_so() {
+    let rules = crate::support::RULES.replace(
+        "  - { id: connect, effect: allow, subjects: [payments-agent], resources: [web], connect: true }",
+        "  - { id: connect, effect: approve, subjects: [payments-agent], resources: [web], connect: true, record: results, \
+         approval: { approvers: [root], expires_after: 30s } }",
+    );
+    let ground = Ground::with(&rules, &[], &[]);
+    let job = ground.ssh(&[HOST, "echo in"]).start().expect("a job");
+    let id = asked(&ground);
+    assert!(!ground.sshd.log().contains("Connection from"), "{}", ground.sshd.log());
+    ground.world.agent.cli(&["approvals", "approve", &id, "--reason", "seen"]).expect("the command line");
+    let out = job.finish(LIMIT).expect("an end").ok();
+    assert_eq!(out.stdout, "in\n");
+    assert!(out.stderr.contains(&format!("gateway: waiting for approval {id}")), "{out}");
+}

@@ -22,7 +22,7 @@ fn a_command_runs_with_its_streams_and_its_status() {
         "{opened}"
     );
     let decision = wait_for_audit(&ground.world, "decision", |line| line["statement_kind"] == "ssh_exec");
-    assert_eq!((&decision["verdict"], &decision["rules"][0]), (&"allow".into(), &"connect".into()));
+    assert_eq!((&decision["verdict"], &decision["rules"][0]), (&"allow".into(), &"commands".into()));
     let completed = wait_for_audit(&ground.world, "completed", |_| true);
     assert_eq!((&completed["outcome"], &completed["bytes"]), (&"exit 7".into(), &15.into()), "{completed}");
 }
@@ -44,6 +44,7 @@ fn a_refused_command_names_its_rule_and_never_runs() {
     let out = ground.ssh(&[HOST, "touch forbidden"]).run();
     assert_eq!(out.status.code(), Some(126), "{out}");
     assert!(out.stderr.contains("gateway: denied by policy rule builtin:default-deny"), "{out}");
+    assert!(out.stderr.contains("running `touch"), "{out}");
     assert_eq!(ground.sshd.ran(), [""; 0]);
     assert!(!ground.sshd.home().join("forbidden").exists());
     // The next one is none the worse.

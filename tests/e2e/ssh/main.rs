@@ -4,6 +4,7 @@ mod approvals;
 mod clients;
 mod commands;
 mod hostile;
+mod logins;
 mod records;
 mod support;
 mod tunnels;

@@ -1,6 +1,6 @@
 //! A world with an SSH host in it.
 
-use std::{fmt::Write as _, fs, os::unix::fs::PermissionsExt, time::Duration};
+use std::{fs, os::unix::fs::PermissionsExt, time::Duration};
 
 use serde_json::Value;
 use tests::{World, job::Job, process, sshd::Sshd};
@@ -17,16 +17,81 @@ pub(crate) struct Ground {
     pub(crate) sshd: Sshd,
 }
 
-/// What policy says about the host.
+/// What policy says about the host: some programs with any arguments, shells by approval.
 pub(crate) const RULES: &str = r#"
-  - { id: connect, effect: allow, subjects: [payments-agent], resources: [web], connect: true, record: results }
-  - id: ask
+  - { id: connect, effect: allow, subjects: [payments-agent], resources: [web], connect: true }
+  - id: commands
+    effect: allow
+    subjects: [payments-agent]
+    resources: [web]
+    ssh:
+      commands:
+        - { program: id, arguments: ["**"] }
+        - { program: cat, arguments: ["**"] }
+        - { program: wc, arguments: ["**"] }
+        - { program: kill, arguments: ["**"] }
+        - { program: seq, arguments: ["**"] }
+        - { program: printf, arguments: ["**"] }
+        - { program: echo, arguments: ["**"] }
+        - { program: sleep, arguments: ["**"] }
+        - { program: head, arguments: ["**"] }
+        - { program: "yes", arguments: ["**"] }
+        - { program: grep, arguments: ["**"] }
+      opaque: true
+      pty: true
+      env: [LANG, "LC_*", c]
+    record: results
+  - id: shell
     effect: approve
     subjects: [payments-agent]
     resources: [web]
-    connect: true
-    approval: { quorum: 1, approvers: [root], expires_after: 30s }
+    ssh: { shell: true, pty: true }
     record: results
+    approval: { quorum: 1, approvers: [root], expires_after: 30s }
+"#;
+
+/// Files below the account's home, but for one folder.
+pub(crate) const FILES: &str = r#"
+  - { id: connect, effect: allow, subjects: [payments-agent], resources: [web], connect: true, record: results }
+  - id: files
+    effect: allow
+    subjects: [payments-agent]
+    resources: [web]
+    ssh:
+      files:
+        - { operations: [read, list, write, remove, rename, setstat, symlink], paths: ["~/**"] }
+        - { operations: [read, write, remove], paths: ["~/**"], by: [rsync, git] }
+      env: [LANG, "LC_*", GIT_PROTOCOL]
+    record: statements
+  - id: drop
+    effect: allow
+    subjects: [payments-agent]
+    resources: [web]
+    ssh:
+      files: [{ operations: [write], paths: ["~/drop/**"] }]
+      quarantine: true
+    record: statements
+  - id: secrets
+    effect: deny
+    resources: [web]
+    ssh: { files: [{ operations: [read, list, write, remove, rename, setstat, symlink], paths: ["~/secret/**"] }] }
+    reason: secrets stay on the host
+"#;
+
+/// Whatever clients do that bring programs of their own.
+pub(crate) const ANYTHING: &str = r#"
+  - { id: connect, effect: allow, subjects: [payments-agent], resources: [web], connect: true, record: results }
+  - id: anything
+    effect: allow
+    subjects: [payments-agent]
+    resources: [web]
+    ssh:
+      commands: [{ program: "*", arguments: ["**"] }, { program: "/**", arguments: ["**"] }]
+      files: [{ operations: [read, list, write, remove, rename, setstat, symlink], paths: ["/**"] }]
+      env: ["*"]
+      opaque: true
+      pty: true
+    record: statements
 "#;
 
 impl Ground {
@@ -38,13 +103,27 @@ impl Ground {
     /// With other rules, lines for sshd, and settings of the agent.
     #[track_caller]
     pub(crate) fn with(rules: &str, settings: &[&str], configure: &[(&str, Value)]) -> Self {
-        match Self::make(rules, settings, configure) {
+        match Self::make(rules, settings, configure, &|sshd| pinned(sshd)) {
             Ok(ground) => ground,
             Err(error) => panic!("{error:#}"),
         }
     }
 
-    fn make(rules: &str, settings: &[&str], configure: &[(&str, Value)]) -> anyhow::Result<Self> {
+    /// With other ways to know the host and to log in to it.
+    #[track_caller]
+    pub(crate) fn knowing(settings: &[&str], how: &dyn Fn(&Sshd) -> String) -> Self {
+        match Self::make(RULES, settings, &[], how) {
+            Ok(ground) => ground,
+            Err(error) => panic!("{error:#}"),
+        }
+    }
+
+    fn make(
+        rules: &str,
+        settings: &[&str],
+        configure: &[(&str, Value)],
+        how: &dyn Fn(&Sshd) -> String,
+    ) -> anyhow::Result<Self> {
         let mut builder = World::builder().without_agent();
         for (pointer, value) in configure {
             builder = builder.configure(pointer, value.clone());
@@ -52,10 +131,15 @@ impl Ground {
         let mut world = builder.start()?;
         let folder = world.folder().join("ssh");
         let sshd = Sshd::start(&folder, &world.far, HOST, settings)?;
-        let secret = world.folder().join("secrets/ssh");
-        fs::copy(sshd.key("login"), &secret)?;
-        fs::set_permissions(&secret, fs::Permissions::from_mode(0o600))?;
-        world.write_policy(&policy(&sshd, rules))?;
+        let secrets = world.folder().join("secrets");
+        for (name, key) in [("ssh", "login"), ("user_ca", "user_ca")] {
+            fs::copy(sshd.key(key), secrets.join(name))?;
+        }
+        fs::write(secrets.join("ssh_password"), sshd.password())?;
+        for name in ["ssh", "user_ca", "ssh_password"] {
+            fs::set_permissions(secrets.join(name), fs::Permissions::from_mode(0o600))?;
+        }
+        world.write_policy(&policy(&how(&sshd), rules))?;
         world.agent.start()?;
         Ok(Self { world, sshd })
     }
@@ -88,24 +172,23 @@ impl Ground {
     }
 }
 
-/// The policy of a ground.
-pub(crate) fn policy(sshd: &Sshd, rules: &str) -> String {
-    let mut text = String::from(
-        "version: 1\nsubjects:\n  - name: payments-agent\n    issuer: https://token.example\n    claims: { repository: acme/payments }\nresources:\n",
-    );
-    writeln!(
-        text,
-        "  - name: web\n    kind: ssh\n    hosts: [{HOST}]\n    ports: [22]\n    databases: [\"{}\"]\n    login: {{ user: {}, password: {{ file: @DIR@/secrets/ssh }} }}\n    tls: {{ mode: disable }}\n",
+/// By its key, with a key.
+pub(crate) fn pinned(sshd: &Sshd) -> String {
+    format!(
+        "host_keys: [\"{}\"]\n    login: {{ user: {}, key: {{ file: @DIR@/secrets/ssh }} }}",
         sshd.public_key("host_ed25519"),
-        Sshd::USER,
+        Sshd::USER
     )
-    .expect("a string takes text");
-    text.push_str("rules:");
-    text.push_str(rules);
-    text.push_str(
-        "masks:\n  - { id: found, resources: [web], detectors: [card, aws_access_key], transform: redact }\n",
-    );
-    text
+}
+
+/// The policy of a ground. `how` the host is known and logged in to.
+pub(crate) fn policy(how: &str, rules: &str) -> String {
+    format!(
+        "version: 1\nsubjects:\n  - name: payments-agent\n    issuer: https://token.example\n    \
+         claims: {{ repository: acme/payments }}\nresources:\n  - name: web\n    kind: ssh\n    hosts: [{HOST}]\n    \
+         ports: [22]\n    users: [\"*\"]\n    {how}\nrules:{rules}masks:\n  \
+         - {{ id: found, resources: [web], detectors: [card, aws_access_key], transform: redact }}\n"
+    )
 }
 
 /// Files of recordings.

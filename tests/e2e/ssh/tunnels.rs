@@ -72,14 +72,10 @@ fn connections_through_the_host_are_refused_with_the_rule() {
         .run()
         .failed();
     assert!(out.stderr.contains("denied by policy rule"), "{out}");
-    let script = format!(
-        "ssh -o BatchMode=yes -N -L 10022:127.0.0.1:{} -L 10023:{} {HOST} & pid=$!\n\
-         for n in $(seq 50); do (exec 3<>/dev/tcp/127.0.0.1/10022) 2>/dev/null && break; sleep 0.1; done\n\
-         cat < /dev/tcp/127.0.0.1/10022; cat < /dev/tcp/127.0.0.1/10023; kill $pid; wait $pid; true",
-        canary.port, canary.path
-    );
-    let out = ground.job(&["bash", "-c", &script]).run().ok();
-    assert!(out.stderr.matches("denied by policy rule").count() >= 1, "{out}");
+    let script = "import asyncio, asyncssh, sys\nasync def main():\n  async with asyncssh.connect(sys.argv[1], known_hosts='/etc/ssh/ssh_known_hosts') as c:\n    \
+                  try:\n      await c.open_unix_connection(sys.argv[2])\n    except asyncssh.ChannelOpenError as e:\n      print(e.reason)\nasyncio.run(main())";
+    let out = ground.job(&[&ground.world.python(), "-c", script, HOST, &canary.path]).run().ok();
+    assert!(out.stdout.contains("denied by policy rule"), "{out}");
     for kind in ["ssh_direct_tcpip", "ssh_direct_streamlocal"] {
         let line = wait_for_audit(&ground.world, "decision", |line| line["statement_kind"] == kind);
         assert_eq!(line["verdict"], "deny", "{line}");

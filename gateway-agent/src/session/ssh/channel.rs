@@ -14,7 +14,7 @@ use bytes::Bytes;
 use policy::{Bounded, FileOperation, FileRequest, Permit, Recording, Route, SshLimits, SshRequest};
 use protocol::ssh::scp::Scp;
 use record::{Event as Recorded, Stream};
-use russh::{ChannelMsg, ChannelOpenFailure, ChannelReadHalf, Sig};
+use russh::{ChannelMsg, ChannelReadHalf, Sig};
 use tokio::{sync::mpsc, time::sleep};
 
 use super::{
@@ -113,7 +113,7 @@ pub(super) async fn serve(session: Rc<Session>, opened: Opened) {
         Ok(open) => open,
         Err(bounded) => {
             let reason = format!("denied by policy rule {}: {} channels at once", bounded.rule, bounded.most);
-            return reply.reject(ChannelOpenFailure::Other { code: 4, reason }).await;
+            return Opened::reject(reply, 4, reason).await;
         }
     };
     let handle = session.handle.clone();
@@ -128,7 +128,9 @@ pub(super) async fn serve(session: Rc<Session>, opened: Opened) {
     };
     let done = match what {
         Wanted::Session => {
-            reply.accept().await;
+            if let Some(reply) = reply {
+                reply.accept().await;
+            }
             channel.programs().await
         }
         Wanted::DirectTcpip { host, port } => {
@@ -436,7 +438,7 @@ impl Channel {
     async fn tunnel(
         &mut self,
         request: SshRequest,
-        reply: russh::server::ChannelOpenHandle,
+        reply: Option<russh::server::ChannelOpenHandle>,
     ) -> Result<(), Over> {
         // There is nowhere to tell of a wait, and clients give up soon.
         let refused = match self.session.ask_now(&request).await? {
@@ -444,7 +446,9 @@ impl Channel {
                 let what = text(&request);
                 match self.start(request, granted, &what, None).await? {
                     Ok(relay) => {
-                        reply.accept().await;
+                        if let Some(reply) = reply {
+                            reply.accept().await;
+                        }
                         return self.relay(relay).await;
                     }
                     Err(why) => why.unwrap_or_else(|| "the connection is over".to_owned()),
@@ -452,7 +456,7 @@ impl Channel {
             }
             Err(refused) => refused.line(),
         };
-        reply.reject(ChannelOpenFailure::Other { code: 1, reason: refused }).await;
+        Opened::reject(reply, 1, refused).await;
         Ok(())
     }
 

@@ -4,7 +4,7 @@
 
 use std::collections::{HashMap, VecDeque};
 
-use policy::{Allow, FileOperation, FileRequest, Recording};
+use policy::{Allow, FileOperation, FileRequest, Recording, Route};
 use protocol::ssh::{
     scp::{Scp, ScpStep},
     sftp::{FileEvent, FileTotals, Sftp, SftpStep},
@@ -138,7 +138,8 @@ impl Operations {
                         request.operation,
                         FileOperation::Read | FileOperation::Write | FileOperation::List
                     );
-                    match opens && request.path == path {
+                    // scp has one file at a time, of which more than one path may have been asked about.
+                    match opens && (request.path == path || request.by == Route::Scp) {
                         true => opened.push(running),
                         false => rest.push_back((request, running)),
                     }

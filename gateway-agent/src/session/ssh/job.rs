@@ -67,11 +67,21 @@ pub(super) enum Event {
     },
 }
 
+impl Opened {
+    /// Refuses it, unless it has been accepted.
+    pub(super) async fn reject(reply: Option<ChannelOpenHandle>, code: u32, reason: String) {
+        if let Some(reply) = reply {
+            reply.reject(ChannelOpenFailure::Other { code, reason }).await;
+        }
+    }
+}
+
 /// A channel that the client wants.
 pub(super) struct Opened {
     pub(super) what: Wanted,
     pub(super) channel: Channel<Msg>,
-    pub(super) reply: ChannelOpenHandle,
+    /// Taken once it has been answered.
+    pub(super) reply: Option<ChannelOpenHandle>,
     pub(super) inbox: mpsc::UnboundedReceiver<Message>,
 }
 
@@ -252,7 +262,7 @@ impl Handler {
         }
         self.channels.insert(id, Inbox { messages, started, environment: 0, requests: 0 });
         // When nobody listens, dropping the handle refuses the channel.
-        let _ = self.events.send(Event::Opened(Opened { what, channel, reply, inbox }));
+        let _ = self.events.send(Event::Opened(Opened { what, channel, reply: Some(reply), inbox }));
     }
 
     async fn forward(&mut self, what: Forward) -> bool {

@@ -21,7 +21,7 @@ use std::{
 };
 
 use policy::{Allow, Bounded, Effect, Host, Permit, Resource, SshLimits, SshRequest, Verdict};
-use russh::{ChannelOpenFailure, Disconnect, server};
+use russh::{Disconnect, server};
 use tokio::{
     net::TcpStream,
     sync::{mpsc, watch},
@@ -31,7 +31,7 @@ use tokio::{
 
 use self::{
     ask::{Granted, Refused, text},
-    job::{Event, Forward, Opened},
+    job::{Event, Forward, Opened, Wanted},
     log::{Log, Said},
     upstream::{HostError, Upstream},
 };
@@ -313,12 +313,14 @@ impl Session {
         let verdict = self.decide(&policy.policy, &SshRequest::Connect, None);
         let (verdict, approval) = match &verdict.effect {
             Effect::Approve(_) => {
+                let notices = watch::Sender::new(String::new());
                 let asked = self.ask(&SshRequest::Connect, &[], |text| {
-                    tracing::debug!(session = %self.live.id, text, "connection waits");
+                    notices.send_modify(|said| said.push_str(&format!("gateway: {text}\n")));
                 });
+                let holding = self.hold(running, events, registration, waiting, notices.subscribe());
                 let answer = tokio::select! {
                     answer = asked => answer.map_err(|lost| (lost.to_string(), FlowResult::Unrecorded))?,
-                    why = hold(running, events, registration, waiting) => return Err((why, FlowResult::Abandoned)),
+                    why = holding => return Err((why, FlowResult::Abandoned)),
                 };
                 match answer {
                     Ok(granted) => {
@@ -345,6 +347,49 @@ impl Session {
             Effect::Approve(_) => {
                 let refused = Refused::new(&verdict.rules, "the approval does not cover this", "");
                 Err((refused.line(), FlowResult::Denied))
+            }
+        }
+    }
+
+    /// Keeps what happens while a human decides on the connection, and tells the first channel why it waits. Returns when there is no
+    /// connection any more.
+    async fn hold(
+        &self,
+        running: &mut Running,
+        events: &mut mpsc::UnboundedReceiver<Event>,
+        registration: &mut Registration,
+        waiting: &mut Vec<Opened>,
+        mut notices: watch::Receiver<String>,
+    ) -> String {
+        let mut told = 0;
+        loop {
+            if let Some(first) = waiting.iter_mut().find(|opened| matches!(opened.what, Wanted::Session)) {
+                if let Some(reply) = first.reply.take() {
+                    reply.accept().await;
+                }
+                let said = notices.borrow_and_update().get(told..).unwrap_or_default().to_owned();
+                told += said.len();
+                if !said.is_empty() {
+                    // The client may be gone.
+                    let _ = self.handle.extended_data(first.channel.id(), 1, said.into_bytes()).await;
+                }
+            }
+            tokio::select! {
+                event = events.recv() => match event {
+                    Some(Event::Opened(opened)) if waiting.len() < WAITING => waiting.push(opened),
+                    Some(Event::Opened(opened)) => {
+                        let reason = "the connection itself still waits for an approval".to_owned();
+                        Opened::reject(opened.reply, 4, reason).await;
+                    }
+                    // Dropping the question answers it.
+                    Some(Event::Forward { .. } | Event::Authenticated { .. }) => {}
+                    None => return "the client left".to_owned(),
+                },
+                command = registration.commands.recv() => if let Some(Command::End(why)) = command {
+                    return why.to_string();
+                },
+                Ok(()) = notices.changed() => {}
+                _ = &mut *running => return "the client left before the connection was approved".to_owned(),
             }
         }
     }
@@ -547,33 +592,6 @@ impl Session {
             (0, _) => State::Active,
             _ => State::AwaitingApproval,
         });
-    }
-}
-
-/// Keeps what happens while a human decides on the connection. Returns when there is no connection any more.
-async fn hold(
-    running: &mut Running,
-    events: &mut mpsc::UnboundedReceiver<Event>,
-    registration: &mut Registration,
-    waiting: &mut Vec<Opened>,
-) -> String {
-    loop {
-        tokio::select! {
-            event = events.recv() => match event {
-                Some(Event::Opened(opened)) if waiting.len() < WAITING => waiting.push(opened),
-                Some(Event::Opened(opened)) => {
-                    let reason = "the connection itself still waits for an approval".to_owned();
-                    opened.reply.reject(ChannelOpenFailure::Other { code: 4, reason }).await;
-                }
-                // Dropping the question answers it.
-                Some(Event::Forward { .. } | Event::Authenticated { .. }) => {}
-                None => return "the client left".to_owned(),
-            },
-            command = registration.commands.recv() => if let Some(Command::End(why)) = command {
-                return why.to_string();
-            },
-            _ = &mut *running => return "the client left before the connection was approved".to_owned(),
-        }
     }
 }
 
