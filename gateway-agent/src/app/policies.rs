@@ -184,14 +184,20 @@ impl Agent {
     }
 }
 
-/// Writes the file by which SSH clients of jobs know the gateway. Jobs that `exec` makes from now on have it.
+/// Writes the files by which SSH clients of jobs know the gateway. Jobs that `exec` makes from now on have them.
 pub(super) fn publish_known_hosts(shared: &Shared) {
-    let path = shared.config.known_hosts();
+    let (hosts, authorities) = (shared.config.known_hosts(), shared.config.known_authorities());
     let written = known_hosts(&shared.ssh, &shared.policy.load().policy)
         .map_err(|error| error.to_string())
-        .and_then(|text| files::put(&path, text.as_bytes(), 0o644).map_err(|error| error.to_string()));
+        .and_then(|known| {
+            let put = |path, text: &str| {
+                files::put(path, text.as_bytes(), 0o644).map_err(|error| error.to_string())
+            };
+            put(&hosts, &known.hosts)?;
+            put(&authorities, &known.authority)
+        });
     if let Err(error) = written {
-        tracing::error!(error, path = %path.display(), "SSH clients of new jobs will not know the gateway");
+        tracing::error!(error, path = %hosts.display(), "SSH clients of new jobs will not know the gateway");
     }
 }
 

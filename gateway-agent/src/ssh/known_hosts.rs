@@ -1,4 +1,4 @@
-//! The file by which jobs' SSH clients know the gateway.
+//! The files by which jobs' SSH clients know the gateway.
 
 use std::{collections::BTreeSet, fmt::Write};
 
@@ -10,16 +10,22 @@ use super::Authority;
 /// Standard port: names are written without it.
 const PORT: u16 = 22;
 
-/// The lines for jobs. The authority's line serves clients that know certificates, for whatever hosts policy may
-/// have later: a certificate names its hosts itself. The others find the host key under each name and address of
-/// the resources there are; of networks they find nothing.
-///
+/// Lines for jobs, by what clients make of them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct KnownHosts {
+    /// The host key under each name and address of the resources there are, for clients that know no certificates; of networks they
+    /// find nothing.
+    pub hosts: String,
+    /// The authority, for whatever hosts policy may have later: a certificate names its hosts itself. In a file of its own, because some
+    /// clients stumble over the line.
+    pub authority: String,
+}
+
 /// # Errors
 /// When a key cannot be written as text.
-pub fn known_hosts(authority: &Authority, policy: &Policy) -> Result<String, ssh_key::Error> {
+pub fn known_hosts(authority: &Authority, policy: &Policy) -> Result<KnownHosts, ssh_key::Error> {
     let ca = authority.ca_key().public_key().to_openssh()?;
     let key = authority.host_key().public_key().to_openssh()?;
-    let mut text = format!("@cert-authority * {}\n", ca.trim_end());
     let mut names = BTreeSet::new();
     for resource in policy.resources().iter().filter(|resource| resource.kind() == ResourceKind::Ssh) {
         for host in &resource.hosts {
@@ -35,9 +41,10 @@ pub fn known_hosts(authority: &Authority, policy: &Policy) -> Result<String, ssh
             }
         }
     }
+    let mut hosts = String::new();
     for name in names {
         // Writing to a string cannot fail.
-        let _ = writeln!(text, "{name} {}", key.trim_end());
+        let _ = writeln!(hosts, "{name} {}", key.trim_end());
     }
-    Ok(text)
+    Ok(KnownHosts { hosts, authority: format!("@cert-authority * {}\n", ca.trim_end()) })
 }

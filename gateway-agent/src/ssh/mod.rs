@@ -6,7 +6,7 @@
 
 mod known_hosts;
 
-pub use known_hosts::known_hosts;
+pub use known_hosts::{KnownHosts, known_hosts};
 
 use std::{
     collections::HashMap,

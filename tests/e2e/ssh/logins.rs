@@ -19,27 +19,35 @@ fn works(ground: &Ground) {
 
 #[test]
 fn a_host_is_known_by_its_key_by_its_digest_and_by_its_authority() {
-    works(&Ground::knowing(&[], &|sshd| login(&format!("host_keys: [\"{}\"]", sshd.public_key("host_ecdsa")), KEY)));
     works(&Ground::knowing(&[], &|sshd| {
-        let line = output(Command::new("ssh-keygen").arg("-lf").arg(sshd.key("host_ed25519.pub"))).expect("ssh-keygen");
+        login(&format!("host_keys: [\"{}\"]", sshd.public_key("host_ecdsa")), KEY)
+    }));
+    works(&Ground::knowing(&[], &|sshd| {
+        let line = output(Command::new("ssh-keygen").arg("-lf").arg(sshd.key("host_ed25519.pub")))
+            .expect("ssh-keygen");
         login(&format!("host_keys: [\"{}\"]", line.split(' ').nth(1).expect("a digest")), KEY)
     }));
     works(&Ground::knowing(&[], &|sshd| {
-        login(&format!("host_authorities: [\"{}\"]", sshd.public_key("host_ca")), KEY)
+        login(&format!("host_ca: [\"{}\"]", sshd.public_key("host_ca")), KEY)
     }));
 }
 
 #[test]
 fn a_host_that_shows_another_key_gets_nothing() {
-    for known in ["host_keys", "host_authorities"] {
+    for known in ["host_keys", "host_ca"] {
         // A key that is real, and another's.
-        let ground = Ground::knowing(&[], &|sshd| login(&format!("{known}: [\"{}\"]", sshd.public_key("login")), KEY));
+        let ground =
+            Ground::knowing(&[], &|sshd| login(&format!("{known}: [\"{}\"]", sshd.public_key("login")), KEY));
         let out = ground.ssh(&[HOST, "echo in"]).run().failed();
         assert!(out.stderr.contains("its host key is not one that policy names"), "{out}");
         assert!(out.stdout.is_empty());
         assert_eq!(ground.sshd.ran(), [""; 0]);
         // It never came to a login.
-        assert!(!ground.sshd.log().contains("Accepted") && !ground.sshd.log().contains("Failed"), "{}", ground.sshd.log());
+        assert!(
+            !ground.sshd.log().contains("Accepted") && !ground.sshd.log().contains("Failed"),
+            "{}",
+            ground.sshd.log()
+        );
     }
 }
 
@@ -53,7 +61,11 @@ fn certificates_are_made_for_the_job_and_for_minutes() {
     });
     works(&ground);
     let log = ground.sshd.log();
-    assert!(log.contains("Accepted certificate ID \"gateway job ") && log.contains("subject payments-agent session "), "{log}");
+    assert!(
+        log.contains("Accepted certificate ID \"gateway job ")
+            && log.contains("subject payments-agent session "),
+        "{log}"
+    );
     let opened = wait_for_audit(&ground.world, "session_opened", |_| true);
     assert!(log.contains(opened["session"].as_str().expect("an id")), "{opened}");
     // From elsewhere the host would not take it; here, a network that the gateway is not in.
@@ -98,7 +110,8 @@ fn what_policy_takes_back_ends_at_once() {
     let ground = Ground::new();
     let job = ground.ssh(&[HOST, "echo here; exec sleep 600"]).start().expect("a job");
     wait_for("the command", || (!ground.sshd.ran().is_empty()).then_some(()));
-    let without = RULES.replace("{ program: sleep, arguments: [\"**\"] }", "{ program: whoami, arguments: [] }");
+    let without =
+        RULES.replace("{ program: sleep, arguments: [\"**\"] }", "{ program: whoami, arguments: [] }");
     ground.world.write_policy(&policy(&pinned(&ground.sshd), &without)).expect("written");
     let out = job.finish(tests::process::LIMIT).expect("an end").failed();
     assert!(out.stderr.contains("the policy no longer allows it"), "{out}");
@@ -107,6 +120,10 @@ fn what_policy_takes_back_ends_at_once() {
     wait_for("the command", || (ground.sshd.ran().len() == 2).then_some(()));
     let none = without.replace("connect: true }", "connect: false, ssh: { pty: true } }");
     ground.world.write_policy(&policy(&pinned(&ground.sshd), &none)).expect("written");
+    // Its input stays open until then.
+    wait_for_audit(&ground.world, "session_closed", |line| {
+        line["reason"].as_str().is_some_and(|reason| reason.contains("no longer allows the connection"))
+    });
     let out = job.finish(tests::process::LIMIT).expect("an end").failed();
     assert!(out.stderr.contains("no longer allows the connection"), "{out}");
     let out = ground.ssh(&[HOST, "echo in"]).run().failed();
@@ -115,16 +132,25 @@ fn what_policy_takes_back_ends_at_once() {
 
 #[test]
 fn limits_end_what_exceeds_them() {
-    let limited = |limits: &str| RULES.replace("      pty: true\n      env", &format!("      limits: {{ {limits} }}\n      pty: true\n      env"));
+    let limited = |limits: &str| {
+        RULES.replace(
+            "      pty: true\n      env",
+            &format!("      limits: {{ {limits} }}\n      pty: true\n      env"),
+        )
+    };
     for (limits, command, why) in [
         ("duration: 2s", "sleep 600", "open for 2s"),
-        ("idle: 2s", "cat", "idle for 2s"),
+        ("idle: 2s", "sleep 600", "idle for 2s"),
         ("bytes: 1000000", "yes", "more than 1000000 bytes"),
     ] {
         let ground = Ground::with(&limited(limits), &[], &[]);
         let job = ground.ssh(&[HOST, command]).open().expect("a job");
         let out = job.finish(tests::process::LIMIT).expect("an end").failed();
-        assert!(out.stderr.contains(&format!("ended by policy rule commands: {why}")), "{limits}: {}", out.stderr);
+        assert!(
+            out.stderr.contains(&format!("ended by policy rule commands: {why}")),
+            "{limits}: {}",
+            out.stderr
+        );
         let line = wait_for_audit(&ground.world, "limit_exceeded", |_| true);
         assert_eq!(line["rule"], "commands", "{line}");
     }

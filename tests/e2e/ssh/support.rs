@@ -37,6 +37,7 @@ pub(crate) const RULES: &str = r#"
         - { program: head, arguments: ["**"] }
         - { program: "yes", arguments: ["**"] }
         - { program: grep, arguments: ["**"] }
+        - { program: tail, arguments: ["**"] }
       opaque: true
       pty: true
       env: [LANG, "LC_*", c]
@@ -48,6 +49,8 @@ pub(crate) const RULES: &str = r#"
     ssh: { shell: true, pty: true }
     record: results
     approval: { quorum: 1, approvers: [root], expires_after: 30s }
+masks:
+  - { id: found, resources: [web], detectors: [card, aws_access_key], transform: redact }
 "#;
 
 /// Files below the account's home, but for one folder.
@@ -76,6 +79,8 @@ pub(crate) const FILES: &str = r#"
     resources: [web]
     ssh: { files: [{ operations: [read, list, write, remove, rename, setstat, symlink], paths: ["~/secret/**"] }] }
     reason: secrets stay on the host
+masks:
+  - { id: found, resources: [web], detectors: [card, aws_access_key], transform: redact }
 "#;
 
 /// Whatever clients do that bring programs of their own.
@@ -186,8 +191,7 @@ pub(crate) fn policy(how: &str, rules: &str) -> String {
     format!(
         "version: 1\nsubjects:\n  - name: payments-agent\n    issuer: https://token.example\n    \
          claims: {{ repository: acme/payments }}\nresources:\n  - name: web\n    kind: ssh\n    hosts: [{HOST}]\n    \
-         ports: [22]\n    users: [\"*\"]\n    {how}\nrules:{rules}masks:\n  \
-         - {{ id: found, resources: [web], detectors: [card, aws_access_key], transform: redact }}\n"
+         ports: [22]\n    users: [\"*\"]\n    {how}\nrules:{rules}"
     )
 }
 

@@ -117,9 +117,12 @@ fn added(config: &Config, who: &Who, uid: u32) -> anyhow::Result<Vec<Added>> {
             lines: format!("job:x:{uid}:{uid}:job:{}:/bin/sh\n", home.display()),
         });
     }
-    // Without it no SSH client trusts the gateway, which is what a file that cannot be read comes to.
-    if let Ok(lines) = std::fs::read_to_string(config.known_hosts()) {
-        added.push(Added { path: "/etc/ssh/ssh_known_hosts".into(), lines });
+    // Without them no SSH client trusts the gateway, which is what files that cannot be read come to.
+    for (path, source) in [
+        ("/etc/ssh/ssh_known_hosts", config.known_hosts()),
+        ("/etc/ssh/ssh_known_hosts2", config.known_authorities()),
+    ] {
+        added.extend(std::fs::read_to_string(source).ok().map(|lines| Added { path: path.into(), lines }));
     }
     Ok(added)
 }
