@@ -28,6 +28,8 @@ pub struct Jobs {
     pub hide: Vec<PathBuf>,
     /// Shown although below something covered.
     pub show: Vec<PathBuf>,
+    /// Below these the working directory of a job is its own while it runs.
+    pub workspaces: Vec<PathBuf>,
     pub refused: sandbox::seccomp::Refused,
     pub environment: Environment,
 }
@@ -155,6 +157,7 @@ pub(super) struct Raw {
     private_pids: Option<bool>,
     hide: Vec<PathBuf>,
     show: Vec<PathBuf>,
+    workspaces: Vec<PathBuf>,
     io_uring: RawAccess,
     namespaces: RawAccess,
     ptrace: RawAccess,
@@ -217,6 +220,7 @@ impl Checker<'_> {
             private_pids: raw.private_pids.unwrap_or(true),
             hide: self.job_paths("hide", &raw.hide, sandbox::HIDDEN)?,
             show: self.job_paths("show", &raw.show, sandbox::SHOWN)?,
+            workspaces: self.job_paths("workspaces", &raw.workspaces, &[])?,
             refused: sandbox::seccomp::Refused {
                 io_uring: raw.io_uring == RawAccess::Deny,
                 namespaces: raw.namespaces == RawAccess::Deny,
@@ -355,7 +359,7 @@ mod tests {
     fn what_is_given_is_taken() {
         let jobs = jobs(
             "uid: caller, uids: 70000-70009, capabilities: [cap_chown], private_tmp: false, private_pids: false, \
-             hide: [/srv/door], show: [/run/shared], io_uring: allow, namespaces: allow, ptrace: allow",
+             hide: [/srv/door], show: [/run/shared], workspaces: [/srv/builds], io_uring: allow, namespaces: allow, ptrace: allow",
         )
         .unwrap();
         assert_eq!((jobs.user, jobs.uids), (JobUser::Caller, 70000..=70009));
@@ -363,6 +367,7 @@ mod tests {
         assert!(!jobs.refused.io_uring && !jobs.refused.namespaces && !jobs.refused.ptrace);
         assert!(jobs.hide.contains(&"/srv/door".into()) && jobs.hide.contains(&"/run".into()));
         assert!(jobs.show.contains(&"/run/shared".into()));
+        assert_eq!(jobs.workspaces, [PathBuf::from("/srv/builds")]);
     }
 
     #[test]
@@ -381,6 +386,7 @@ mod tests {
             ("private_tmp: false, tmp_mib: 5", "remove one"),
             ("hide: [run]", "not a path below /"),
             ("show: [/]", "not a path below /"),
+            ("workspaces: [work]", "not a path below /"),
             ("io_uring: maybe", "maybe"),
             ("environment: { remove: ['*'] }", "pattern of names"),
             ("environment: { keep: ['A*B*C'] }", "pattern of names"),

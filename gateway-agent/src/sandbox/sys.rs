@@ -7,7 +7,7 @@ use std::{
     ffi::{CStr, CString},
     io,
     os::{
-        fd::{AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd, RawFd},
+        fd::{AsFd as _, AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd, RawFd},
         unix::ffi::OsStrExt as _,
     },
     path::Path,
@@ -95,6 +95,72 @@ pub(crate) fn read_only_below(mount: &Path) -> io::Result<()> {
             libc::AT_FDCWD,
             path.as_ptr(),
             libc::AT_RECURSIVE,
+            &raw const attributes,
+            size_of::<libc::mount_attr>(),
+        )
+    };
+    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+/// A user namespace in which `uid` and `gid` of its inside are `to` outside, and nothing else is anything: what
+/// [`map_owner`] takes. Needs /proc of the caller's own pid namespace, and CAP_SETUID and CAP_SETGID.
+pub(crate) fn owner_namespace(from: (u32, u32), to: (u32, u32)) -> io::Result<OwnedFd> {
+    let mut pidfd: RawFd = -1;
+    let args = CloneArgs {
+        flags: u64::from(libc::CLONE_NEWUSER.unsigned_abs() | libc::CLONE_PIDFD.unsigned_abs()),
+        pidfd: (&raw mut pidfd).expose_provenance() as u64,
+        exit_signal: u64::from(libc::SIGCHLD.unsigned_abs()),
+        ..CloneArgs::default()
+    };
+    // SAFETY: the argument struct is as long as stated, and the address in it outlives the call. Without CLONE_VM
+    // the child has a copy of this process's memory, as after fork(2), and does nothing but pause(2), which is
+    // async-signal-safe.
+    let pid = unsafe { libc::syscall(libc::SYS_clone3, &raw const args, size_of::<CloneArgs>()) };
+    match pid {
+        // SAFETY: in the child. It waits to be killed; should its parent end first, the namespace's init or the death
+        // signal of the whole job ends it.
+        0 => loop {
+            unsafe { libc::pause() };
+        },
+        pid if pid > 0 => {
+            // SAFETY: a new descriptor, close-on-exec, that the kernel put there and nobody else knows.
+            let child = unsafe { OwnedFd::from_raw_fd(pidfd) };
+            let made = describe_owner(pid, from, to);
+            rustix::process::pidfd_send_signal(&child, rustix::process::Signal::KILL)?;
+            rustix::process::waitid(
+                rustix::process::WaitId::PidFd(child.as_fd()),
+                rustix::process::WaitIdOptions::EXITED,
+            )?;
+            made
+        }
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
+fn describe_owner(pid: libc::c_long, from: (u32, u32), to: (u32, u32)) -> io::Result<OwnedFd> {
+    std::fs::write(format!("/proc/{pid}/uid_map"), format!("{} {} 1\n", from.0, to.0))?;
+    std::fs::write(format!("/proc/{pid}/gid_map"), format!("{} {} 1\n", from.1, to.1))?;
+    Ok(std::fs::File::open(format!("/proc/{pid}/ns/user"))?.into())
+}
+
+/// Files on a detached mount that belong to an id inside of the namespace belong to the id outside, and the other way
+/// round when they are made; those of others belong to nobody, and set-user-ID means nothing. mount_setattr(2), "ID-mapped
+/// mounts"; Linux 5.12, and a file system that can.
+pub(crate) fn map_owner(mount: BorrowedFd<'_>, namespace: BorrowedFd<'_>) -> io::Result<()> {
+    let attributes = libc::mount_attr {
+        attr_set: libc::MOUNT_ATTR_IDMAP | libc::MOUNT_ATTR_NOSUID | libc::MOUNT_ATTR_NODEV,
+        attr_clr: 0,
+        propagation: 0,
+        userns_fd: u64::from(namespace.as_raw_fd().unsigned_abs()),
+    };
+    // SAFETY: the path is NUL-terminated, the struct is as long as stated, and both outlive the call; the descriptors
+    // are borrowed.
+    let result = unsafe {
+        libc::syscall(
+            libc::SYS_mount_setattr,
+            mount.as_raw_fd(),
+            c"".as_ptr(),
+            libc::AT_EMPTY_PATH,
             &raw const attributes,
             size_of::<libc::mount_attr>(),
         )

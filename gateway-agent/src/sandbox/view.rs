@@ -7,13 +7,16 @@
 use std::{
     ffi::CString,
     fs, io,
-    os::fd::{AsRawFd as _, OwnedFd},
+    os::fd::{AsFd as _, AsRawFd as _, OwnedFd},
     path::{Path, PathBuf},
 };
 
 use rustix::{
-    fs::{FileType, Gid, Mode, OFlags, Uid},
-    mount::{MountFlags, MountPropagationFlags, mount, mount_bind, mount_bind_recursive, mount_change},
+    fs::{CWD, FileType, Gid, Mode, OFlags, Uid},
+    mount::{
+        MountFlags, MountPropagationFlags, MoveMountFlags, OpenTreeFlags, mount, mount_bind,
+        mount_bind_recursive, mount_change, move_mount, open_tree,
+    },
 };
 use serde::{Deserialize, Serialize};
 
@@ -70,8 +73,18 @@ pub struct View {
     pub own_proc: bool,
     pub hide: Vec<PathBuf>,
     pub show: Vec<PathBuf>,
-    /// Whose the home in the scratch folder is.
+    /// Whose the home in the scratch folder is, and the workspace.
     pub user: (u32, u32),
+    /// The working directory, where the job is to own what its owner owns.
+    pub workspace: Option<Workspace>,
+}
+
+/// A folder that is the job's as long as it runs.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Workspace {
+    pub path: PathBuf,
+    /// User and group on the host.
+    pub owner: (u32, u32),
 }
 
 /// A step that failed.
@@ -123,7 +136,7 @@ impl View {
             }
             self.home()?;
         }
-        Ok(())
+        self.workspace.as_ref().map_or(Ok(()), |workspace| workspace.give_to(self.user))
     }
 
     /// Opened before anything is covered.
@@ -162,6 +175,26 @@ impl View {
         let (user, group) = (Uid::from_raw(self.user.0), Gid::from_raw(self.user.1));
         rustix::fs::chown(path, Some(user), Some(group)).map_err(failed("giving away", path))?;
         rustix::fs::chmod(path, Mode::RWXU).map_err(failed("closing", path))
+    }
+}
+
+impl Workspace {
+    /// Mounts the folder on itself with its owner's ids as the job's.
+    fn give_to(&self, user: (u32, u32)) -> Result<(), ViewError> {
+        let path = &self.path;
+        let namespace =
+            sys::owner_namespace(self.owner, user).map_err(failed_io("mapping the owner of", path))?;
+        let flags = OpenTreeFlags::OPEN_TREE_CLONE
+            | OpenTreeFlags::OPEN_TREE_CLOEXEC
+            | OpenTreeFlags::AT_SYMLINK_NOFOLLOW
+            | OpenTreeFlags::AT_RECURSIVE;
+        let tree = open_tree(CWD, path, flags).map_err(failed("opening", path))?;
+        sys::map_owner(tree.as_fd(), namespace.as_fd()).map_err(failed_io(
+            "giving the job (its file system may not be able to; see jobs.workspaces)",
+            path,
+        ))?;
+        move_mount(&tree, "", CWD, path, MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH)
+            .map_err(failed("mounting", path))
     }
 }
 

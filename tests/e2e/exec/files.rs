@@ -1,11 +1,18 @@
 //! What a job sees of the host's files.
 
-use std::{fs, os::unix::net::UnixListener, path::PathBuf};
+use std::{
+    fs,
+    os::unix::{
+        fs::{MetadataExt, PermissionsExt, chown},
+        net::UnixListener,
+    },
+    path::{Path, PathBuf},
+};
 
 use serde_json::json;
 use tests::process;
 
-use crate::{inside, outside, world};
+use crate::{builder, inside, outside, world};
 
 /// A folder of this test's own at a place where the host keeps sockets.
 struct Folder(PathBuf);
@@ -39,8 +46,7 @@ fn no_socket_of_the_host_is_reachable() {
         for door in ["docker.sock", "bus", ".s.PGSQL.5432"] {
             let path = folder.0.join(door);
             listeners.push(UnixListener::bind(&path).expect("a socket"));
-            fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o777))
-                .expect("open to all");
+            fs::set_permissions(&path, PermissionsExt::from_mode(0o777)).expect("open to all");
             paths.push(path);
         }
     }
@@ -164,4 +170,51 @@ print(json.dumps({
 "#,
     );
     assert_eq!(said, json!({ "one": [1, 1, 1], "more": true }));
+}
+
+#[test]
+fn a_checkout_of_somebody_else_is_the_jobs_while_it_runs() {
+    const OWNER: (u32, u32) = (1_999_980_001, 1_999_980_002);
+    let world = builder().configure("/jobs/workspaces", json!(["@DIR@/builds"])).up();
+    let builds = world.folder().join("builds");
+    let checkout = builds.join("repository");
+    fs::create_dir_all(checkout.join(".git")).expect("a checkout");
+    let file = |name: &str, mode: u32, owner: (u32, u32)| {
+        let path = checkout.join(name);
+        fs::write(&path, name).expect("a file");
+        chown(&path, Some(owner.0), Some(owner.1)).expect("its owner");
+        fs::set_permissions(&path, fs::Permissions::from_mode(mode)).expect("its mode");
+    };
+    file("source", 0o600, OWNER);
+    file("of-another", 0o600, (1_999_980_003, 1_999_980_003));
+    for folder in [checkout.join(".git"), checkout.clone()] {
+        chown(&folder, Some(OWNER.0), Some(OWNER.1)).expect("its owner");
+        fs::set_permissions(&folder, fs::Permissions::from_mode(0o700)).expect("its mode");
+    }
+    let run = |folder: &Path, script: &str| {
+        let mut job = world.job(&["sh", "-c", script]).into_command();
+        process::run(job.current_dir(folder)).expect("a job")
+    };
+    let out = run(
+        &checkout,
+        "cat source; echo; stat -c %u:%g . source .git | sort -u | grep -x \"$(id -u):$(id -g)\"; \
+         echo made > new; cp /usr/bin/id .; chmod 4755 id; mkdir deep; touch deep/file; \
+         cat of-another || echo closed; rm source && mv new source; stat -c %u of-another",
+    )
+    .ok();
+    let lines: Vec<&str> = out.stdout.lines().collect();
+    assert!(matches!(lines[..], ["source", _, "closed", "65534"]), "{out}");
+    for made in ["source", "id", "deep", "deep/file"] {
+        let stat = fs::metadata(checkout.join(made)).expect("what the job made");
+        assert_eq!((stat.uid(), stat.gid()), OWNER, "{made}");
+    }
+    assert_eq!(fs::read_to_string(checkout.join("source")).expect("the file"), "made\n");
+
+    let out = run(&builds, "touch here").failed();
+    assert!(out.stderr.contains("Permission denied"), "only folders below are given: {out}");
+    let of_root = builds.join("of-root");
+    fs::create_dir(&of_root).expect("a folder");
+    let out = run(&of_root, "echo ran").failed();
+    assert!(out.status.code() == Some(125) && out.stderr.contains("belongs to root"), "{out}");
+    assert!(out.stdout.is_empty(), "{out}");
 }

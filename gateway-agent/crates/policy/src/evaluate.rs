@@ -16,7 +16,7 @@ use crate::{
     mask_set::MaskSet,
     policy::{Policy, Question, Scope},
     raw::RuleEffect,
-    rule::{Matcher, Rule, RuleLimits},
+    rule::{Rule, RuleLimits},
     ssh::evaluate,
     verdict::{
         Allow, ApprovalTerms, Denial, Effect, Limits, Obligations, OutputMasks, Permit, UnixTime, Verdict,
@@ -272,12 +272,12 @@ fn ungranted<'a>(question: &Question<'_>, uncovered: &[Need<'_>]) -> Outcome<'a>
     }
     let (rule, hint) = if uncovered.contains(&Need::TooMuch) {
         (builtin::TOO_COMPLEX, "split the statement, and write names with their schema")
-    } else if uncovered.iter().any(|need| matches!(need, Need::Setting(_))) {
+    } else if uncovered.iter().any(|need| matches!(need, Need::Setting { .. })) {
         (
             builtin::PINNED_SETTING,
             "leave the setting as it is: statements are read, and run, by its present value",
         )
-    } else if uncovered.contains(&Need::Opaque) {
+    } else if uncovered.iter().any(|need| matches!(need, Need::Opaque { .. })) {
         (builtin::DEFAULT_DENY, "write it as plain statements, which can be read")
     } else {
         (
@@ -297,7 +297,7 @@ fn leak<'a>(masks: &MaskSet, facts: &Facts<'_>, granting: &[&Rule]) -> Option<Ou
     let defines = statement.class >= Class::Ddl;
     let masked = |used: &&ColumnUse| masks.of(&used.column).is_some();
     // Whoever may run code that cannot be seen through may keep what it returns.
-    let unseen = statement.stores_unseen && !granting.iter().any(|rule| seeing(rule, |m| m.opaque));
+    let unseen = statement.stores_unseen && !facts.each_command_by(granting, |m, named| named && m.opaque);
     let stored = statement.columns.iter().filter(masked).find(|used| used.stored || (defines && used.output));
     if unseen && stored.is_none() {
         return Some(deny(
@@ -317,7 +317,9 @@ fn leak<'a>(masks: &MaskSet, facts: &Facts<'_>, granting: &[&Rule]) -> Option<Ou
         ));
     }
     let unseen = statement.filters_unseen
-        && !granting.iter().any(|rule| seeing(rule, |m| m.opaque || m.masked_predicates));
+        && !facts.each_command_by(granting, |m, named| {
+            (named && m.opaque) || ((named || m.grants_reads()) && m.masked_predicates)
+        });
     let predicate = statement.columns.iter().filter(masked).find(|used| {
         let allowed = granting.iter().any(|rule| {
             let matcher = rule.statements.as_ref().filter(|matcher| matcher.masked_predicates);
@@ -343,10 +345,6 @@ fn leak<'a>(masks: &MaskSet, facts: &Facts<'_>, granting: &[&Rule]) -> Option<Ou
         ),
         "filter, join, group and order by columns that are not masked",
     ))
-}
-
-fn seeing(rule: &Rule, grants: impl Fn(&Matcher) -> bool) -> bool {
-    rule.statements.as_ref().is_some_and(grants)
 }
 
 fn name(column: &Column) -> String {

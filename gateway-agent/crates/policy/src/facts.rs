@@ -5,7 +5,7 @@ use std::fmt;
 use crate::{
     action::{Access, Class, Column, ColumnUse, RelationUse, Statement},
     catalog, functions, kinds,
-    rule::{Command, Matcher},
+    rule::{Command, Matcher, Rule},
     settings,
 };
 
@@ -36,12 +36,12 @@ pub(crate) enum Need<'a> {
         name: &'a str,
         command: Command<'a>,
     },
-    /// A column is read.
+    /// A column is read: of a relation that `by` changes, or that is only read.
     ReadColumn {
         schema: &'a str,
         relation: &'a str,
         name: &'a str,
-        access: Access,
+        by: Option<Command<'a>>,
     },
     /// A column is assigned by this command.
     ActColumn {
@@ -50,9 +50,18 @@ pub(crate) enum Need<'a> {
         name: &'a str,
         command: Command<'a>,
     },
-    Function(&'a str),
-    Setting(&'a str),
-    Opaque,
+    /// This command may be the one that calls it; so too for settings and code.
+    Function {
+        name: &'a str,
+        by: Command<'a>,
+    },
+    Setting {
+        name: &'a str,
+        by: Command<'a>,
+    },
+    Opaque {
+        by: Command<'a>,
+    },
     /// More than can be looked at.
     TooMuch,
 }
@@ -62,7 +71,7 @@ impl Need<'_> {
     pub(crate) fn is_object(&self) -> bool {
         match self {
             Self::Command(_) => false,
-            Self::Function(name) => !functions::is_safe(name),
+            Self::Function { name, .. } => !functions::is_safe(name),
             _ => true,
         }
     }
@@ -106,7 +115,7 @@ impl<'a> Facts<'a> {
         let mut needs: Vec<_> = self.commands.iter().map(|command| Need::Command(*command)).collect();
         let statement = self.statement;
         if statement.opaque {
-            needs.push(Need::Opaque);
+            needs.extend(self.doing().map(|by| Need::Opaque { by }));
         }
         for relation in &statement.relations {
             for schema in self.schemas(relation.schema.as_deref(), &relation.name) {
@@ -124,14 +133,14 @@ impl<'a> Facts<'a> {
                 return vec![Need::TooMuch];
             }
         }
-        needs.extend(statement.functions.iter().map(|name| Need::Function(name)));
-        needs.extend(
-            statement
-                .settings
-                .iter()
-                .filter(|(name, value)| !settings::is_harmless(name, value.as_deref(), self.search_path))
-                .map(|(name, _)| Need::Setting(name)),
-        );
+        for name in &statement.functions {
+            needs.extend(self.doing().map(|by| Need::Function { name, by }));
+        }
+        for (name, value) in &statement.settings {
+            if !settings::is_harmless(name, value.as_deref(), self.search_path) {
+                needs.extend(self.doing().map(|by| Need::Setting { name, by }));
+            }
+        }
         if needs.len() > MAX_NEEDS { vec![Need::TooMuch] } else { needs }
     }
 
@@ -139,6 +148,14 @@ impl<'a> Facts<'a> {
     fn acting(&self) -> impl Iterator<Item = Command<'a>> {
         let none = !self.commands.iter().any(Command::acts);
         self.commands.iter().copied().filter(move |command| none || command.acts())
+    }
+
+    /// Commands that can have called a function, changed a setting or run code. Which of several did is not told:
+    /// all count. One that only carries another does neither itself, and what raises a class is no command.
+    fn doing(&self) -> impl Iterator<Item = Command<'a>> {
+        let does = |command: &Command<'_>| command.kind.is_some_and(|kind| !kinds::CARRYING.contains(&kind));
+        let none = !self.commands.iter().any(does);
+        self.commands.iter().copied().filter(move |command| none || does(command))
     }
 
     /// The needs of one column, in every relation it may belong to. False = too many.
@@ -150,8 +167,11 @@ impl<'a> Facts<'a> {
         let name = used.column.name.as_str();
         for (schema, relation, access) in self.owners(&used.column) {
             for schema in self.schemas(schema, relation) {
-                if reads(used) {
-                    needs.push(Need::ReadColumn { schema, relation, name, access });
+                if reads(used) && access == Access::Read {
+                    needs.push(Need::ReadColumn { schema, relation, name, by: None });
+                } else if reads(used) {
+                    let by = self.acting().map(Some);
+                    needs.extend(by.map(|by| Need::ReadColumn { schema, relation, name, by }));
                 }
                 if used.written {
                     needs.extend(self.acting().map(|command| Need::ActColumn {
@@ -202,7 +222,7 @@ impl<'a> Facts<'a> {
     pub(crate) fn granted(&self, matcher: &Matcher, need: Need<'_>) -> bool {
         match need {
             Need::Command(command) => matcher.grants_command(command),
-            Need::Opaque => matcher.opaque && self.names_some_command(matcher),
+            Need::Opaque { by } => matcher.opaque && matcher.grants_command(by),
             Need::Read { schema, name } => {
                 matcher.grants_reads()
                     && (has_relation(matcher, schema, name)
@@ -216,9 +236,8 @@ impl<'a> Facts<'a> {
                             && self.lists_columns(schema, name)
                             && has_column_of(matcher, schema, name)))
             }
-            Need::ReadColumn { schema, relation, name, access } => {
-                let own = access != Access::Read
-                    && self.acting().any(|command| grants_reading_back(matcher, command));
+            Need::ReadColumn { schema, relation, name, by } => {
+                let own = by.is_some_and(|command| grants_reading_back(matcher, command));
                 (matcher.grants_reads() || own)
                     && (has_relation(matcher, schema, relation)
                         || matcher.columns.iter().any(|pattern| pattern.grants(schema, relation, name))
@@ -232,12 +251,21 @@ impl<'a> Facts<'a> {
                         || (by_column(command)
                             && matcher.columns.iter().any(|pattern| pattern.grants(schema, relation, name))))
             }
-            Need::Function(name) => self.names_some_command(matcher) && self.grants_function(matcher, name),
-            Need::Setting(name) => {
-                self.names_some_command(matcher) && matcher.settings.iter().any(|glob| glob.matches(name))
+            Need::Function { name, by } => matcher.grants_command(by) && self.grants_function(matcher, name),
+            Need::Setting { name, by } => {
+                matcher.grants_command(by) && matcher.settings.iter().any(|glob| glob.matches(name))
             }
             Need::TooMuch => false,
         }
+    }
+
+    /// Whether for each command that could do something unseen there is a rule that lets it; a rule is asked with
+    /// whether it names the command.
+    pub(crate) fn each_command_by(&self, rules: &[&Rule], lets: impl Fn(&Matcher, bool) -> bool) -> bool {
+        let by = |command, rule: &Rule| {
+            rule.statements.as_ref().is_some_and(|matcher| lets(matcher, matcher.grants_command(command)))
+        };
+        self.doing().all(|command| rules.iter().any(|rule| by(command, rule)))
     }
 
     /// Whether a rule grants reading this column, wherever it may belong.
@@ -248,10 +276,6 @@ impl<'a> Facts<'a> {
                 .iter()
                 .filter(|need| matches!(need, Need::ReadColumn { .. }))
                 .all(|need| self.granted(matcher, *need))
-    }
-
-    fn names_some_command(&self, matcher: &Matcher) -> bool {
-        self.commands.iter().any(|command| matcher.grants_command(*command))
     }
 
     /// A name without a schema may be the catalogue's own function, so no wildcard covers it.
@@ -396,15 +420,18 @@ impl fmt::Display for Need<'_> {
             },
             Self::Read { schema, name } => write!(f, "reading {schema}.{name}"),
             Self::Act { schema, name, command } => write!(f, "{} on {schema}.{name}", command.name()),
-            Self::ReadColumn { schema, relation, name, .. } => {
+            Self::ReadColumn { schema, relation, name, by: None } => {
                 write!(f, "reading {schema}.{relation}.{name}")
+            }
+            Self::ReadColumn { schema, relation, name, by: Some(command) } => {
+                write!(f, "reading {schema}.{relation}.{name} back in {}", command.name())
             }
             Self::ActColumn { schema, relation, name, command } => {
                 write!(f, "{} on {schema}.{relation}.{name}", command.name())
             }
-            Self::Function(name) => write!(f, "calling {name}()"),
-            Self::Setting(name) => write!(f, "changing the setting {name}"),
-            Self::Opaque => f.write_str("code that cannot be seen through"),
+            Self::Function { name, by } => write!(f, "calling {name}() in {}", by.name()),
+            Self::Setting { name, by } => write!(f, "changing the setting {name} in {}", by.name()),
+            Self::Opaque { by } => write!(f, "code that cannot be seen through in {}", by.name()),
             Self::TooMuch => f.write_str("a statement with this many names"),
         }
     }

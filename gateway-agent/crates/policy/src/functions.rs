@@ -4,7 +4,9 @@
 //! read a relation that the statement does not name, nor show other sessions' statements. Off the list by
 //! that measure: `set_config`, `pg_read_file`, `pg_ls_dir`, `lo_*`, `dblink*`, `query_to_xml` and its family,
 //! `ts_stat`, `ts_rewrite`, taking advisory locks, `pg_notify`, `pg_sleep`, `pg_terminate_backend`, `pg_reload_conf`,
-//! replication and backup control. `nextval` is on it because calling it makes a statement a write.
+//! replication and backup control. `nextval` is on it because calling it makes a statement a write. Sizes, row
+//! counts and counters of sequences are no values of a relation: whoever reads definitions sees them in `pg_class` and
+//! `pg_sequences`.
 //!
 //! Names only: overloads are not told apart. A function of the same name in a user's schema is reached only
 //! through its schema, or by argument types that no built-in takes.

@@ -22,6 +22,9 @@ pub(crate) const APPENDING: &[&str] = &["insert", "copy_from_stdin", "copy_from_
 /// Commands that touch only the columns they list.
 pub(crate) const BY_COLUMN: &[&str] = &["insert", "update", "copy_from_stdin"];
 
+/// Commands that run nothing but the command inside of them, if at all.
+pub(crate) const CARRYING: &[&str] = &["declare", "explain", "explain_analyze", "prepare"];
+
 static CLASSES: LazyLock<HashMap<&'static str, Class>> =
     LazyLock::new(|| all().map(|(class, kind)| (kind, class)).collect());
 
@@ -91,7 +94,7 @@ mod tests {
     #[test]
     fn every_command_is_listed_once() {
         assert_eq!(all().count(), CLASSES.len());
-        for kind in APPENDING.iter().chain(BY_COLUMN) {
+        for kind in APPENDING.iter().chain(BY_COLUMN).chain(CARRYING) {
             assert!(class_of(kind).is_some(), "{kind}");
         }
         assert_eq!(class_of("delete"), Some(Class::Write));

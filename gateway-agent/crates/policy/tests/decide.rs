@@ -330,6 +330,57 @@ fn functions_that_only_compute_need_no_mention() {
 }
 
 #[test]
+fn what_a_rule_grants_to_one_command_is_not_granted_to_another_beside_it() {
+    let only = |extra: &str| {
+        policy(&[
+            READ,
+            ("d", "allow", &format!("statements: {{kinds: [delete], relations: [public.log], {extra}}}")),
+        ])
+    };
+    let beside = |made: Statement| made.on(Access::Write, "public.log").with("delete");
+    let call = select(&["public.orders.id"]).calls("app.f");
+    let lets_f = only("functions: [app.f]");
+    denied(ask(&lets_f, &call));
+    let reason = denied(ask(&lets_f, &beside(call))).1;
+    assert!(reason.contains("calling app.f() in select"), "{reason}");
+
+    let set = select(&["public.orders.id"]).sets("my.x", Some("1"));
+    let lets_set = only("settings: [my.x]");
+    denied(ask(&lets_set, &set));
+    denied(ask(&lets_set, &beside(set)));
+    denied(ask(&only("opaque: true"), &beside(select(&["public.orders.id"]).opaque())));
+
+    // Rows of an update, read back because a delete of nothing stands beside it.
+    let columns = policy(&[
+        ("u", "allow", "statements: {kinds: [update], columns: [public.customers.name]}"),
+        ("d", "allow", "statements: {kinds: [delete], relations: [public.customers]}"),
+    ]);
+    let update = statement("update", Class::Write)
+        .on(Access::Write, "public.customers")
+        .uses("public.customers.name", |used| used.written = true)
+        .reads("public.customers.ssn");
+    denied(ask(&columns, &update));
+    let reason = denied(ask(&columns, &update.with("delete"))).1;
+    assert!(reason.contains("reading public.customers.ssn back in update"), "{reason}");
+}
+
+#[test]
+fn what_only_carries_a_command_needs_no_grant_of_what_that_does() {
+    let policy = policy(&[
+        ("r", "allow", "statements: {classes: [read], relations: [public.*], functions: [app.f]}"),
+        ("s", "allow", "statements: {kinds: [prepare, declare]}"),
+    ]);
+    for carrier in ["prepare", "declare"] {
+        let carrying = statement(carrier, Class::Session)
+            .with("select")
+            .on(Access::Read, "public.orders")
+            .reads("public.orders.id")
+            .calls("app.f");
+        allowed(ask(&policy, &carrying));
+    }
+}
+
+#[test]
 fn a_wildcard_never_covers_a_call_without_a_schema() {
     let policy = policy(&[
         READ,

@@ -5,13 +5,13 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use anyhow::Context;
+use anyhow::{Context, bail};
 use nix::unistd::User as Account;
 
 use crate::{
     config::{Config, JobUser as Choice},
     identity::JobUser,
-    sandbox::{HOME, Spec, User, View},
+    sandbox::{HOME, Spec, User, View, Workspace},
 };
 
 /// Below the home of a user who is not the job's own: folders in which agents make their sockets.
@@ -87,8 +87,10 @@ pub(super) fn make(config: &Config, who: &Who, uid: u32) -> anyhow::Result<Spec>
     if directory.parent().is_some() && !hide.iter().any(hidden) {
         show.push(directory.clone());
     }
+    let workspace = workspace(&jobs.workspaces, &directory, &user)?;
     Ok(Spec {
         view: View {
+            workspace,
             scratch_mib: jobs.scratch_mib,
             own_proc: jobs.private_pids,
             hide,
@@ -101,4 +103,28 @@ pub(super) fn make(config: &Config, who: &Who, uid: u32) -> anyhow::Result<Spec>
         directory,
         init: jobs.private_pids,
     })
+}
+
+/// The working directory, when it is below one of these folders and not the job's anyway.
+fn workspace(among: &[PathBuf], directory: &Path, user: &User) -> anyhow::Result<Option<Workspace>> {
+    let below = |folder: &PathBuf| {
+        std::fs::canonicalize(folder)
+            .is_ok_and(|folder| directory != folder.as_path() && directory.starts_with(&folder))
+    };
+    if !among.iter().any(below) {
+        return Ok(None);
+    }
+    let stat = rustix::fs::stat(directory).context("working directory")?;
+    let owner = (stat.st_uid, stat.st_gid);
+    if owner.0 == user.uid {
+        return Ok(None);
+    }
+    if owner.0 == 0 || owner.1 == 0 {
+        bail!(
+            "working directory {} belongs to root or its group, and jobs.workspaces would give it to the job: give it \
+             to the user who made the checkout, or run in another",
+            directory.display()
+        );
+    }
+    Ok(Some(Workspace { path: directory.to_owned(), owner }))
 }
