@@ -16,7 +16,7 @@ use tests::{
     world::{Builder, DATABASE},
 };
 
-fn packaging() -> PathBuf {
+pub(crate) fn packaging() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR"))
         .join("../gateway-agent/packaging")
         .canonicalize()

@@ -5,6 +5,7 @@ mod ci;
 mod files;
 mod kernel;
 mod lifecycle;
+mod systemd;
 mod users;
 
 use serde_json::{Value, json};

@@ -68,6 +68,11 @@ pub(super) const WORLD: &[Package] = &[
         present: |host| host.which("shellcheck").is_some(),
         purpose: "checks the CI systems' hooks",
     },
+    Package {
+        name: "systemd",
+        present: |_| exists("/lib/systemd/systemd"),
+        purpose: "runs the units, in namespaces of its own",
+    },
 ];
 
 /// For bench: what it compares with.

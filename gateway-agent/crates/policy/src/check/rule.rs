@@ -417,9 +417,21 @@ pub(super) fn masks(
             check_name("mask", &raw.id, &place.at("id"), findings);
             check_unique("mask id", &raw.id, &place.at("id"), &mut seen, findings);
             let owner = format!("mask `{}`", raw.id);
+            let resources = resources(&owner, raw.resources.as_deref(), names, &place, findings);
+            let kinds = [("files", raw.files.is_empty(), ResourceKind::Ssh), ("columns", raw.columns.is_empty(), ResourceKind::Postgres)];
+            for (part, _, kind) in kinds.into_iter().filter(|(_, empty, _)| !empty) {
+                let Scoped::Only(only) = &resources else { continue };
+                if !only.is_empty() && !only.iter().any(|name| names.kinds.get(name) == Some(&kind)) {
+                    findings.add(
+                        place.at(part),
+                        format!("mask `{}` has `{part}`, and none of its resources is of kind {kind}", raw.id),
+                        format!("name a resource of kind {kind}, or drop it"),
+                    );
+                }
+            }
             masks.push(Placed {
                 subjects: subjects(&owner, raw.subjects.as_deref(), names, &place, findings),
-                resources: resources(&owner, raw.resources.as_deref(), names, &place, findings),
+                resources,
                 item: mask(raw, &place, findings),
                 place,
             });

@@ -223,7 +223,7 @@ impl SshMatcher {
                     .into_iter()
                     .chain(file.target.as_deref().map(|path| forms(path, file.home.as_deref())).unwrap_or_default())
                     .any(|path| self.may_mean_file(file.operation, path.as_slice(), file.by, below))
-                    || self.may_become_written(file)
+                    || self.may_escape(file)
             }
             SshRequest::DirectTcpip { host, port } => self.to.iter().any(|to| to.matches(host, *port)),
             SshRequest::TcpipForward { host, port } => {
@@ -238,21 +238,21 @@ impl SshMatcher {
         }
     }
 
-    /// Whoever gives a file another name writes that, and removes the old one.
-    fn may_become_written(&self, file: &FileRequest) -> bool {
-        let renamed = file.operation == FileOperation::Rename;
+    /// A file with another name escapes a rule about the old one, whatever that rule is about, and the new one is written. A link
+    /// reads and writes as what it leads to does.
+    fn may_escape(&self, file: &FileRequest) -> bool {
         let home = file.home.as_deref();
-        let meant = |operation, path: &str| {
-            let mut forms = forms(path, home).into_iter();
-            forms.any(|path| self.may_mean_file(operation, path.as_slice(), file.by, true))
+        let meant = |operations: &[FileOperation], path: &str| {
+            forms(path, home).into_iter().any(|path| {
+                operations.iter().any(|operation| self.may_mean_file(*operation, path.as_slice(), file.by, true))
+            })
         };
-        match file.target.as_deref() {
-            Some(target) if renamed => {
-                meant(FileOperation::Write, target) || meant(FileOperation::Remove, &file.path)
+        match (file.operation, file.target.as_deref()) {
+            (FileOperation::Rename, Some(target)) => {
+                meant(&FileOperation::ALL, &file.path) || meant(&[FileOperation::Write], target)
             }
-            // A hard link to it reads as it does, a symbolic one does once it is followed.
-            Some(target) => meant(FileOperation::Read, target),
-            None => false,
+            (_, Some(target)) => meant(&[FileOperation::Read, FileOperation::Write], target),
+            (_, None) => false,
         }
     }
 
@@ -280,7 +280,8 @@ impl SshMatcher {
             .filter(|files| files.by.contains(&Route::Exec))
             .flat_map(|files| &files.paths);
         patterns.any(|pattern| {
-            run.arguments.iter().chain([&run.program]).any(|word| given_path(pattern, word, folder))
+            let program = Some(&run.program).filter(|word| word.text.contains('/') || word.value().is_none());
+            run.arguments.iter().chain(program).any(|word| given_path(pattern, word, folder))
         })
     }
 }

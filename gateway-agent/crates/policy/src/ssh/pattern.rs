@@ -105,17 +105,38 @@ impl PathPattern {
     }
 
     fn overlaps(&self, path: &Path<'_>, below: bool) -> bool {
-        let mut ours: Vec<Piece<'_>> = self.segments.iter().map(Piece::from).collect();
+        let ours: Vec<Piece<'_>> = self.segments.iter().map(Piece::from).collect();
         let mut theirs: Vec<Piece<'_>> = path.names.iter().map(Piece::from).collect();
-        // Where home is nobody knows here: it is any folder.
-        if self.root != path.root {
-            let home = if self.root == Root::Home { &mut ours } else { &mut theirs };
-            home.insert(0, Piece::Any);
+        match (self.root, path.root) {
+            (Root::Slash, Root::Slash) | (Root::Home, Root::Home) => {
+                if below {
+                    theirs.push(Piece::Any);
+                }
+                meet(&ours, &theirs)
+            }
+            (Root::Slash, Root::Home) => {
+                // Home can be any folder on the way to what the pattern names, but none of the system's own.
+                let system = matches!(self.segments.first(), Some(Segment::Name(name)) if SYSTEM.contains(&name.as_str()));
+                if system && path.names.is_empty() {
+                    return false;
+                }
+                if below {
+                    theirs.push(Piece::Any);
+                }
+                let last = self.segments.iter().rposition(|of| matches!(of, Segment::Name(_))).unwrap_or_default();
+                (0..=last).any(|from| ours.get(from..).is_some_and(|rest| meet(rest, &theirs)))
+            }
+            (Root::Home, Root::Slash) => {
+                let somewhere: Vec<_> = std::iter::once(Piece::Any).chain(ours).collect();
+                // Where homes usually are, a folder above may be meant with all that is in it.
+                let above = path.names.len() <= 2
+                    && path.names.first().is_none_or(|name| matches!(name, Name::Wild | Name::Exactly("home" | "root" | "Users")));
+                if below && above {
+                    theirs.push(Piece::Any);
+                }
+                meet(&somewhere, &theirs)
+            }
         }
-        if below {
-            theirs.push(Piece::Any);
-        }
-        meet(&ours, &theirs)
     }
 
     /// Something below `path` is granted: whoever may have that may know that `path` is there.
@@ -129,6 +150,9 @@ impl PathPattern {
             })
     }
 }
+
+/// Folders that hold nobody's home.
+const SYSTEM: &[&str] = &["bin", "boot", "dev", "etc", "lib", "lib64", "proc", "run", "sbin", "sys", "usr"];
 
 /// One name of a path, whose wildcards do not cross a slash.
 fn segment(name: &str, whole: &str) -> Result<Glob, BadPattern> {
@@ -390,6 +414,9 @@ mod tests {
             ("~/.ssh/**", "/home/x/.ssh/id", true),
             ("~/.ssh/**", "/home/x/.bashrc", false),
             ("/home/x/.ssh/**", "~/.bashrc", false),
+            ("/srv/app/secrets/**", "~/secrets/key", true),
+            ("/srv/app/secrets/**", "~/fetch", false),
+            ("/etc/**", "~/fetch", false),
         ] {
             let word = word(path);
             assert_eq!(pattern(text).may_mean(Path::of_word(&word, None).as_ref()), expected, "{text} {path}");

@@ -79,6 +79,8 @@ const EXECS: &[&str] = &[
     "rsync --server -s . /srv/app", "rsync --server --sender -logDtpre.iLsfxC . /srv/app /etc", "rsync --server -logDtpre.iLsfxCIvu --temp-dir=/etc . /srv/app", "rsync --server --filter='merge /etc/shadow' . /srv/app",
     "rsync --server -logDtpre.iLsfxCIvu . /srv/app/../../etc", "scp -t /etc", "scp -f /etc/shadow", "scp -r -f /", "scp -t /srv/app/../../etc", "scp -S /tmp/x -t /srv/app", "scp -f /srv/app/a /etc/shadow", "scp -f /srv/app/$X",
     "scp -t -- -x", "git-upload-pack /etc", "git-receive-pack '/srv/app/../x'", "git upload-pack --upload-pack=rm /srv/app", "git-shell -c 'rm x'",
+    // by other paths
+    "//usr/bin/git fetch --upload-pack=x", "/usr/bin/./git -c core.sshCommand=x fetch", "cd /usr/bin && ./env rm x", "//bin/sh -c 'rm x'", "/usr//bin/python3 -c x", "/usr/bin/../bin/git fetch", "/srv/app/git fetch",
     // variables
     "PATH=/tmp git fetch", "LD_PRELOAD=/tmp/x.so ls", "BASH_ENV=/tmp/x ls", "export PATH=/tmp; ls", "PATH=/tmp; ls", "for PATH in /tmp; do ls; done", "read PATH; ls", "HOME=/etc ls", "env LD_PRELOAD=x ls", "env PATH=/tmp ls",
     "declare -x PATH=/tmp; ls", "X=1 PATH=/tmp ls", "PS4='$(rm x)' ls", "IFS=x LD_LIBRARY_PATH=/tmp ls", "unset PATH; ls", "readonly HOME=/etc", "printf -v PATH x; ls", "BASH_FUNC_ls%%='() { rm x; }' ls",
@@ -166,7 +168,7 @@ fn a_restriction_is_not_gone_around() {
   - { id: no, effect: deny, resources: [web], ssh: { commands: [{ program: rm }, { program: git, arguments: [push, "**"] }], files: [{ operations: [read, write, rename, remove, symlink], paths: ["/etc/**", "/srv/app/secrets/**", "~/.ssh/**"] }] } }
 "#;
     let policy = policy(rules);
-    for text in ["ls -l /srv", "git fetch origin", "cat /srv/app/x > /srv/app/y", "sudo id", "cp /srv/a /srv/b"] {
+    for text in ["ls -l /var", "git fetch origin", "ls releases", "cat /srv/app/x > /srv/app/y", "sudo id", "cp /srv/a /srv/b"] {
         assert_eq!(exec(&policy, text), None, "{text}");
     }
     for text in [

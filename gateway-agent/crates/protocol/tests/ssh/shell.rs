@@ -83,6 +83,10 @@ fn agrees(text: &str) -> Result<bool, TestCaseError> {
         .iter()
         .flat_map(|run| run.program.value().into_iter().chain(run.via.iter().map(String::as_str)))
         .collect();
+    // Such a program can be granted by no rule.
+    if exec.invocations.iter().any(|run| run.program.value().is_none()) {
+        return Ok(false);
+    }
     for shell in &ground().shells {
         for name in started(shell, text) {
             // Launchers are looked through: what they start is listed instead of them.

@@ -16,6 +16,9 @@ use super::{
 /// Most programs of one command line.
 const INVOCATIONS_MAX: usize = 512;
 
+/// Levels of lists, texts inside of texts included.
+const DEPTH_MAX: usize = 100;
+
 /// Where a command runs: `~` is home, `None` cannot be told.
 pub(super) type Folder = Option<String>;
 
@@ -64,6 +67,7 @@ pub(super) struct Collector {
     pub(super) exec: Exec,
     /// Something may have changed what `cd` means, or moved without a word: folders are no longer followed.
     lost: bool,
+    /// Levels that are being walked; a text inside of a text may nest as deeply as is left.
     pub(super) depth: usize,
 }
 
@@ -80,7 +84,8 @@ impl Collector {
         match parse(text, self.depth) {
             Ok((list, parser)) => {
                 for body in &parser.bodies {
-                    self.runs(body, folder, via);
+                    // Wherever the command is that it belongs to.
+                    self.runs(body, &None, via);
                 }
                 self.list(&list, folder, via);
             }
@@ -89,12 +94,17 @@ impl Collector {
     }
 
     fn list(&mut self, list: &List, folder: &mut Folder, via: &[String]) {
+        if self.depth >= DEPTH_MAX {
+            return self.opaque("it is nested too deeply");
+        }
+        self.depth += 1;
         for entry in list {
             let after = self.entry(entry, folder.clone(), via);
             if !entry.background {
                 *folder = if self.lost { None } else { after };
             }
         }
+        self.depth -= 1;
     }
 
     fn entry(&mut self, entry: &Entry, folder: Folder, via: &[String]) -> Folder {
@@ -329,8 +339,11 @@ impl Collector {
             return;
         }
         let folder = if self.lost { None } else { folder.clone() };
-        let via = via.to_vec();
-        self.exec.invocations.push(Invocation { program, arguments, folder, via, transfer });
+        let run = Invocation { program, arguments, folder, via: via.to_vec(), transfer };
+        // A program by its path is listed before it is looked through.
+        if self.exec.invocations.last() != Some(&run) {
+            self.exec.invocations.push(run);
+        }
     }
 
     /// Last look at the whole.

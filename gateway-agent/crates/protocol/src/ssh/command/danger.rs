@@ -132,9 +132,9 @@ fn git(to: &mut Collector, arguments: &[Word]) {
         "git-dir", "work-tree", "separate-git-dir", "strategy", "namespace", "remote",
     ];
     const COMMANDS: &[&str] = &[
-        "bisect", "config", "difftool", "filter-branch", "hook", "mergetool", "submodule", "instaweb", "daemon", "shell",
-        "rebase", "send-email", "svn", "p4", "cvsimport", "credential", "remote-ext", "remote-fd", "web--browse", "gui",
-        "citool", "help", "maintenance", "for-each-repo", "worktree", "am", "fast-import",
+        "bisect", "config", "difftool", "filter-branch", "hook", "mergetool", "instaweb", "daemon", "shell", "send-email", "svn",
+        "p4", "cvsimport", "credential", "remote-ext", "remote-fd", "web--browse", "gui", "citool", "help", "maintenance",
+        "for-each-repo", "fast-import",
     ];
     let mut words = arguments.iter();
     let command = loop {
@@ -169,6 +169,7 @@ fn git(to: &mut Collector, arguments: &[Word]) {
     for word in words {
         match word.value() {
             Some("--") => after_dashes = true,
+            Some("foreach") if command == "submodule" => to.opaque("git submodule foreach runs commands"),
             // ext:: and its like are transports that run what they name.
             Some(text) if text.contains("::") => to.opaque(format!("{text} may name a program")),
             Some(_) if after_dashes => {}

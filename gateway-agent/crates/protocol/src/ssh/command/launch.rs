@@ -147,9 +147,13 @@ pub(super) fn look(
 }
 
 fn named(to: &mut Collector, program: &Word, arguments: &[Word], folder: &mut Folder, via: &[String]) {
-    let Some(name) = paths::name(program) else {
+    let Some((name, certain)) = paths::name(program) else {
         return to.invoked(program.clone(), arguments.to_vec(), folder, via);
     };
+    // One of that name somewhere else has to be granted itself, and is looked through all the same.
+    if !certain {
+        to.invoked(program.clone(), arguments.to_vec(), folder, via);
+    }
     let bare = program.value() == Some(name);
     if bare && builtin(to, name, program, arguments, folder, via) {
         return;

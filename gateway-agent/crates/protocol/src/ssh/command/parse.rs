@@ -529,9 +529,12 @@ impl Parser {
     /// Here-documents that begin inside of a substitution end inside of it.
     pub(super) fn apart<T>(&mut self, inside: impl FnOnce(&mut Self) -> Read<T>) -> Read<T> {
         let outer = std::mem::take(&mut self.pending);
+        let start = self.at;
         let done = inside(self);
-        if self.waits_for_body() {
-            return Err(Bad("a here-document goes on after its substitution"));
+        // Whose body begins at a newline in there, shells do not agree on.
+        let lines = self.chars.get(start..self.at).is_some_and(|read| read.contains(&'\n'));
+        if self.waits_for_body() || (lines && !outer.is_empty()) {
+            return Err(Bad("a here-document and a substitution over several lines"));
         }
         self.pending = outer;
         done

@@ -7,12 +7,16 @@ use super::collect::Folder;
 /// Folders in which a program is the one of that name.
 const STANDARD: &[&str] = &["/bin", "/sbin", "/usr/bin", "/usr/sbin", "/usr/local/bin", "/usr/local/sbin"];
 
-/// The name that a program goes by: a bare name, or the last part of a path into a standard folder.
-pub(super) fn name(program: &Word) -> Option<&str> {
+/// What a program is called, and whether it is certainly the one that goes by that name: its name is bare, or its path leads into
+/// a standard folder.
+pub(super) fn name(program: &Word) -> Option<(&str, bool)> {
     let text = program.value()?;
     match text.rsplit_once('/') {
-        None => Some(text),
-        Some((folder, name)) => STANDARD.contains(&folder).then_some(name),
+        None => Some((text, true)),
+        Some((folder, name)) => {
+            let folder = normal(folder).filter(|_| folder.starts_with('/'));
+            Some((name, folder.is_some_and(|folder| STANDARD.contains(&folder.as_str()))))
+        }
     }
 }
 
@@ -69,8 +73,11 @@ mod tests {
         assert_eq!(to("/srv", "-"), None);
         assert_eq!(changed(&None, &[]).as_deref(), Some("~"));
         assert_eq!(changed(&Some("/a".into()), &[Word::unknown("$x", Certainty::Value)]), None);
-        assert_eq!(name(&Word::literal("/usr/bin/git")), Some("git"));
-        assert_eq!(name(&Word::literal("/tmp/git")), None);
-        assert_eq!(name(&Word::literal("./git")), None);
+        assert_eq!(name(&Word::literal("/usr/bin/git")), Some(("git", true)));
+        assert_eq!(name(&Word::literal("//usr/./bin//git")), Some(("git", true)));
+        assert_eq!(name(&Word::literal("/tmp/git")), Some(("git", false)));
+        assert_eq!(name(&Word::literal("/usr/bin/../x/git")), Some(("git", false)));
+        assert_eq!(name(&Word::literal("./git")), Some(("git", false)));
+        assert_eq!(name(&Word::unknown("$x", Certainty::Words)), None);
     }
 }

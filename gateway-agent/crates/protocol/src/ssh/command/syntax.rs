@@ -126,6 +126,8 @@ impl Word {
                     value = true;
                     prefix.get_or_insert_default();
                 }
+                // A bracket that nothing closes is one: `[`, `[[`.
+                Piece::Glob('[') if !self.written.contains(']') => text.push('['),
                 Piece::Glob(c) => {
                     prefix.get_or_insert_with(|| text.clone());
                     glob = true;

@@ -46,6 +46,9 @@ fn lists_every_program() {
         ("${x:-$(a)} b", vec!["a", "${x:-$(a)} b"]),
         ("su - app -c 'a b'", vec!["a b"]),
         ("ssh h a b", vec!["ssh h a b", "a b"]),
+        ("//usr/bin//env a", vec!["a"]),
+        ("/opt/env a", vec!["/opt/env a", "a"]),
+        ("./git fetch", vec!["./git fetch"]),
     ] {
         // In the order in which they are found.
         assert_eq!(programs(text), expected, "{text}");
@@ -59,7 +62,7 @@ fn what_cannot_be_read_is_opaque() {
         "a |", "if a; then b", "case x in a) b", "x=(a b)", "alias a=b; a", "a $'\\x41'", "sudo -s", "vi x", "tar --checkpoint-act=exec=a cf x y",
         "git -c core.sshCommand=a fetch", "python3 -c x", "perl -ne x", "awk 'BEGIN{system(\"a\")}'", "sed 's/a/b/e'", "sed '1e a'",
         "rsync -e a b c", "tar xIf a b", "xargs -Z a", "find $x", "git fetch $x", "a[0]=b", "unshare a", "git $x", "env -S 'a b'",
-        "set -- a", "echo x > /dev/tcp/h/1", "hash -p /a b", "sudo $x", "rsync --server -s . x", "scp -S a -t x", "[[ -f x || a ]]",
+        "set -- a", "echo x > /dev/tcp/h/1", "hash -p /a b", "sudo $x", "rsync --server -s . x", "scp -S a -t x", "[[ -f x || a ]]", "/opt/git fetch --upload-pack=a", "/usr//bin/git -c core.sshcommand=a fetch", "cat <<E $(a\nb)\nE",
     ] {
         assert!(!read(text.as_bytes()).opaque.is_empty(), "{text:?}: {:?}", read(text.as_bytes()));
     }

@@ -41,9 +41,9 @@ pub enum SftpError {
 
 /// A channel of the subsystem.
 pub struct Sftp {
-    job_in: Vec<u8>,
+    job_in: Buffer,
     job_out: Vec<u8>,
-    up_in: Vec<u8>,
+    up_in: Buffer,
     up_out: Vec<u8>,
     phase: Phase,
     home: Option<String>,
@@ -133,9 +133,9 @@ impl Default for Sftp {
 impl Sftp {
     pub fn new() -> Self {
         Self {
-            job_in: Vec::new(),
+            job_in: Buffer::default(),
             job_out: Vec::new(),
-            up_in: Vec::new(),
+            up_in: Buffer::default(),
             up_out: Vec::new(),
             phase: Phase::Start,
             home: None,
@@ -152,12 +152,12 @@ impl Sftp {
 
     /// Bytes from the client. Give no more than fits while [`Self::takes_job`] says yes.
     pub fn job_in(&mut self, bytes: &[u8]) {
-        self.job_in.extend_from_slice(bytes);
+        self.job_in.add(bytes);
     }
 
     /// Bytes from the server.
     pub fn upstream_in(&mut self, bytes: &[u8]) {
-        self.up_in.extend_from_slice(bytes);
+        self.up_in.add(bytes);
     }
 
     /// For the client: take what was written out.
@@ -256,7 +256,7 @@ impl Sftp {
         if waits {
             return Ok(false);
         }
-        let Some(packet) = take_packet(&mut self.job_in, SftpError::Job)? else { return Ok(false) };
+        let Some(packet) = self.job_in.packet(SftpError::Job)? else { return Ok(false) };
         let mut reader = Reader::new(packet.get(4..).unwrap_or_default());
         let kind = reader.byte().map_err(|_| SftpError::Job("an empty packet"))?;
         if self.phase == Phase::Start {
@@ -277,9 +277,8 @@ impl Sftp {
             packet::status(&mut self.job_out, id, packet::FAILURE, why);
             return Ok(true);
         }
-        let body = packet.get(9..).unwrap_or_default().to_vec();
-        match packet::request(kind, &body) {
-            Ok(request) => self.look(id, packet, &request),
+        match packet::request(kind, packet.get(9..).unwrap_or_default()) {
+            Ok(request) => self.look(id, &packet, &request),
             Err(packet::Malformed) => {
                 packet::status(&mut self.job_out, id, packet::BAD_MESSAGE, "the request cannot be read");
             }
@@ -288,13 +287,13 @@ impl Sftp {
     }
 
     /// Refuses, answers, forwards, or begins to resolve.
-    fn look(&mut self, id: u32, packet: Vec<u8>, request: &Request<'_>) {
+    fn look(&mut self, id: u32, packet: &[u8], request: &Request<'_>) {
         use FileOperation::{List, Read, Remove, Rename, Setstat, Stat, Symlink, Write};
         match request {
             Request::Unknown => {
                 packet::status(&mut self.job_out, id, packet::OP_UNSUPPORTED, "not known to the gateway");
             }
-            Request::Harmless => self.forward(id, &packet, Asked::Extended),
+            Request::Harmless => self.forward(id, packet, Asked::Extended),
             Request::Open { path, flags } => {
                 let operations: Vec<_> =
                     [(flags.read, Read), (flags.write, Write)].iter().filter(|of| of.0).map(|of| of.1).collect();
@@ -324,7 +323,7 @@ impl Sftp {
                 self.resolve(id, packet, path, false, None, vec![Remove], Asked::Plain);
             }
             Request::Mkdir { path } => self.resolve(id, packet, path, false, None, vec![Write], Asked::Plain),
-            Request::Realpath { path } if path.is_empty() || *path == b"." => self.forward(id, &packet, Asked::Names),
+            Request::Realpath { path } if path.is_empty() || *path == b"." => self.forward(id, packet, Asked::Names),
             Request::Realpath { path } => {
                 self.resolve(id, packet, path, true, None, vec![Stat], Asked::Names);
             }
@@ -360,32 +359,32 @@ impl Sftp {
                 self.resolve(id, packet, link, false, Some((&from, true)), vec![Symlink], Asked::Plain);
             }
             Request::Close { handle } => match self.handles.forget(handle) {
-                Some(file) => self.forward(id, &packet, Asked::Close { file }),
+                Some(file) => self.forward(id, packet, Asked::Close { file }),
                 None => self.no_handle(id),
             },
-            Request::Read { handle, offset, length } => self.read(id, &packet, handle, *offset, *length),
-            Request::Write { handle, offset, data } => self.write(id, &packet, handle, *offset, data),
+            Request::Read { handle, offset, length } => self.read(id, packet, handle, *offset, *length),
+            Request::Write { handle, offset, data } => self.write(id, packet, handle, *offset, data),
             Request::Fstat { handle } => match self.handles.find(handle) {
-                Some(_) => self.forward(id, &packet, Asked::Attrs),
+                Some(_) => self.forward(id, packet, Asked::Attrs),
                 None => self.no_handle(id),
             },
             Request::Fstatvfs { handle } => match self.handles.find(handle) {
-                Some(_) => self.forward(id, &packet, Asked::Extended),
+                Some(_) => self.forward(id, packet, Asked::Extended),
                 None => self.no_handle(id),
             },
             Request::Fsync { handle } => match self.handles.find(handle) {
-                Some(_) => self.forward(id, &packet, Asked::Plain),
+                Some(_) => self.forward(id, packet, Asked::Plain),
                 None => self.no_handle(id),
             },
             Request::Readdir { handle } => match self.handles.find(handle) {
-                Some((_, open)) if open.folder => self.forward(id, &packet, Asked::Names),
+                Some((_, open)) if open.folder => self.forward(id, packet, Asked::Names),
                 _ => self.no_handle(id),
             },
             Request::Fsetstat { handle, size_only } => match self.handles.find(handle) {
-                Some((_, open)) if open.write && *size_only => self.forward(id, &packet, Asked::Plain),
+                Some((_, open)) if open.write && *size_only => self.forward(id, packet, Asked::Plain),
                 Some((_, open)) => {
                     let request = self.on_path(Setstat, open.path.clone(), None);
-                    self.decide(id, packet, Asked::Plain, [request].into());
+                    self.decide(id, packet, Asked::Done(request.clone()), [request].into());
                 }
                 None => self.no_handle(id),
             },
@@ -395,7 +394,7 @@ impl Sftp {
                     _ => false,
                 };
                 match allowed {
-                    true => self.forward(id, &packet, Asked::Plain),
+                    true => self.forward(id, packet, Asked::Plain),
                     false => self.no_handle(id),
                 }
             }
@@ -456,10 +455,10 @@ impl Sftp {
         FileRequest { operation, path, target, home: self.home.clone(), by: Route::Sftp }
     }
 
-    fn decide(&mut self, id: u32, packet: Vec<u8>, asked: Asked, undecided: VecDeque<FileRequest>) {
+    fn decide(&mut self, id: u32, packet: &[u8], asked: Asked, undecided: VecDeque<FileRequest>) {
         self.current = Some(Current {
             id,
-            packet,
+            packet: packet.to_vec(),
             asked,
             stage: Stage::Deciding,
             unresolved: Vec::new(),
@@ -485,7 +484,7 @@ impl Sftp {
     fn resolve(
         &mut self,
         id: u32,
-        packet: Vec<u8>,
+        packet: &[u8],
         path: &[u8],
         follow: bool,
         target: Option<(&[u8], bool)>,
@@ -639,21 +638,41 @@ impl Sftp {
     }
 }
 
-/// Takes a whole packet, its length included.
-fn take_packet(
-    from: &mut Vec<u8>,
-    error: fn(&'static str) -> SftpError,
-) -> Result<Option<Vec<u8>>, SftpError> {
-    let Some((head, _)) = from.split_first_chunk::<4>() else { return Ok(None) };
-    let length = usize::try_from(u32::from_be_bytes(*head)).unwrap_or(usize::MAX);
-    if length == 0 || length > PACKET_MAX {
-        return Err(error("a packet without contents, or longer than 256 KiB"));
+/// Bytes that came in.
+#[derive(Default)]
+struct Buffer {
+    bytes: Vec<u8>,
+    /// What is before it was taken.
+    start: usize,
+}
+
+impl Buffer {
+    fn add(&mut self, bytes: &[u8]) {
+        // Moved to the front seldom enough to cost nothing.
+        if self.start > self.bytes.len() / 2 {
+            self.bytes.drain(..self.start);
+            self.start = 0;
+        }
+        self.bytes.extend_from_slice(bytes);
     }
-    if from.len() < length + 4 {
-        return Ok(None);
+
+    fn len(&self) -> usize {
+        self.bytes.len() - self.start
     }
-    let rest = from.split_off(length + 4);
-    Ok(Some(std::mem::replace(from, rest)))
+
+    /// Takes a whole packet, its length included.
+    fn packet(&mut self, error: fn(&'static str) -> SftpError) -> Result<Option<Vec<u8>>, SftpError> {
+        let rest = self.bytes.get(self.start..).unwrap_or_default();
+        let Some((head, _)) = rest.split_first_chunk::<4>() else { return Ok(None) };
+        let length = usize::try_from(u32::from_be_bytes(*head)).unwrap_or(usize::MAX);
+        if length == 0 || length > PACKET_MAX {
+            return Err(error("a packet without contents, or longer than 256 KiB"));
+        }
+        let Some(packet) = rest.get(..length + 4) else { return Ok(None) };
+        let packet = packet.to_vec();
+        self.start += packet.len();
+        Ok(Some(packet))
+    }
 }
 
 mod reply;

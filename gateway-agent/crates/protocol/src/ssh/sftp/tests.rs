@@ -121,7 +121,9 @@ impl World {
         }
         let body = packet::request(packet[0], &packet[5..]).unwrap();
         match body {
-            packet::Request::Realpath { path } => {
+            packet::Request::Realpath { path }
+            | packet::Request::Readlink { path }
+            | packet::Request::ExpandPath { path } => {
                 let real = self.real(std::str::from_utf8(path).unwrap());
                 write(&mut reply, packet::NAME, |out| {
                     out.extend_from_slice(&id.to_be_bytes());

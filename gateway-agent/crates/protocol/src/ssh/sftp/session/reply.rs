@@ -1,6 +1,6 @@
 //! What the server says.
 
-use super::{Asked, MASKED_MAX, OUT_MAX, PIECE, Phase, Sftp, SftpError, Stage, take_packet};
+use super::{Asked, MASKED_MAX, OUT_MAX, PIECE, Phase, Sftp, SftpError, Stage};
 use crate::ssh::sftp::{
     handle::{FileEvent, Flow, Open},
     packet::{self, Malformed, Reader},
@@ -19,7 +19,7 @@ impl Sftp {
     pub(super) fn replies(&mut self) -> Result<bool, SftpError> {
         let mut any = false;
         while self.job_out.len() <= OUT_MAX {
-            let Some(reply) = take_packet(&mut self.up_in, SftpError::Upstream)? else { break };
+            let Some(reply) = self.up_in.packet(SftpError::Upstream)? else { break };
             any = true;
             self.reply(&reply)?;
         }
