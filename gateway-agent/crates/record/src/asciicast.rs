@@ -76,10 +76,10 @@ pub fn to_asciicast<R: Read>(
                 }
                 Some(_) => cast.event(at_ns, "r", &format!("{columns}x{rows}"), &mut to)?,
             },
-            Event::Data { channel, stream, data } if channel == wanted => {
-                if stream != Stream::Input || input {
-                    cast.data(at_ns, stream, &data, &mut to)?;
-                }
+            Event::Data { channel, stream, data }
+                if channel == wanted && (stream != Stream::Input || input) =>
+            {
+                cast.data(at_ns, stream, &data, &mut to)?;
             }
             _ => {}
         }
