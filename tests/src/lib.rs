@@ -30,6 +30,7 @@ pub mod process;
 pub mod provider;
 pub mod regress;
 pub mod sample;
+pub mod sshd;
 pub mod wire;
 pub mod world;
 

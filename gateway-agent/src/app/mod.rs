@@ -166,6 +166,7 @@ async fn start(config: Config) -> Result<Started> {
     let mask_key = mask_key(&config.state_dir)?;
     let authority = Authority::open(&config.state_dir)?;
     authority.publish(&config.ca_file(), &config.ca_bundle())?;
+    let ssh = crate::ssh::Authority::open(&config.state_dir)?;
 
     let cgroups = Cgroups::open(config.kernel.cgroup_root.as_deref()).context("kernel.cgroup_root")?;
     let kernel = Arc::new(
@@ -195,6 +196,7 @@ async fn start(config: Config) -> Result<Started> {
         catalogues: Catalogues::default(),
         budgets: crate::session::budget::Budgets::default(),
         tls,
+        ssh,
         mask_key,
         recorder,
         audit,
@@ -202,6 +204,7 @@ async fn start(config: Config) -> Result<Started> {
         state: lazy,
         config,
     });
+    policies::publish_known_hosts(&shared);
     let workers = start_workers(&shared)?;
     let (namespaces, arrivals) = match shared.config.kernel.namespaces {
         config::Namespaces::Follow => {

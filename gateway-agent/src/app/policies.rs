@@ -13,8 +13,10 @@ use policy::{Policy, Source};
 use super::{Agent, kernel_destinations};
 use crate::{
     audit::{AuditEvent, Kind, Value, unix_ns},
+    files,
     kernel::Kernel,
-    session::InForce,
+    session::{InForce, Shared},
+    ssh::known_hosts,
     upstream::Addresses,
 };
 
@@ -107,6 +109,7 @@ impl Agent {
             return Err(refused(error));
         }
         self.shared.tls.forget();
+        publish_known_hosts(&self.shared);
         self.shared.approvals.policy_changed(&version);
         self.enrolments.policy_changed();
         self.shared.registry.redecide();
@@ -178,6 +181,23 @@ impl Agent {
     /// Addresses that sessions are open to.
     fn in_use(&self) -> HashSet<IpAddr> {
         self.shared.registry.list().iter().map(|live| live.upstream.ip()).collect()
+    }
+}
+
+/// Writes the files by which SSH clients of jobs know the gateway. Jobs that `exec` makes from now on have them.
+pub(super) fn publish_known_hosts(shared: &Shared) {
+    let (hosts, authorities) = (shared.config.known_hosts(), shared.config.known_authorities());
+    let written = known_hosts(&shared.ssh, &shared.policy.load().policy)
+        .map_err(|error| error.to_string())
+        .and_then(|known| {
+            let put = |path, text: &str| {
+                files::put(path, text.as_bytes(), 0o644).map_err(|error| error.to_string())
+            };
+            put(&hosts, &known.hosts)?;
+            put(&authorities, &known.authority)
+        });
+    if let Err(error) = written {
+        tracing::error!(error, path = %hosts.display(), "SSH clients of new jobs will not know the gateway");
     }
 }
 

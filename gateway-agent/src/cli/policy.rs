@@ -8,7 +8,8 @@ use std::{
 };
 
 use ::policy::{
-    Action, Connect, Explanation, Policy, Question, Source, Statement, Subject, UnixTime, testing,
+    Action, Connect, Exec, Explanation, FileCase, FileOperation, Policy, Question, Source, Ssh, SshCase, Statement,
+    Subject, UnixTime, testing,
 };
 use anyhow::{Context, anyhow, bail};
 use protocol::postgres::sql::{self, Catalogue, Refused};
@@ -46,10 +47,10 @@ enum Act {
     },
     /// Say which rules decide a statement for a subject, and why
     #[command(
-        after_help = "Examples:\n  gateway-agent policy explain --subject payments-agent --resource orders 'SELECT email FROM customers'\n  gateway-agent policy explain --claims token.json --resource orders --connect orders"
+        after_help = "Examples:\n  gateway-agent policy explain --subject payments-agent --resource orders 'SELECT email FROM customers'\n  gateway-agent policy explain --claims token.json --resource orders --connect orders\n  gateway-agent policy explain --subject deploy-main --resource web --ssh-user deploy 'cd /srv/app && git pull'"
     )]
     Explain(Explain),
-    /// Read SQL on standard input and print, one JSON object a statement, what the engine sees in it
+    /// Read SQL or a command line on standard input and print what the engine sees in it
     Parse {
         /// The language of the input
         #[arg(long, value_enum)]
@@ -71,21 +72,45 @@ struct Explain {
     #[arg(long)]
     resource: String,
     /// Ask about opening a session on this database instead of a statement
-    #[arg(long, value_name = "DATABASE", conflicts_with = "sql", required_unless_present = "sql")]
+    #[arg(long, value_name = "DATABASE", conflicts_with_all = ["sql", "ssh_user"], required_unless_present_any = ["sql", "ssh_user"])]
     connect: Option<String>,
+    #[command(flatten)]
+    ssh: SshRequest,
     /// Time of the decision, as 2027-01-31T00:00:00Z [default: now]
     #[arg(long, value_name = "TIME", value_parser = time)]
     at: Option<UnixTime>,
     /// A policy file; may be repeated [default: the files of the configuration]
     #[arg(long = "policy", value_name = "FILE")]
     files: Vec<PathBuf>,
-    /// The statements; `-` reads them from standard input
+    /// The statements, or with --ssh-user the command line; `-` reads them from standard input
     sql: Option<String>,
+}
+
+/// A request to an SSH host. With a login name and nothing else: connecting.
+#[derive(Debug, clap::Args)]
+struct SshRequest {
+    /// Ask about a request to an SSH host, for this login name
+    #[arg(long, value_name = "NAME")]
+    ssh_user: Option<String>,
+    /// A shell
+    #[arg(long, requires = "ssh_user", conflicts_with = "sql")]
+    shell: bool,
+    /// A subsystem
+    #[arg(long, value_name = "NAME", requires = "ssh_user", conflicts_with_all = ["sql", "shell"])]
+    subsystem: Option<String>,
+    /// An operation on a file by SFTP, as `read:/srv/app/x`; rename and symlink as `rename:/a:/b`
+    #[arg(long, value_name = "OPERATION:PATH", requires = "ssh_user", conflicts_with_all = ["sql", "shell", "subsystem"], value_parser = file_request)]
+    file: Option<FileCase>,
+    /// A tunnel to a host and port
+    #[arg(long, value_name = "HOST:PORT", requires = "ssh_user", conflicts_with_all = ["sql", "shell", "subsystem", "file"])]
+    forward: Option<String>,
 }
 
 #[derive(Debug, Clone, Copy, clap::ValueEnum)]
 enum Dialect {
     Postgres,
+    /// A command line
+    Sh,
 }
 
 impl Args {
@@ -95,6 +120,7 @@ impl Args {
             Act::Test { files } => test(files, global),
             Act::Explain(explain) => explain.run(global),
             Act::Parse { dialect: Dialect::Postgres } => parse(global),
+            Act::Parse { dialect: Dialect::Sh } => parse_shell(global),
             Act::Schema => {
                 print::json(&::policy::json_schema())?;
                 Ok(ExitCode::SUCCESS)
@@ -146,7 +172,7 @@ fn test(files: &[PathBuf], global: &Global) -> anyhow::Result<ExitCode> {
         let policy = load(&set)?;
         for source in read(&tests)? {
             let cases = testing::cases(&source).map_err(|d| joined(&d))?;
-            outcomes.extend(on_large_stack(|| testing::run(&policy, &cases, now, analyse))?);
+            outcomes.extend(on_large_stack(|| testing::run(&policy, &cases, now, analyse, shell))?);
         }
     }
     let failed = outcomes.iter().filter(|o| !o.passed()).count();
@@ -209,8 +235,31 @@ impl Explain {
             .map_err(|denial| anyhow!("{}\n  hint: {}", denial.reason, denial.hint))
     }
 
+    fn ssh_request(&self, user: &str) -> anyhow::Result<Ssh> {
+        let exec = match self.sql.as_deref() {
+            Some("-") => Some(stdin()?),
+            text => text.map(str::to_owned),
+        };
+        let SshRequest { shell, subsystem, file, forward, .. } = &self.ssh;
+        let connect = exec.is_none() && !shell && subsystem.is_none() && file.is_none() && forward.is_none();
+        let case = SshCase {
+            user: user.to_owned(),
+            connect,
+            exec,
+            shell: *shell,
+            subsystem: subsystem.clone(),
+            file: file.clone(),
+            direct_tcpip: forward.clone(),
+            ..SshCase::default()
+        };
+        case.action(self::shell).map_err(|wrong| anyhow!(wrong))
+    }
+
     /// `everything`: also what cannot be read.
     fn actions(&self, everything: bool) -> anyhow::Result<Vec<Action>> {
+        if let Some(user) = &self.ssh.ssh_user {
+            return Ok(vec![Action::Ssh(self.ssh_request(user)?)]);
+        }
         if let Some(database) = &self.connect {
             return Ok(vec![Action::Connect(Connect {
                 database: database.clone(),
@@ -262,6 +311,51 @@ fn parse(global: &Global) -> anyhow::Result<ExitCode> {
         print::line("")?;
     }
     Ok(ExitCode::SUCCESS)
+}
+
+fn parse_shell(global: &Global) -> anyhow::Result<ExitCode> {
+    let text = stdin()?;
+    let exec = shell(text.strip_suffix('\n').unwrap_or(&text));
+    if global.json {
+        print::json(&exec)?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    for run in &exec.invocations {
+        let words: Vec<_> = run.arguments.iter().map(|word| format!("{:?}", word.text)).collect();
+        print::pairs(&[
+            ("runs", run.program.text.clone()),
+            ("with", words.join(" ")),
+            ("in", run.folder.clone().unwrap_or_else(|| "(unknown)".to_owned())),
+            ("through", run.via.join(" ")),
+        ])?;
+        print::line("")?;
+    }
+    for used in &exec.files {
+        let below = if used.recursive { " and below" } else { "" };
+        print::line(&format!("{} {}{below} by {}", used.operation.name(), used.path.text, used.by.name()))?;
+    }
+    for set in &exec.assignments {
+        print::line(&format!("sets {}", set.name))?;
+    }
+    for why in &exec.opaque {
+        print::line(&format!("not seen through: {}", print::printable(why)))?;
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// `OPERATION:PATH` or `OPERATION:PATH:TARGET`.
+fn file_request(text: &str) -> Result<FileCase, String> {
+    let known = || FileOperation::ALL.iter().map(|of| of.name()).collect::<Vec<_>>().join(", ");
+    let (operation, paths) = text.split_once(':').ok_or("write OPERATION:PATH")?;
+    let operation = FileOperation::ALL
+        .into_iter()
+        .find(|of| of.name() == operation)
+        .ok_or_else(|| format!("operations are {}", known()))?;
+    let (path, target) = match paths.split_once(':') {
+        Some((path, target)) => (path, Some(target.to_owned())),
+        None => (paths, None),
+    };
+    Ok(FileCase { operation, path: path.to_owned(), target, home: None, by: None })
 }
 
 /// Reads and checks one policy.
@@ -319,6 +413,10 @@ fn analyse(text: &str) -> Result<Vec<Statement>, Refused> {
     sql::analyse(text, &Catalogue::empty(), SQL_MAX)
 }
 
+fn shell(text: &str) -> Exec {
+    protocol::ssh::command::read(text.as_bytes())
+}
+
 /// The parsers recurse; a thread of its own gives them the room that the daemon gives them.
 fn on_large_stack<T: Send>(work: impl FnOnce() -> T + Send) -> anyhow::Result<T> {
     std::thread::scope(|scope| {
@@ -346,6 +444,14 @@ fn time(text: &str) -> Result<UnixTime, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn file_requests() {
+        let read = file_request("rename:/a:/b").unwrap();
+        assert_eq!((read.operation, read.path.as_str(), read.target.as_deref()), (FileOperation::Rename, "/a", Some("/b")));
+        assert!(file_request("/a").is_err());
+        assert!(file_request("copy:/a").unwrap_err().contains("symlink"));
+    }
 
     #[test]
     fn tests_stand_beside_their_policy() {

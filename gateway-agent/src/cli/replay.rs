@@ -10,7 +10,8 @@ use std::{
 
 use anyhow::Context as _;
 use record::{
-    Ending, Event, ExportError, Header, Item, List, Param, Params, PublicKey, Reader, to_json_lines,
+    CastError, Ending, Event, ExportError, Header, Item, List, Param, Params, PublicKey, Reader, Stream,
+    to_asciicast, to_json_lines,
 };
 
 use crate::audit::public_key;
@@ -36,6 +37,12 @@ pub(super) struct ReplayArgs {
     /// Print everything at once.
     #[arg(long)]
     no_wait: bool,
+    /// Print one channel of an SSH session as asciicast v2, for players of terminals.
+    #[arg(long, value_name = "CHANNEL", conflicts_with_all = ["speed", "max_pause", "no_wait"])]
+    asciicast: Option<u64>,
+    /// With --asciicast: also what was typed.
+    #[arg(long, requires = "asciicast")]
+    typed: bool,
     /// Check signatures against the agent's public key: its .pub file, or 64 hexadecimal digits.
     #[arg(long, value_name = "PUB")]
     key: Option<String>,
@@ -53,6 +60,20 @@ pub(super) fn run(args: ReplayArgs, json: bool) -> anyhow::Result<ExitCode> {
     let path = find(&args)?;
     let file = File::open(&path).with_context(|| path.display().to_string())?;
     let stdout = io::stdout();
+    if let Some(channel) = args.asciicast {
+        let mut reader =
+            Reader::new(BufReader::new(file), key).with_context(|| path.display().to_string())?;
+        let out = BufWriter::new(stdout.lock());
+        return match to_asciicast(&mut reader, channel, args.typed, out) {
+            Ok(()) => Ok(ExitCode::SUCCESS),
+            Err(CastError::Export(ExportError::Write(error)))
+                if error.kind() == io::ErrorKind::BrokenPipe =>
+            {
+                Ok(ExitCode::SUCCESS)
+            }
+            Err(error) => Err(error).with_context(|| path.display().to_string()),
+        };
+    }
     let pace = (stdout.is_terminal() && !args.no_wait && !json)
         .then_some(Pace { speed: args.speed, longest: args.max_pause });
     let result = replay(BufReader::new(file), key, pace, json, &mut BufWriter::new(stdout.lock()));
@@ -220,6 +241,45 @@ fn print_event(at_ns: u64, event: &Event<'_>, out: &mut impl Write) -> io::Resul
             match joined(by) {
                 names if names.is_empty() => writeln!(out),
                 names => writeln!(out, " by {names}"),
+            }
+        }
+        Event::Channel { n, channel, what } => writeln!(out, "#{n:<4} channel {channel}: {}", clean(what)),
+        Event::Terminal { channel, columns, rows, term } => match clean(term) {
+            term if term.is_empty() => writeln!(out, "channel {channel} terminal {columns}x{rows}"),
+            term => writeln!(out, "channel {channel} terminal {columns}x{rows}, {term}"),
+        },
+        Event::Data { channel, stream, data } => {
+            let stream = match stream {
+                Stream::Input => "input",
+                Stream::Output => "output",
+                Stream::Error => "error",
+            };
+            writeln!(out, "channel {channel} {stream}, {} bytes", data.len())?;
+            indented(&String::from_utf8_lossy(data), out)
+        }
+        Event::File { channel, n, operation, paths, outcome, bytes, digest } => {
+            let paths = clean(&paths.iter().collect::<Vec<_>>().join(" -> "));
+            write!(out, "#{n:<4} channel {channel} {} {paths}: {}", clean(operation), clean(outcome))?;
+            if *bytes > 0 {
+                write!(out, ", {bytes} bytes")?;
+            }
+            match digest {
+                Some(digest) => writeln!(out, ", sha256 {}", clean(digest)),
+                None => writeln!(out),
+            }
+        }
+        Event::Contents { channel, n, write, offset, data } => {
+            let what = if *write { "written" } else { "read" };
+            writeln!(out, "#{n:<4} channel {channel} {what} at {offset}, {} bytes", data.len())
+        }
+        Event::ChannelClosed { channel, status, signal } => {
+            write!(out, "channel {channel} closed")?;
+            if let Some(status) = status {
+                write!(out, ", status {status}")?;
+            }
+            match signal {
+                Some(signal) => writeln!(out, ", signal {}", clean(signal)),
+                None => writeln!(out),
             }
         }
         Event::Notice { text } => writeln!(out, "notice: {}", clean(text)),

@@ -225,6 +225,16 @@ impl Config {
         self.runtime_dir.join("ca-bundle.pem")
     }
 
+    /// By which SSH clients of jobs know the gateway.
+    pub fn known_hosts(&self) -> PathBuf {
+        self.runtime_dir.join("ssh_known_hosts")
+    }
+
+    /// The same by its authority.
+    pub fn known_authorities(&self) -> PathBuf {
+        self.runtime_dir.join("ssh_known_authorities")
+    }
+
     /// The state database.
     pub fn state_file(&self) -> PathBuf {
         self.state_dir.join("state.sqlite")

@@ -5,8 +5,10 @@
 
 mod roles;
 mod scram;
+mod ssh;
 
 pub use roles::{RoleError, RoleRow, Roles, SWEEP, template};
+pub use ssh::{For, Proof, SshLogin, SshLoginError, public_key, ssh_login};
 
 use std::{
     io::Read,
@@ -15,7 +17,7 @@ use std::{
     sync::Arc,
 };
 
-use policy::{Permit, Resource, SecretRef};
+use policy::{Permit, PostgresUpstream, Resource, ResourceKind, SecretRef, Upstream};
 use rustix::fs::{Mode, OFlags};
 use secrecy::{ExposeSecret, SecretString};
 use zeroize::Zeroizing;
@@ -69,6 +71,8 @@ impl Account {
 pub enum CredentialError {
     #[error("the permit is for resource `{permit}`, the credential for `{resource}`")]
     Permit { permit: String, resource: Arc<str> },
+    #[error("resource `{resource}` is of kind {kind} now: it has no login for PostgreSQL")]
+    Kind { resource: Arc<str>, kind: ResourceKind },
     #[error("secret file {}: {source}", path.display())]
     File { path: PathBuf, source: std::io::Error },
     #[error(
@@ -84,6 +88,8 @@ pub enum CredentialError {
     Name(String),
     #[error("the secret from {0} is empty, too long or not UTF-8")]
     Content(String),
+    #[error("{0}")]
+    Unusable(String),
 }
 
 /// Reads the login of a resource. Only a permit for that resource opens it.
@@ -92,8 +98,11 @@ pub enum CredentialError {
 /// local file.
 pub fn for_resource(permit: &Permit, resource: &Resource) -> Result<Login, CredentialError> {
     check(permit, resource)?;
-    let password = resource.login.password.as_ref().map(read).transpose()?.unwrap_or_default();
-    Ok(Login { user: resource.login.user.clone(), password })
+    let Some(PostgresUpstream { login, .. }) = resource.postgres() else {
+        return Err(CredentialError::Kind { resource: resource.name.clone(), kind: resource.kind() });
+    };
+    let password = login.password.as_ref().map(read).transpose()?.unwrap_or_default();
+    Ok(Login { user: login.user.clone(), password })
 }
 
 fn check(permit: &Permit, resource: &Resource) -> Result<(), CredentialError> {
@@ -108,12 +117,17 @@ fn check(permit: &Permit, resource: &Resource) -> Result<(), CredentialError> {
 
 /// Whether a secret is there and safe, to say so at start; its value is dropped at once.
 pub fn probe(resource: &Resource) -> Result<(), CredentialError> {
-    if let Some(password) = &resource.login.password {
-        read(password)?;
-    }
-    match &resource.login.certificate {
-        Some(certificate) => private_key(&certificate.key).map(drop),
-        None => Ok(()),
+    match &resource.upstream {
+        Upstream::Postgres(PostgresUpstream { login, .. }) => {
+            if let Some(password) = &login.password {
+                read(password)?;
+            }
+            match &login.certificate {
+                Some(certificate) => private_key(&certificate.key).map(drop),
+                None => Ok(()),
+            }
+        }
+        Upstream::Ssh(of) => ssh::probe(&of.login.method),
     }
 }
 

@@ -391,7 +391,7 @@ fn random<const N: usize>() -> Result<[u8; N], RoleError> {
 
 /// The template, where roles are made for jobs.
 pub fn template(resource: &Resource) -> Option<&RoleTemplate> {
-    match &resource.credential {
+    match &resource.postgres()?.credential {
         Credential::Static => None,
         Credential::Ephemeral(template) => Some(template),
     }

@@ -11,7 +11,7 @@ pub(crate) mod sys;
 mod view;
 
 pub use capabilities::{KEEPABLE, keepable};
-pub use view::{HIDDEN, HOME, SHOWN, View, Workspace};
+pub use view::{Added, HIDDEN, HOME, SHOWN, View, Workspace};
 
 use std::path::PathBuf;
 

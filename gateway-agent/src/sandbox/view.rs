@@ -25,6 +25,8 @@ use super::{
     sys,
 };
 
+mod added;
+
 /// Home of a job whose user has none, in the private /tmp.
 pub const HOME: &str = "/tmp/home";
 
@@ -77,6 +79,16 @@ pub struct View {
     pub user: (u32, u32),
     /// The working directory, where the job is to own what its owner owns.
     pub workspace: Option<Workspace>,
+    /// Files of the host that the job sees with lines of its own.
+    pub added: Vec<Added>,
+}
+
+/// Lines at the end of a file of the host, for the job alone. Without that file, the job has one of these lines, if the folder
+/// is there.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Added {
+    pub path: PathBuf,
+    pub lines: String,
 }
 
 /// A folder that is the job's as long as it runs.
@@ -120,6 +132,7 @@ impl View {
         }
         let shown = self.shown()?;
         self.kernel_trees()?;
+        added::add(&self.added)?;
         // Inner ones first: what is shown of an outer one then has them covered.
         for path in existing(&self.hide).iter().rev() {
             match path.is_dir() {

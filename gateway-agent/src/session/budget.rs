@@ -6,7 +6,7 @@ use std::{
     time::Instant,
 };
 
-use policy::{Bound, Gate, Gates, Judgement, Planned};
+use policy::{Bound, Bounded, Gate, Gates, Judgement, Planned};
 
 /// Seconds that "a minute" spans.
 const WINDOW: usize = 60;
@@ -80,6 +80,26 @@ impl Budgets {
         judged
     }
 
+    /// Counts one request of a job against limits on their number a minute; none counts when one is exceeded, which is returned.
+    pub fn request<'a>(&self, job: u64, limits: &'a [Bounded<u32>]) -> Result<(), &'a Bounded<u32>> {
+        self.request_at(job, limits, self.began.elapsed().as_secs())
+    }
+
+    fn request_at<'a>(&self, job: u64, limits: &'a [Bounded<u32>], now: u64) -> Result<(), &'a Bounded<u32>> {
+        let mut counts = self.counts.lock().unwrap_or_else(PoisonError::into_inner);
+        let of_job = counts.entry(job).or_default();
+        let full = |limit: &&Bounded<u32>| {
+            of_job.get(&limit.rule).is_some_and(|count| count.at(now).0 >= u64::from(limit.most))
+        };
+        if let Some(exceeded) = limits.iter().find(full) {
+            return Err(exceeded);
+        }
+        for limit in limits {
+            of_job.entry(Arc::clone(&limit.rule)).or_insert_with(|| Count::new(now)).add(now, 1);
+        }
+        Ok(())
+    }
+
     /// The job is over.
     pub fn forget(&self, job: u64) {
         self.counts.lock().unwrap_or_else(PoisonError::into_inner).remove(&job);
@@ -151,5 +171,20 @@ mod tests {
         budgets.forget(1);
         assert!(!fits(&budgets, 1, &[&gates, &gates, &gates], 5000), "a text of three");
         assert!(fits(&budgets, 1, &[&gates], 5000));
+    }
+
+    #[test]
+    fn requests_of_a_job_are_counted_by_the_minute() {
+        let budgets = Budgets::default();
+        let limits = [Bounded { most: 2, rule: "few".into() }, Bounded { most: 100, rule: "many".into() }];
+        assert!(budgets.request_at(1, &limits, 0).is_ok());
+        assert!(budgets.request_at(1, &limits, 30).is_ok());
+        assert_eq!(&*budgets.request_at(1, &limits, 59).unwrap_err().rule, "few");
+        assert!(budgets.request_at(2, &limits, 59).is_ok());
+        assert!(budgets.request_at(1, &limits, 61).is_ok());
+        assert!(budgets.request_at(1, &limits, 62).is_err());
+        assert!(budgets.request_at(1, &[], 62).is_ok());
+        budgets.forget(1);
+        assert!(budgets.request_at(1, &limits, 62).is_ok());
     }
 }

@@ -11,6 +11,7 @@ mod postgres;
 pub mod registry;
 mod scope;
 mod side;
+mod ssh;
 pub mod stream;
 pub mod worker;
 
@@ -40,6 +41,8 @@ pub struct Shared {
     /// Roles made for jobs.
     pub roles: Roles,
     pub tls: Arc<Tls>,
+    /// What jobs' SSH clients verify.
+    pub ssh: crate::ssh::Authority,
     /// For masks that hash: the same value gives the same mask as long as this key lives.
     pub mask_key: Arc<mask::Key>,
     pub recorder: Recorder,

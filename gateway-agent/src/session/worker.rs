@@ -25,6 +25,7 @@ use super::{
     registry::Registration,
     scope::{Decisions, Key},
     side::Side,
+    ssh,
 };
 use crate::{
     credential::Account,
@@ -104,10 +105,13 @@ async fn serve(worker: Rc<Worker>, admitted: Admitted) {
         .set_nonblocking(true)
         .and_then(|()| TcpStream::from_std(tcp))
         .and_then(|tcp| tcp.set_nodelay(true).map(|()| tcp));
-    match (tcp, resource.kind) {
+    match (tcp, resource.kind()) {
         (Ok(tcp), ResourceKind::Postgres) => {
             // Boxed: the future is large and lives as long as the session.
             Box::pin(postgres::serve(worker, flow, resource, registration, tcp)).await;
+        }
+        (Ok(tcp), ResourceKind::Ssh) => {
+            Box::pin(ssh::serve(worker, flow, resource, registration, tcp)).await;
         }
         (Err(error), _) => tracing::warn!(%error, "an accepted connection cannot be used"),
     }

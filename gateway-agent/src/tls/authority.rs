@@ -2,10 +2,8 @@
 
 use std::{
     collections::HashMap,
-    io::Write,
     net::IpAddr,
-    os::unix::fs::OpenOptionsExt,
-    path::{Path, PathBuf},
+    path::Path,
     sync::{Arc, Mutex, PoisonError},
     time::{Duration, SystemTime},
 };
@@ -194,25 +192,8 @@ fn content(path: &Path, what: &str) -> TlsError {
     TlsError::Content { path: path.to_owned(), what: what.to_owned() }
 }
 
-/// Whole or not at all: a new file, synced, renamed over the old one.
 fn put(path: &Path, bytes: &[u8], mode: u32) -> Result<(), TlsError> {
-    let fail = |source| TlsError::File { path: path.to_owned(), source };
-    let mut name = path.file_name().unwrap_or_default().to_owned();
-    name.push(format!(".new-{}", std::process::id()));
-    let new: PathBuf = path.with_file_name(name);
-    let write = || {
-        // A leftover of a crashed process with this pid would keep its own mode.
-        match std::fs::remove_file(&new) {
-            Err(e) if e.kind() != std::io::ErrorKind::NotFound => return Err(e),
-            _ => {}
-        }
-        let mut file = std::fs::OpenOptions::new().write(true).create_new(true).mode(mode).open(&new)?;
-        file.set_permissions(std::os::unix::fs::PermissionsExt::from_mode(mode))?;
-        file.write_all(bytes)?;
-        file.sync_all()?;
-        std::fs::rename(&new, path)
-    };
-    write().map_err(fail)
+    crate::files::put(path, bytes, mode).map_err(|source| TlsError::File { path: path.to_owned(), source })
 }
 
 fn to_pem(der: &[u8]) -> String {

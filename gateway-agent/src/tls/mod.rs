@@ -32,6 +32,8 @@ pub enum TlsError {
     Rustls(#[from] rustls::Error),
     #[error("this host has no CA certificates; install ca-certificates or name a CA file")]
     NoRoots,
+    #[error("resource `{0}` is of a kind without TLS")]
+    Kind(String),
     #[error("`{0}` is no server name")]
     Name(String),
 }

@@ -95,7 +95,7 @@ impl OwnConnection {
         let mut session = Session::new(Settings::new(BackendKey { pid: 0, secret: [0; 32] }));
         session.job_in().extend_from_slice(&startup_packet());
         let mut own = Self { session, pipe: Pipe::new(stream), permit };
-        let path = search_path(&to.resource.search_path);
+        let path = search_path(to.resource.search_path());
         let settings = std::iter::once(("search_path", path.as_str())).chain(settings.iter().copied());
         let mut login = Some(SessionLogin {
             password: Some(login.password_bytes()),

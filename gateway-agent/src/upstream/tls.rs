@@ -7,7 +7,7 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
 };
 
-use policy::{ClientCertificate, Host, Resource, TlsMode};
+use policy::{ClientCertificate, Host, PostgresUpstream, Resource, TlsMode};
 use rustls::ServerConfig;
 use secrecy::ExposeSecret as _;
 
@@ -46,7 +46,7 @@ impl Tls {
         dialled: SocketAddr,
     ) -> Result<Arc<ServerConfig>, TlsError> {
         let mut names = Names { dns: Vec::new(), ips: vec![dialled.ip()] };
-        names.dns.extend(resource.tls.server_name.clone());
+        names.dns.extend(resource.postgres().and_then(|of| of.tls.server_name.clone()));
         for host in &resource.hosts {
             match host {
                 Host::Name(name) => names.dns.push(name.clone()),
@@ -78,17 +78,20 @@ impl Tls {
         resource: &Resource,
         address: SocketAddr,
     ) -> Result<Option<UpstreamTls>, TlsError> {
-        let mode = match resource.tls.mode {
+        let Some(PostgresUpstream { tls, login, .. }) = resource.postgres() else {
+            return Err(TlsError::Kind(resource.name.to_string()));
+        };
+        let mode = match tls.mode {
             TlsMode::VerifyFull => Mode::VerifyFull,
             TlsMode::VerifyCa => Mode::VerifyCa,
             TlsMode::Disable => Mode::Disable,
         };
-        let name = resource.tls.server_name.clone().unwrap_or_else(|| match resource.hosts.as_slice() {
+        let name = tls.server_name.clone().unwrap_or_else(|| match resource.hosts.as_slice() {
             [Host::Name(name)] => name.clone(),
             _ => address.ip().to_string(),
         });
-        let client = resource.login.certificate.clone();
-        let demand = Demand { mode: mode as u8, ca: resource.tls.ca.clone(), name, client };
+        let client = login.certificate.clone();
+        let demand = Demand { mode: mode as u8, ca: tls.ca.clone(), name, client };
         let mut clients = self.clients.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(known) = clients.get(&demand) {
             return Ok(known.clone());

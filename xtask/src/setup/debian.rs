@@ -39,7 +39,24 @@ pub(super) const WORLD: &[Package] = &[
     Package {
         name: "python3-venv",
         present: |_| super::python::interpreter().is_some(),
-        purpose: "psycopg and asyncpg, two of the tested clients",
+        purpose: "psycopg, asyncpg, paramiko and others, tested clients",
+    },
+    Package {
+        name: "openssh-server",
+        present: |_| exists("/usr/sbin/sshd"),
+        purpose: "the SSH host that tests run; its service is not needed",
+    },
+    Package {
+        name: "openssh-client",
+        present: |host| host.which("ssh").is_some(),
+        purpose: "ssh, scp and sftp, tested clients",
+    },
+    Package { name: "rsync", present: |host| host.which("rsync").is_some(), purpose: "a tested client" },
+    Package { name: "git", present: |host| host.which("git").is_some(), purpose: "a tested client" },
+    Package {
+        name: "sshpass",
+        present: |host| host.which("sshpass").is_some(),
+        purpose: "passwords for ssh, as scripts give them",
     },
     Package {
         name: "prometheus",

@@ -1,4 +1,4 @@
-//! The Python drivers among the tested clients, in an environment of their own.
+//! The Python drivers and SSH clients among the tested clients, in an environment of their own.
 
 use std::{
     path::Path,
@@ -8,7 +8,14 @@ use std::{
 use super::Lack;
 use crate::{host, host::Host};
 
-const DRIVERS: &[&str] = &["psycopg[binary]>=3.1,<4", "asyncpg>=0.29,<1"];
+const DRIVERS: &[&str] = &[
+    "psycopg[binary]>=3.1,<4",
+    "asyncpg>=0.29,<1",
+    "paramiko>=3.4,<5",
+    "asyncssh>=2.14,<3",
+    "ansible-core>=2.15,<3",
+];
+const IMPORTS: &str = "import psycopg, asyncpg, paramiko, asyncssh, ansible";
 
 /// A Python that can make environments. The system's own where there is apt to provide it: jobs
 /// run as nobody, and one that a person installed may be in a home that nobody may enter.
@@ -27,7 +34,7 @@ pub(super) fn interpreter() -> Option<&'static str> {
 pub(super) fn ensure(host: &Host) -> Vec<Lack> {
     let venv = host.venv();
     let python = venv.join("bin/python");
-    let works = || succeeds(Command::new(&python).args(["-c", "import psycopg, asyncpg"]));
+    let works = || succeeds(Command::new(&python).args(["-c", IMPORTS]));
     if works() {
         return Vec::new();
     }
@@ -40,15 +47,15 @@ pub(super) fn ensure(host: &Host) -> Vec<Lack> {
         )?;
         let mut pip = host.command(&python);
         pip.args(["-m", "pip", "install", "--disable-pip-version-check", "--prefer-binary"]).args(DRIVERS);
-        host::quietly("pip install psycopg asyncpg", &mut pip)?;
+        host::quietly("pip install of clients", &mut pip)?;
         anyhow::ensure!(works(), "installed, but they cannot be imported");
         Ok(())
     };
     match make() {
         Ok(()) => Vec::new(),
         Err(error) => vec![Lack::new(
-            "Python drivers psycopg 3 and asyncpg",
-            format!("{} -m pip install 'psycopg[binary]' asyncpg\n({error:#})", python.display()),
+            "Python's clients: psycopg 3, asyncpg, paramiko, asyncssh, ansible",
+            format!("{} -m pip install '{}'\n({error:#})", python.display(), DRIVERS.join("' '")),
         )],
     }
 }

@@ -25,6 +25,7 @@ mod detect;
 mod national;
 mod numeric;
 mod recognise;
+mod stream;
 mod token;
 mod tokenise;
 mod transform;
@@ -32,5 +33,6 @@ mod typed;
 
 pub use calendar::Unit;
 pub use detect::{Detector, Detectors, Found, UnknownDetector};
+pub use stream::Stream;
 pub use transform::{Bucket, DateShift, Key, Masked, Partial, REDACTED, Transform, WeakKey};
 pub use typed::{Format, Type};

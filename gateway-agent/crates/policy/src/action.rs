@@ -4,6 +4,8 @@
 
 use serde::Serialize;
 
+use crate::ssh::Ssh;
+
 /// One thing asked of a resource.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(tag = "action", rename_all = "snake_case")]
@@ -12,6 +14,8 @@ pub enum Action {
     Connect(Connect),
     /// Run one SQL statement.
     Statement(Statement),
+    /// Anything asked of an SSH host, connecting included.
+    Ssh(Ssh),
 }
 
 /// A database session, as the client named it. The gateway logs in with its own user.

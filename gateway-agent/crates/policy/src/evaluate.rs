@@ -17,6 +17,7 @@ use crate::{
     policy::{Policy, Question, Scope},
     raw::RuleEffect,
     rule::{Rule, RuleLimits},
+    ssh::evaluate,
     verdict::{
         Allow, ApprovalTerms, Denial, Effect, Limits, Obligations, OutputMasks, Permit, UnixTime, Verdict,
     },
@@ -29,9 +30,11 @@ pub(crate) struct Evaluation<'a> {
     outcome: Outcome<'a>,
     /// What nothing grants.
     pub(crate) uncovered: Vec<Need<'a>>,
+    /// The same of a request to an SSH host.
+    pub(crate) missing: Vec<String>,
 }
 
-enum Outcome<'a> {
+pub(crate) enum Outcome<'a> {
     Denied { rules: Vec<Arc<str>>, denial: Denial },
     Approve { asking: Vec<&'a Rule>, granting: Vec<&'a Rule> },
     Allowed { granting: Vec<&'a Rule> },
@@ -40,15 +43,20 @@ enum Outcome<'a> {
 impl<'a> Evaluation<'a> {
     pub(crate) fn of(policy: &'a Policy, question: &'a Question<'a>) -> Self {
         let scope = policy.scope(question);
-        let mut uncovered = Vec::new();
+        let (mut uncovered, mut missing) = (Vec::new(), Vec::new());
         let outcome = match (scope, question.action) {
             (None, _) => nothing_known(question),
             (Some(scope), Action::Connect(connect)) => connecting(policy, question, scope, connect),
+            (Some(_), Action::Statement(_)) if question.resource.postgres().is_none() => {
+                let reason = format!("resource {} is of kind {}", question.resource.name, question.resource.kind());
+                deny(builtin::DEFAULT_DENY, reason, "connect to it by its own protocol")
+            }
             (Some(scope), Action::Statement(statement)) => {
                 running(policy, question, scope, statement, &mut uncovered)
             }
+            (Some(scope), Action::Ssh(ssh)) => evaluate::asked(policy, question, scope, ssh, &mut missing),
         };
-        Self { question, scope, outcome, uncovered }
+        Self { question, scope, outcome, uncovered, missing }
     }
 
     pub(crate) fn verdict(self) -> Verdict {
@@ -60,8 +68,9 @@ impl<'a> Evaluation<'a> {
                 (Effect::Approve(terms(&asking)), rules)
             }
             Outcome::Allowed { granting } => {
-                let obligations = self.scope.map_or_else(Obligations::default, |scope| {
-                    obligations(&granting, &scope.masks, self.question.action)
+                let obligations = self.scope.map_or_else(Obligations::default, |scope| match self.question.action {
+                    Action::Ssh(ssh) => evaluate::obligations(&granting, &scope.masks, ssh),
+                    action => obligations(&granting, &scope.masks, action),
                 });
                 let permit = Permit { resource: self.question.resource.name.clone(), only: None };
                 (Effect::Allow(Allow { permit, obligations }), ids(granting.iter()))
@@ -70,6 +79,8 @@ impl<'a> Evaluation<'a> {
         Verdict { effect, rules, valid_until }
     }
 }
+
+const LEAVE_OUT: &str = "leave it out of the statement, or ask for the policy to be changed";
 
 /// The moment at which the first rule that counts now no longer does.
 fn next_change(scope: &Scope, now: UnixTime) -> Option<UnixTime> {
@@ -86,7 +97,7 @@ fn ids<'a>(rules: impl Iterator<Item = &'a &'a Rule>) -> Vec<Arc<str>> {
     ids
 }
 
-fn deny<'a>(rule: &str, reason: String, hint: impl Into<String>) -> Outcome<'a> {
+pub(crate) fn deny<'a>(rule: &str, reason: String, hint: impl Into<String>) -> Outcome<'a> {
     Outcome::Denied { rules: vec![Arc::from(rule)], denial: Denial { reason, hint: hint.into() } }
 }
 
@@ -117,7 +128,7 @@ fn connecting<'a>(
     let live = |effect: RuleEffect| live(scope, question.now, effect).filter(|rule| rule.connect);
     if live(RuleEffect::Deny).next().is_some() {
         let rules: Vec<_> = live(RuleEffect::Deny).collect();
-        return denied_by(&rules, "connecting".to_owned());
+        return denied_by(&rules, "connecting".to_owned(), LEAVE_OUT);
     }
     let asking: Vec<_> = live(RuleEffect::Approve).collect();
     let granting: Vec<_> = live(RuleEffect::Allow).chain(asking.iter().copied()).collect();
@@ -144,7 +155,7 @@ fn running<'a>(
         // Loading has made sure that nothing restricts.
         return Outcome::Allowed { granting: everything };
     }
-    let facts = Facts::new(statement, &question.resource.search_path);
+    let facts = Facts::new(statement, question.resource.search_path());
     let touching = |effect: RuleEffect| {
         live(scope, question.now, effect)
             .filter_map(|rule| Some((rule, facts.touched(rule.statements.as_ref()?)?)))
@@ -154,7 +165,7 @@ fn running<'a>(
     if let Some((_, touch)) = denying.first() {
         let what = describe_touch(&facts, *touch);
         let rules: Vec<_> = denying.iter().map(|(rule, _)| *rule).collect();
-        return denied_by(&rules, what);
+        return denied_by(&rules, what, LEAVE_OUT);
     }
     let asking: Vec<_> = touching(RuleEffect::Approve).into_iter().map(|(rule, _)| rule).collect();
     let candidates: Vec<&Rule> =
@@ -204,11 +215,11 @@ fn grant<'a>(
 }
 
 /// Rules of one effect that count now.
-fn live(scope: &Scope, now: UnixTime, effect: RuleEffect) -> impl Iterator<Item = &Rule> {
+pub(crate) fn live(scope: &Scope, now: UnixTime, effect: RuleEffect) -> impl Iterator<Item = &Rule> {
     scope.rules.iter().map(|rule| &**rule).filter(move |rule| rule.effect == effect && !rule.is_expired(now))
 }
 
-fn decided<'a>(
+pub(crate) fn decided<'a>(
     policy: &Policy,
     question: &Question<'_>,
     asking: Vec<&'a Rule>,
@@ -221,16 +232,12 @@ fn decided<'a>(
     }
 }
 
-fn denied_by<'a>(rules: &[&Rule], what: String) -> Outcome<'a> {
+pub(crate) fn denied_by<'a>(rules: &[&Rule], what: String, hint: &str) -> Outcome<'a> {
     let reason = rules.iter().find_map(|rule| rule.reason.clone()).unwrap_or_else(|| match rules.first() {
         Some(rule) => format!("{what} is denied by rule {}", rule.id),
         None => format!("{what} is denied"),
     });
-    let denial = Denial {
-        reason,
-        hint: "leave it out of the statement, or ask for the policy to be changed".to_owned(),
-    };
-    Outcome::Denied { rules: ids(rules.iter()), denial }
+    Outcome::Denied { rules: ids(rules.iter()), denial: Denial { reason, hint: hint.to_owned() } }
 }
 
 fn describe_touch(facts: &Facts<'_>, touch: Touch<'_>) -> String {
@@ -372,7 +379,7 @@ fn obligations(granting: &[&Rule], masks: &MaskSet, action: &Action) -> Obligati
     let (limits, gates) = limits(granting);
     Obligations {
         outputs: match action {
-            Action::Connect(_) => OutputMasks::None,
+            Action::Connect(_) | Action::Ssh(_) => OutputMasks::None,
             Action::Statement(statement) => masks.outputs(&statement.outputs, statement.opaque),
         },
         columns: masks.columns.clone(),
@@ -381,6 +388,7 @@ fn obligations(granting: &[&Rule], masks: &MaskSet, action: &Action) -> Obligati
         limits,
         gates,
         record: granting.iter().map(|rule| rule.record).max().unwrap_or_default(),
+        ssh: None,
     }
 }
 

@@ -11,6 +11,7 @@ use crate::{
     policy::{Policy, Question},
     raw::RuleEffect,
     rule::Rule,
+    ssh,
     verdict::{Effect, OutputMasks, UnixTime},
 };
 
@@ -50,7 +51,8 @@ pub struct RuleNote {
 impl Explanation {
     pub(crate) fn of(policy: &Policy, question: &Question<'_>) -> Self {
         let evaluation = crate::evaluate::Evaluation::of(policy, question);
-        let ungranted = evaluation.uncovered.iter().map(ToString::to_string).collect();
+        let mut ungranted: Vec<String> = evaluation.uncovered.iter().map(ToString::to_string).collect();
+        ungranted.extend(evaluation.missing.iter().cloned());
         let verdict = evaluation.verdict();
         let (effect, reason, hint, obligations) = match &verdict.effect {
             Effect::Allow(allow) => ("allow", None, None, describe(&allow.obligations)),
@@ -125,6 +127,9 @@ fn describe(obligations: &crate::verdict::Obligations) -> Vec<String> {
             ));
         }
     }
+    if let Some(of) = &obligations.ssh {
+        ssh::explain::describe(of, &mut lines);
+    }
     lines.push(format!("recorded: {:?}", obligations.record).to_lowercase());
     lines
 }
@@ -132,8 +137,9 @@ fn describe(obligations: &crate::verdict::Obligations) -> Vec<String> {
 fn sees(question: &Question<'_>) -> Vec<String> {
     match question.action {
         Action::Connect(connect) => vec![format!("connecting to database {}", connect.database)],
+        Action::Ssh(ssh) => ssh::explain::sees(ssh),
         Action::Statement(statement) => {
-            let facts = Facts::new(statement, &question.resource.search_path);
+            let facts = Facts::new(statement, question.resource.search_path());
             let mut lines: Vec<_> = facts
                 .commands()
                 .iter()
@@ -159,6 +165,7 @@ fn consider(rule: &Rule, question: &Question<'_>) -> (bool, String) {
         Action::Connect(_) if rule.connect => return (true, "names connect".into()),
         Action::Connect(_) => return (false, "does not name connect".into()),
         Action::Statement(statement) => statement,
+        Action::Ssh(ssh) => return ssh::explain::consider(rule, ssh),
     };
     let Some(matcher) = &rule.statements else {
         return (false, "names no statements".into());
@@ -166,7 +173,7 @@ fn consider(rule: &Rule, question: &Question<'_>) -> (bool, String) {
     if matcher.everything {
         return (true, "lets everything through".into());
     }
-    let facts = Facts::new(statement, &question.resource.search_path);
+    let facts = Facts::new(statement, question.resource.search_path());
     let touched = facts.touched(matcher);
     match (rule.effect, touched) {
         (RuleEffect::Deny, Some(touch)) => return (true, format!("is about {touch}")),

@@ -39,6 +39,7 @@ mod policy;
 mod raw;
 mod rule;
 mod settings;
+mod ssh;
 pub mod testing;
 mod verdict;
 
@@ -50,13 +51,17 @@ pub use dns::{NameEffect, NameLimits, NameQuestion, NameVerdict, RecordKind};
 pub use explain::{Explanation, RuleNote};
 pub use gate::{Bound, Estimate, Gate, Gates, Judgement, OnExceed, Planned, Timed};
 pub use model::{
-    ClientCertificate, Credential, GrantOn, Host, Login, Privilege, Resource, ResourceKind, RoleGrant,
-    RoleTemplate, SecretRef, Subject, Tls, TlsMode,
+    ClientCertificate, Credential, GrantOn, Host, Login, PostgresUpstream, Privilege, Resource, ResourceKind,
+    RoleGrant, RoleTemplate, SecretRef, Subject, Tls, TlsMode, Upstream,
 };
 pub use own::{Arg, OwnPermit, OwnQuery, OwnSql, OwnSqlError};
 pub use pattern::Glob;
 pub use policy::{Grant, Policy, Question, Source};
 pub use raw::{OutsideJobs, RuleEffect};
+pub use ssh::{
+    Assignment, Bounded, Certainty, Exec, FileCase, FileOperation, FileRequest, HostKey, Invocation, LoginMethod, PathUse,
+    PublicKey, Route, Ssh, SshCase, SshLimits, SshLogin, SshObligations, SshRequest, SshUpstream, UserCertificate, Word,
+};
 pub use verdict::{
     Allow, ApprovalTerms, ColumnMasks, Denial, Effect, Limits, Obligations, OutputMask, OutputMasks, Permit,
     Recording, UnixTime, Verdict,

@@ -7,6 +7,7 @@ use mask::{Detector, Detectors, Partial, Transform};
 use crate::{
     action::{Column, Lineage, Outputs},
     pattern::ColumnPattern,
+    ssh::matcher::FileMask,
     verdict::{ColumnMasks, OutputMask, OutputMasks},
 };
 
@@ -15,6 +16,10 @@ pub(crate) struct MaskSet {
     /// `None` when no column is masked.
     pub(crate) columns: Option<Arc<ColumnMasks>>,
     pub(crate) detectors: Option<Arc<Detectors>>,
+    /// What `detectors` is made of.
+    parts: Vec<(Detector, Option<Partial>)>,
+    /// Masks of files' contents.
+    pub(crate) files: Vec<FileMask>,
     /// In the order of the policy.
     pub(crate) ids: Arc<[Arc<str>]>,
 }
@@ -22,14 +27,26 @@ pub(crate) struct MaskSet {
 impl MaskSet {
     pub(crate) fn new(
         columns: Vec<(ColumnPattern, Transform)>,
-        detectors: &[(Detector, Option<Partial>)],
+        parts: Vec<(Detector, Option<Partial>)>,
         ids: Vec<Arc<str>>,
+        files: Vec<FileMask>,
     ) -> Self {
         Self {
             ids: ids.into(),
             columns: (!columns.is_empty()).then(|| Arc::new(ColumnMasks { columns: columns.into() })),
-            detectors: (!detectors.is_empty()).then(|| Arc::new(Detectors::new(detectors))),
+            detectors: (!parts.is_empty()).then(|| Arc::new(Detectors::new(&parts))),
+            parts,
+            files,
         }
+    }
+
+    /// The detectors for output in which these files' contents may be, too.
+    pub(crate) fn detectors_with<'m>(&self, files: impl Iterator<Item = &'m FileMask>) -> Option<Arc<Detectors>> {
+        let more: Vec<_> = files.flat_map(|mask| mask.detectors.iter().copied()).collect();
+        if more.is_empty() {
+            return self.detectors.clone();
+        }
+        Some(Arc::new(Detectors::new(&self.parts.iter().copied().chain(more).collect::<Vec<_>>())))
     }
 
     /// The mask of whatever the column could be: a relation that is not told is any relation.

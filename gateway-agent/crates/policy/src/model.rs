@@ -5,7 +5,7 @@ use std::{fmt, net::IpAddr, path::PathBuf, sync::Arc, time::Duration};
 use ipnet::IpNet;
 use serde_json::Value;
 
-use crate::{pattern::Glob, raw::OutsideJobs};
+use crate::{pattern::Glob, raw::OutsideJobs, ssh::SshUpstream};
 
 /// Who: the name policy gives to a set of verified claims.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -49,18 +49,31 @@ fn claim_matches(wanted: &[Glob], found: &Value) -> bool {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Resource {
     pub name: Arc<str>,
-    pub kind: ResourceKind,
     /// Addresses, networks and names by which jobs reach it.
     pub hosts: Vec<Host>,
     pub ports: Vec<u16>,
+    /// What processes of the host that are in no job may do with it.
+    pub outside_jobs: OutsideJobs,
+    /// What it speaks, and how to log in.
+    pub upstream: Upstream,
+}
+
+/// What is particular to each kind of resource.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Upstream {
+    Postgres(PostgresUpstream),
+    Ssh(SshUpstream),
+}
+
+/// What a resource of kind `postgres` has besides hosts and ports.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PostgresUpstream {
     pub databases: Vec<Glob>,
     pub login: Login,
     pub credential: Credential,
     pub tls: Tls,
     /// Schemas in which unqualified names are looked up after pg_catalog, in order.
     pub search_path: Vec<String>,
-    /// What processes of the host that are in no job may do with it.
-    pub outside_jobs: OutsideJobs,
 }
 
 impl Resource {
@@ -70,9 +83,35 @@ impl Resource {
         self.ports.contains(&port) && self.hosts.iter().any(here)
     }
 
+    pub fn kind(&self) -> ResourceKind {
+        match self.upstream {
+            Upstream::Postgres(_) => ResourceKind::Postgres,
+            Upstream::Ssh(_) => ResourceKind::Ssh,
+        }
+    }
+
+    pub fn postgres(&self) -> Option<&PostgresUpstream> {
+        match &self.upstream {
+            Upstream::Postgres(postgres) => Some(postgres),
+            Upstream::Ssh(_) => None,
+        }
+    }
+
+    pub fn ssh(&self) -> Option<&SshUpstream> {
+        match &self.upstream {
+            Upstream::Ssh(ssh) => Some(ssh),
+            Upstream::Postgres(_) => None,
+        }
+    }
+
     /// Whether jobs may name this database.
     pub fn has_database(&self, database: &str) -> bool {
-        self.databases.iter().any(|glob| glob.matches(database))
+        self.postgres().is_some_and(|of| of.databases.iter().any(|glob| glob.matches(database)))
+    }
+
+    /// The schemas that names are looked up in; none where there are no schemas.
+    pub fn search_path(&self) -> &[String] {
+        self.postgres().map(|of| of.search_path.as_slice()).unwrap_or_default()
     }
 }
 
@@ -80,13 +119,22 @@ impl Resource {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ResourceKind {
     Postgres,
+    Ssh,
+}
+
+impl ResourceKind {
+    /// Its name in policies.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Postgres => "postgres",
+            Self::Ssh => "ssh",
+        }
+    }
 }
 
 impl fmt::Display for ResourceKind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Postgres => f.write_str("postgres"),
-        }
+        f.write_str(self.name())
     }
 }
 

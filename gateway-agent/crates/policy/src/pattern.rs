@@ -14,7 +14,7 @@ pub(crate) struct BadPattern {
     pub(crate) hint: String,
 }
 
-fn bad<T>(message: impl Into<String>, hint: impl Into<String>) -> Result<T, BadPattern> {
+pub(crate) fn bad<T>(message: impl Into<String>, hint: impl Into<String>) -> Result<T, BadPattern> {
     Err(BadPattern { message: message.into(), hint: hint.into() })
 }
 
@@ -43,7 +43,7 @@ impl Glob {
         Ok(Self { text: text.to_owned(), wild: text.contains(['*', '?']) })
     }
 
-    fn exact(text: String) -> Self {
+    pub(crate) fn exact(text: String) -> Self {
         Self { text, wild: false }
     }
 

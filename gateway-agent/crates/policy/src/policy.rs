@@ -125,7 +125,8 @@ impl Policy {
     /// there. `None` where it makes none.
     pub fn housekeeping(&self, resource: &str) -> Option<OwnPermit> {
         let resource = self.resource_named(resource)?;
-        matches!(resource.credential, Credential::Ephemeral(_)).then(|| OwnPermit::new(&resource.name))
+        let made = matches!(resource.postgres()?.credential, Credential::Ephemeral(_));
+        made.then(|| OwnPermit::new(&resource.name))
     }
 
     /// The answer. Pure and total; the only place that makes permits.

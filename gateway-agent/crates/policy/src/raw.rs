@@ -9,7 +9,15 @@ use serde::{
     de::{self, IntoDeserializer as _},
 };
 
-use crate::{action::Class, dns::RecordKind, gate::OnExceed, model::Privilege, verdict::Recording};
+use crate::{
+    action::Class,
+    check::kind,
+    dns::RecordKind,
+    gate::OnExceed,
+    model::Privilege,
+    ssh::raw::{RawSsh, RawUserCertificate, RawUsers},
+    verdict::Recording,
+};
 
 /// A policy: who may do what on which upstream, and what of the answer they see.
 ///
@@ -110,29 +118,36 @@ pub(crate) struct RawGroup {
     pub(crate) members: Vec<String>,
 }
 
-/// An upstream.
+/// An upstream. Which fields it has depends on its kind.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
+#[schemars(transform = kind::conditions)]
 pub(crate) struct RawResource {
     pub(crate) name: String,
     pub(crate) kind: RawKind,
     /// Addresses, networks and names by which jobs reach it.
     pub(crate) hosts: Vec<String>,
-    /// Default 5432.
+    /// Default 5432 for postgres, 22 for ssh.
     #[serde(default)]
     pub(crate) ports: Vec<u16>,
-    /// Databases that jobs may name; `*` and `?` are wildcards.
-    pub(crate) databases: Vec<String>,
+    /// postgres: databases that jobs may name; `*` and `?` are wildcards.
+    pub(crate) databases: Option<Vec<String>>,
     /// The gateway's own account: jobs' sessions use it, or have roles made by it.
-    pub(crate) login: RawLogin,
-    /// What sessions of jobs log in with.
-    #[serde(default)]
-    pub(crate) credential: RawCredential,
+    pub(crate) login: Option<RawLogin>,
+    /// postgres: what sessions of jobs log in with.
+    pub(crate) credential: Option<RawCredential>,
     /// For `credential: ephemeral`: what the roles made for jobs may do.
     pub(crate) role: Option<RawRole>,
-    pub(crate) tls: RawTls,
-    /// Schemas in which the server looks up unqualified names after pg_catalog. Default: public.
+    /// postgres.
+    pub(crate) tls: Option<RawTls>,
+    /// postgres: schemas in which the server looks up unqualified names after pg_catalog. Default: public.
     pub(crate) search_path: Option<Vec<String>>,
+    /// ssh: the host's public keys (`ssh-ed25519 AAAA…`), or their fingerprints (`SHA256:…`).
+    pub(crate) host_keys: Option<Vec<String>>,
+    /// ssh: public keys of authorities that sign the host's key.
+    pub(crate) host_ca: Option<Vec<String>>,
+    /// ssh: login names that jobs may ask for; `*` and `?` are wildcards.
+    pub(crate) users: Option<Vec<String>>,
     /// Processes of the host that are in no job: refused, as by default, or left alone. Leaving them alone
     /// opens the resource to whatever a job gets another process of the host to do.
     #[serde(default)]
@@ -155,21 +170,28 @@ pub enum OutsideJobs {
 #[serde(rename_all = "lowercase")]
 pub(crate) enum RawKind {
     Postgres,
+    Ssh,
 }
 
 /// The gateway's own account upstream.
-#[derive(Debug, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
 pub(crate) struct RawLogin {
-    pub(crate) user: String,
-    /// May be missing where there is a certificate.
+    /// ssh: whoever a job asks to be, when `users` does not have it. Default: the name that the job asks for.
+    pub(crate) user: Option<String>,
+    /// postgres: may be missing where there is a certificate.
     pub(crate) password: Option<RawSecret>,
-    /// Shown to a server that asks for one in the TLS handshake.
+    /// postgres: shown to a server that asks for one in the TLS handshake.
     pub(crate) certificate: Option<RawCertificate>,
-    /// Roles that a job may ask for by its own user name: the gateway then logs in as that role, with the same
+    /// postgres: roles that a job may ask for by its own user name: the gateway then logs in as that role, with the same
     /// secret. Whoever asks for another name gets `user`. Default: none.
-    #[serde(default)]
-    pub(crate) roles: Vec<String>,
+    pub(crate) roles: Option<Vec<String>>,
+    /// ssh: a private key in OpenSSH's format, without a passphrase.
+    pub(crate) key: Option<RawSecret>,
+    /// ssh: a certificate that the gateway signs for each session.
+    pub(crate) user_certificate: Option<RawUserCertificate>,
+    /// ssh: login names that jobs ask for, and whom the gateway logs in as then.
+    pub(crate) users: Option<RawUsers>,
 }
 
 /// A client certificate. Both files are read again when the policy is.
@@ -279,6 +301,8 @@ pub(crate) struct RawRule {
     pub(crate) replication: bool,
     /// Statements, by what they do and to what.
     pub(crate) statements: Option<RawStatements>,
+    /// What is asked of SSH hosts.
+    pub(crate) ssh: Option<RawSsh>,
     /// Bounds on each statement. Of several rules that allow a statement the strictest count.
     #[serde(default)]
     pub(crate) limits: RawLimits,
@@ -294,7 +318,7 @@ pub(crate) struct RawRule {
 }
 
 /// Bounds on each statement that the rule grants part of. Each is a value, or `{ at_most: …, on_exceed: … }`.
-#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[derive(Debug, Default, PartialEq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct RawLimits {
     /// Rows returned. Beyond: the result is cut off and the statement cancelled.
@@ -316,7 +340,7 @@ pub(crate) struct RawLimits {
 }
 
 /// A limit, alone or with what happens beyond it.
-#[derive(Debug, Clone, JsonSchema)]
+#[derive(Debug, Clone, PartialEq, JsonSchema)]
 #[schemars(untagged)]
 pub(crate) enum RawLimit<T> {
     Plain(T),
@@ -324,7 +348,7 @@ pub(crate) enum RawLimit<T> {
 }
 
 /// A limit and what happens beyond it.
-#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct RawFullLimit<T> {
     pub(crate) at_most: T,
@@ -446,6 +470,9 @@ pub(crate) struct RawMask {
     /// `schema.relation.column` with wildcards.
     #[serde(default)]
     pub(crate) columns: Vec<String>,
+    /// Only in the contents of these files of SSH hosts: paths with wildcards, as in `ssh: {files: …}`.
+    #[serde(default)]
+    pub(crate) files: Vec<String>,
     /// Recognisers that look into every value: email, card, iban, phone, aws_access_key, github_token,
     /// slack_token, stripe_key, gcp_key, private_key, jwt.
     #[serde(default)]

@@ -8,6 +8,7 @@ use crate::{
     kinds,
     pattern::{ColumnPattern, Glob, NamePattern},
     raw::RuleEffect,
+    ssh::matcher::SshMatcher,
     verdict::{ApprovalTerms, Recording, UnixTime},
 };
 
@@ -18,6 +19,7 @@ pub(crate) struct Rule {
     pub(crate) connect: bool,
     pub(crate) replication: bool,
     pub(crate) statements: Option<Matcher>,
+    pub(crate) ssh: Option<SshMatcher>,
     pub(crate) limits: RuleLimits,
     pub(crate) record: Recording,
     pub(crate) expires: Option<UnixTime>,

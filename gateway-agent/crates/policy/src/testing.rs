@@ -17,6 +17,7 @@ use crate::{
     gate::{Estimate, Judgement, Planned},
     model::{Resource, Subject},
     policy::{Policy, Question, Source},
+    ssh::{Exec, Ssh, SshCase},
     verdict::{Allow, Effect, OutputMasks, UnixTime},
 };
 
@@ -29,12 +30,14 @@ pub struct Case {
     pub subject: Option<String>,
     /// the claims of a token, `iss` among them.
     pub claims: Option<BTreeMap<String, Value>>,
-    /// With `sql` or `connect`.
+    /// With `sql`, `connect` or `ssh`.
     pub resource: Option<String>,
     /// Statements, decided one by one; the strictest answer counts. Or
     pub sql: Option<String>,
     /// a connection. Or
     pub connect: Option<ConnectCase>,
+    /// a request to an SSH host. Or
+    pub ssh: Option<SshCase>,
     /// What the server's planner is supposed to say of every statement. Without it, limits on estimates are not looked
     /// at.
     pub estimate: Option<EstimateCase>,
@@ -138,13 +141,13 @@ pub fn cases(source: &Source) -> Result<Cases, Vec<Diagnostic>> {
         let (line, column) = diagnostic::locate(&source.text, &[index.into()]);
         let complaint = if case.subject.is_some() == case.claims.is_some() {
             Some(("a case has either `subject` or `claims`", "name one of the two"))
-        } else if [case.sql.is_some(), case.connect.is_some(), case.dns.is_some()]
+        } else if [case.sql.is_some(), case.connect.is_some(), case.dns.is_some(), case.ssh.is_some()]
             .iter()
             .filter(|is| **is)
             .count()
             != 1
         {
-            Some(("a case has either `sql` or `connect` or `dns`", "name one of them"))
+            Some(("a case has either `sql` or `connect` or `dns` or `ssh`", "name one of them"))
         } else if case.resource.is_some() == case.dns.is_some() {
             Some(("statements and connections need a `resource`, names have none", "add or drop `resource`"))
         } else if case.at.as_deref().is_some_and(|at| humantime::parse_rfc3339(at).is_err()) {
@@ -169,18 +172,20 @@ pub fn cases(source: &Source) -> Result<Cases, Vec<Diagnostic>> {
     }
 }
 
-/// Decides every case. `analyse` reads SQL; text that it refuses is denied by [`builtin::UNPARSABLE`].
+/// Decides every case. `analyse` reads SQL; text that it refuses is denied by [`builtin::UNPARSABLE`]. `read` reads command
+/// lines.
 pub fn run<E: fmt::Display>(
     policy: &Policy,
     cases: &Cases,
     now: UnixTime,
     analyse: impl Fn(&str) -> Result<Vec<Statement>, E>,
+    read: impl Fn(&str) -> Exec,
 ) -> Vec<Outcome> {
     let outcome = |(line, case): &(usize, Case)| Outcome {
         name: case.name.clone(),
         file: cases.file.clone(),
         line: *line,
-        failures: check(policy, case, now, &analyse).err().unwrap_or_default(),
+        failures: check(policy, case, now, &analyse, &read).err().unwrap_or_default(),
     };
     cases.cases.iter().map(outcome).collect()
 }
@@ -198,6 +203,7 @@ fn check<E: fmt::Display>(
     case: &Case,
     now: UnixTime,
     analyse: &impl Fn(&str) -> Result<Vec<Statement>, E>,
+    read: &impl Fn(&str) -> Exec,
 ) -> Result<(), Vec<String>> {
     let subject = subject(policy, case).map_err(|failure| vec![failure])?;
     let now = case
@@ -213,7 +219,8 @@ fn check<E: fmt::Display>(
             let resource = policy
                 .resource_named(name)
                 .ok_or_else(|| vec![format!("the policy has no resource `{name}`")])?;
-            answer(policy, case, &subject, resource, now, analyse)
+            let ssh = case.ssh.as_ref().map(|case| case.action(read)).transpose().map_err(|wrong| vec![wrong])?;
+            answer(policy, case, ssh, &subject, resource, now, analyse)
         }
     };
 
@@ -274,18 +281,20 @@ fn name_answer(policy: &Policy, case: &DnsCase, subject: &Subject, now: UnixTime
 fn answer<E: fmt::Display>(
     policy: &Policy,
     case: &Case,
+    ssh: Option<Ssh>,
     subject: &Subject,
     resource: &Resource,
     now: UnixTime,
     analyse: &impl Fn(&str) -> Result<Vec<Statement>, E>,
 ) -> Answer {
-    let actions = match (&case.connect, &case.sql) {
-        (Some(connect), _) => vec![Action::Connect(Connect {
+    let actions = match (ssh, &case.connect, &case.sql) {
+        (Some(ssh), ..) => vec![Action::Ssh(ssh)],
+        (None, Some(connect), _) => vec![Action::Connect(Connect {
             database: connect.database.clone(),
             user: "job".into(),
             application: "policy test".into(),
         })],
-        (None, sql) => match analyse(sql.as_deref().unwrap_or_default()) {
+        (None, None, sql) => match analyse(sql.as_deref().unwrap_or_default()) {
             Ok(statements) => statements.into_iter().map(Action::Statement).collect(),
             Err(_) if policy.lets_everything(subject, resource) => {
                 vec![Action::Statement(Statement::unread())]

@@ -5,7 +5,7 @@ use std::{fmt, sync::Arc, time::Duration};
 use mask::{Detectors, Transform};
 use serde::Serialize;
 
-use crate::{gate::Gates, pattern::ColumnPattern};
+use crate::{gate::Gates, pattern::ColumnPattern, ssh::SshObligations};
 
 /// Seconds since 1970-01-01 UTC. This crate never reads a clock.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, serde::Deserialize)]
@@ -72,6 +72,8 @@ pub struct Obligations {
     /// Limits on anything but the size of the result. `None` = there are none.
     pub gates: Option<Arc<Gates>>,
     pub record: Recording,
+    /// For actions on SSH hosts.
+    pub ssh: Option<Arc<SshObligations>>,
 }
 
 /// Masks by position.

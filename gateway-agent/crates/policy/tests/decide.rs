@@ -821,7 +821,7 @@ fn everything_covers_what_cannot_be_read() {
 fn a_client_gets_the_role_it_asks_for_only_where_that_is_listed() {
     let text = POLICY_HEAD.replacen("user: gateway,", "user: gateway, roles: [\"app_*\"],", 1);
     let policy = try_load(&text).unwrap_or_else(|found| panic!("{}", show(&found)));
-    let login = |name| &policy.resource_named(name).unwrap().login;
+    let login = |name| &policy.resource_named(name).unwrap().postgres().unwrap().login;
     assert_eq!(login("orders").role("app_reader"), "app_reader");
     assert_eq!(login("orders").role("postgres"), "gateway");
     assert_eq!(login("reports").role("app_reader"), "gateway");

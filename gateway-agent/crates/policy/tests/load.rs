@@ -247,8 +247,9 @@ fn resources_are_as_written() {
     let policy = load("");
     let reports = policy.resource_named("reports").unwrap();
     assert_eq!(reports.ports, [5432]);
-    assert_eq!(reports.login.password, Some(SecretRef::Env("REPORTS".into())));
-    assert_eq!(reports.tls, Tls { mode: TlsMode::Disable, server_name: None, ca: None });
+    assert_eq!(reports.postgres().unwrap().login.password, Some(SecretRef::Env("REPORTS".into())));
+    let tls = Tls { mode: TlsMode::Disable, server_name: None, ca: None };
+    assert_eq!(reports.postgres().unwrap().tls, tls);
     assert_eq!(reports.hosts[0].to_string(), "198.51.100.11");
     assert!(reports.has_database("anything") && !policy.resources()[0].has_database("anything"));
 }

@@ -19,7 +19,7 @@ fn source(name: &str) -> Source {
 
 #[test]
 fn shipped_policies_load() {
-    for name in ["default.yaml", "examples/postgres.yaml"] {
+    for name in ["default.yaml", "examples/postgres.yaml", "examples/ssh.yaml"] {
         if let Err(found) = Policy::load(&[source(name)]) {
             panic!("{}", show(&found));
         }
@@ -56,7 +56,7 @@ fn the_cases_of_the_example_name_what_exists() {
         .unwrap_or_else(|found| panic!("{}", show(&found)));
     // Without a parser every statement is refused: what is left are connections, and cases that name nothing.
     let outcomes =
-        testing::run(&policy, &cases, UnixTime(1_800_000_000), |_| Err::<Vec<_>, _>("no parser here"));
+        testing::run(&policy, &cases, UnixTime(1_800_000_000), |_| Err::<Vec<_>, _>("no parser here"), |_| Exec::default());
     assert!(outcomes.len() >= 30);
     for outcome in &outcomes {
         let excused = outcome
@@ -107,7 +107,7 @@ fn run(case: &str) -> Vec<String> {
     let source =
         Source { name: "t.yaml".into(), text: format!("- {{name: case, resource: orders, {case}}}\n") };
     let cases = testing::cases(&source).unwrap_or_else(|found| panic!("{}", show(&found)));
-    let mut outcomes = testing::run(&policy, &cases, UnixTime(0), toy);
+    let mut outcomes = testing::run(&policy, &cases, UnixTime(0), toy, |_| Exec::default());
     assert_eq!((outcomes.len(), outcomes[0].line), (1, 1));
     outcomes.remove(0).failures
 }
@@ -160,7 +160,7 @@ fn cases_are_checked_as_they_are_read() {
     );
     assert!(
         read(&format!("{head}  subject: s\n  sql: x\n  connect: {{database: d}}\n"))
-            .contains("either `sql` or `connect` or `dns`")
+            .contains("either `sql` or `connect` or `dns` or `ssh`")
     );
     assert!(read(&format!("{head}  subject: s\n  sql: x\n  at: noon\n")).contains("not a time"));
     assert!(read(&format!("{head}  subject: s\n  subject: t\n")).contains("duplicate key `subject`"));

@@ -18,6 +18,7 @@
 
 pub mod postgres;
 pub mod sniff;
+pub mod ssh;
 mod step;
 
 pub use step::{CloseReason, Leg, Step};

@@ -3,7 +3,7 @@
 use std::{fs, path::PathBuf};
 
 use policy::{Policy, Source, Statement, UnixTime, kinds, testing};
-use protocol::postgres::sql;
+use protocol::{postgres::sql, ssh};
 
 fn source(name: &str) -> Source {
     let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../../policies").join(name);
@@ -20,10 +20,16 @@ fn analyse(text: &str) -> Result<Vec<Statement>, sql::Refused> {
 
 #[test]
 fn shipped_examples_decide_as_expected() {
-    let outcomes = deep(|| {
-        let policy = Policy::load(&[source("examples/postgres.yaml")]).unwrap();
-        let cases = testing::cases(&source("examples/postgres.tests.yaml")).unwrap();
-        testing::run(&policy, &cases, UnixTime(1_780_000_000), analyse)
+    for name in ["postgres", "ssh"] {
+        decides_as_expected(name);
+    }
+}
+
+fn decides_as_expected(name: &'static str) {
+    let outcomes = deep(move || {
+        let policy = Policy::load(&[source(&format!("examples/{name}.yaml"))]).unwrap();
+        let cases = testing::cases(&source(&format!("examples/{name}.tests.yaml"))).unwrap();
+        testing::run(&policy, &cases, UnixTime(1_780_000_000), analyse, |text| ssh::command::read(text.as_bytes()))
     });
     let wrong: Vec<_> = outcomes
         .iter()

@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 
 use crate::{
-    event::{Event, List, Param, Params, Verdict},
+    event::{Event, List, Param, Params, Stream, Verdict},
     frame::Cursor,
     limits,
 };
@@ -111,6 +111,12 @@ const ROWS: u8 = 4;
 const APPROVAL: u8 = 5;
 const NOTICE: u8 = 6;
 const CLOSED: u8 = 7;
+const CHANNEL: u8 = 8;
+const TERMINAL: u8 = 9;
+const DATA: u8 = 10;
+const FILE: u8 = 11;
+const CHANNEL_CLOSED: u8 = 12;
+const CONTENTS: u8 = 13;
 
 /// Fields that mean the same in every record.
 const N: u8 = 1;
@@ -131,6 +137,20 @@ const BYTES: u8 = 6;
 const SQLSTATE: u8 = 7;
 const MICROS: u8 = 8;
 const MASKED: u8 = 9;
+
+/// In records about channels.
+const CHANNEL_NUMBER: u8 = 4;
+const COLUMNS_WIDE: u8 = 5;
+const ROWS_HIGH: u8 = 6;
+const STREAM: u8 = 5;
+const OUTCOME: u8 = 5;
+const FILE_BYTES: u8 = 6;
+const DIGEST: u8 = 7;
+/// One more than the status; absent = there is none.
+const STATUS: u8 = 5;
+const SIGNAL: u8 = 6;
+const WRITTEN: u8 = 5;
+const OFFSET: u8 = 6;
 
 struct Fields<'a>(&'a mut Vec<u8>);
 
@@ -257,6 +277,60 @@ fn encode(event: &Event<'_>, to: &mut Fields<'_>) {
             to.0.push(CLOSED);
             to.bytes(TEXT, reason.as_bytes());
         }
+        Event::Channel { n, channel, what } => {
+            to.0.push(CHANNEL);
+            to.number(N, *n);
+            to.number(CHANNEL_NUMBER, *channel);
+            to.bytes(TEXT, what.as_bytes());
+        }
+        Event::Terminal { channel, columns, rows, term } => {
+            to.0.push(TERMINAL);
+            to.number(CHANNEL_NUMBER, *channel);
+            to.nonzero(COLUMNS_WIDE, *columns);
+            to.nonzero(ROWS_HIGH, *rows);
+            to.bytes(TEXT, term.as_bytes());
+        }
+        Event::Data { channel, stream, data } => {
+            to.0.push(DATA);
+            to.number(CHANNEL_NUMBER, *channel);
+            let stream = match stream {
+                Stream::Input => 1,
+                Stream::Output => 2,
+                Stream::Error => 3,
+            };
+            to.number(STREAM, stream);
+            to.bytes(TEXT, data);
+        }
+        Event::File { channel, n, operation, paths, outcome, bytes, digest } => {
+            to.0.push(FILE);
+            to.number(N, *n);
+            to.number(CHANNEL_NUMBER, *channel);
+            to.bytes(TEXT, operation.as_bytes());
+            to.list(paths);
+            to.bytes(OUTCOME, outcome.as_bytes());
+            to.nonzero(FILE_BYTES, *bytes);
+            if let Some(digest) = digest {
+                to.bytes(DIGEST, digest.as_bytes());
+            }
+        }
+        Event::Contents { channel, n, write, offset, data } => {
+            to.0.push(CONTENTS);
+            to.number(N, *n);
+            to.number(CHANNEL_NUMBER, *channel);
+            to.nonzero(WRITTEN, u64::from(*write));
+            to.nonzero(OFFSET, *offset);
+            to.bytes(TEXT, data);
+        }
+        Event::ChannelClosed { channel, status, signal } => {
+            to.0.push(CHANNEL_CLOSED);
+            to.number(CHANNEL_NUMBER, *channel);
+            if let Some(status) = status {
+                to.number(STATUS, u64::from(*status).saturating_add(1));
+            }
+            if let Some(signal) = signal {
+                to.bytes(SIGNAL, signal.as_bytes());
+            }
+        }
         Event::Other { kind } => to.0.push(*kind),
     }
 }
@@ -380,6 +454,44 @@ impl<'a> Gathered<'a> {
             },
             NOTICE => Event::Notice { text: self.text()? },
             CLOSED => Event::Closed { reason: self.text()? },
+            CHANNEL => Event::Channel { n, channel: self.number(CHANNEL_NUMBER), what: self.text()? },
+            TERMINAL => Event::Terminal {
+                channel: self.number(CHANNEL_NUMBER),
+                columns: self.number(COLUMNS_WIDE),
+                rows: self.number(ROWS_HIGH),
+                term: self.text()?,
+            },
+            DATA => Event::Data {
+                channel: self.number(CHANNEL_NUMBER),
+                stream: match self.number(STREAM) {
+                    1 => Stream::Input,
+                    2 => Stream::Output,
+                    3 => Stream::Error,
+                    _ => return None,
+                },
+                data: Cow::Borrowed(self.text?),
+            },
+            FILE => Event::File {
+                channel: self.number(CHANNEL_NUMBER),
+                n,
+                operation: self.text()?,
+                outcome: self.string(OUTCOME)?.unwrap_or_default(),
+                bytes: self.number(FILE_BYTES),
+                digest: self.string(DIGEST)?,
+                paths: List::Owned(self.names),
+            },
+            CONTENTS => Event::Contents {
+                channel: self.number(CHANNEL_NUMBER),
+                n,
+                write: self.number(WRITTEN) != 0,
+                offset: self.number(OFFSET),
+                data: Cow::Borrowed(self.text?),
+            },
+            CHANNEL_CLOSED => Event::ChannelClosed {
+                channel: self.number(CHANNEL_NUMBER),
+                status: self.number(STATUS).checked_sub(1).and_then(|status| u32::try_from(status).ok()),
+                signal: self.string(SIGNAL)?,
+            },
             kind => Event::Other { kind },
         })
     }

@@ -86,10 +86,81 @@ pub enum Event<'a> {
     Approval { n: u64, id: Cow<'a, str>, outcome: Cow<'a, str>, by: List<'a> },
     /// Words to the client that no statement asked for.
     Notice { text: Cow<'a, str> },
+    /// A channel of the session carries what statement `n` asked for from now on.
+    Channel {
+        n: u64,
+        /// Counts channels of the session; other events refer to it.
+        channel: u64,
+        what: Cow<'a, str>,
+    },
+    /// A channel has a terminal, or it has another size.
+    Terminal {
+        channel: u64,
+        columns: u64,
+        rows: u64,
+        /// The kind of terminal; empty when only the size is new.
+        #[serde(skip_serializing_if = "str::is_empty")]
+        term: Cow<'a, str>,
+    },
+    /// Bytes of a channel as the job saw or sent them; what the job was shown is masked here as it was there.
+    Data {
+        channel: u64,
+        stream: Stream,
+        #[serde(serialize_with = "text_or_hex")]
+        data: Cow<'a, [u8]>,
+    },
+    /// An operation on files ended.
+    File {
+        channel: u64,
+        /// The statement that asked for it.
+        n: u64,
+        operation: Cow<'a, str>,
+        /// The file, and where it goes to if it is renamed or linked.
+        paths: List<'a>,
+        /// `ok`, or how it failed.
+        outcome: Cow<'a, str>,
+        /// Bytes of content that were read or written.
+        bytes: u64,
+        /// SHA-256 of the content, where it was read or written from its beginning to its end.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        digest: Option<Cow<'a, str>>,
+    },
+    /// Contents of a file of which a copy is kept.
+    Contents {
+        channel: u64,
+        /// The statement that opened it.
+        n: u64,
+        /// It was written; otherwise read.
+        write: bool,
+        offset: u64,
+        #[serde(serialize_with = "text_or_hex")]
+        data: Cow<'a, [u8]>,
+    },
+    /// A channel is closed.
+    ChannelClosed {
+        channel: u64,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        status: Option<u32>,
+        /// The signal that ended the program, without `SIG`.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        signal: Option<Cow<'a, str>>,
+    },
     /// The session ended.
     Closed { reason: Cow<'a, str> },
     /// Written by a later version of this format.
     Other { kind: u8 },
+}
+
+/// Where bytes of a channel went.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Stream {
+    /// From the job.
+    Input,
+    /// To the job.
+    Output,
+    /// To the job, as standard error.
+    Error,
 }
 
 /// How a statement was decided.

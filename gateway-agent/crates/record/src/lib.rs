@@ -63,6 +63,7 @@
     )
 )]
 
+mod asciicast;
 mod checkpoint;
 mod codec;
 mod event;
@@ -77,9 +78,10 @@ pub mod text;
 mod verify;
 mod writer;
 
+pub use asciicast::{CastError, channels, to_asciicast};
 pub use checkpoint::{Checkpoint, Purpose};
 pub use codec::{Batch, PushError};
-pub use event::{Event, Header, List, Param, Params, Process, Verdict};
+pub use event::{Event, Header, List, Param, Params, Process, Stream, Verdict};
 pub use export::{ExportError, to_json_lines};
 pub use fault::{Fault, ReadError, What};
 pub use key::{KeyError, PublicKey, SigningKey};

@@ -11,7 +11,7 @@ use nix::unistd::User as Account;
 use crate::{
     config::{Config, JobUser as Choice},
     identity::JobUser,
-    sandbox::{HOME, Spec, User, View, Workspace},
+    sandbox::{Added, HOME, Spec, User, View, Workspace},
 };
 
 /// Below the home of a user who is not the job's own: folders in which agents make their sockets.
@@ -90,6 +90,7 @@ pub(super) fn make(config: &Config, who: &Who, uid: u32) -> anyhow::Result<Spec>
     let workspace = workspace(&jobs.workspaces, &directory, &user)?;
     Ok(Spec {
         view: View {
+            added: added(config, who, uid)?,
             workspace,
             scratch_mib: jobs.scratch_mib,
             own_proc: jobs.private_pids,
@@ -103,6 +104,27 @@ pub(super) fn make(config: &Config, who: &Who, uid: u32) -> anyhow::Result<Spec>
         directory,
         init: jobs.private_pids,
     })
+}
+
+/// Lines that the job's view adds to files of the host: a name for a user who has none, as SSH clients insist on, and the gateway's
+/// keys for them to know it by.
+fn added(config: &Config, who: &Who, uid: u32) -> anyhow::Result<Vec<Added>> {
+    let mut added = Vec::new();
+    let nameless = nix::unistd::User::from_uid(uid.into()).context("user database")?.is_none();
+    if nameless && let Some(home) = who.home(config) {
+        added.push(Added {
+            path: "/etc/passwd".into(),
+            lines: format!("job:x:{uid}:{uid}:job:{}:/bin/sh\n", home.display()),
+        });
+    }
+    // Without them no SSH client trusts the gateway, which is what files that cannot be read come to.
+    for (path, source) in [
+        ("/etc/ssh/ssh_known_hosts", config.known_hosts()),
+        ("/etc/ssh/ssh_known_hosts2", config.known_authorities()),
+    ] {
+        added.extend(std::fs::read_to_string(source).ok().map(|lines| Added { path: path.into(), lines }));
+    }
+    Ok(added)
 }
 
 /// The working directory, when it is below one of these folders and not the job's anyway.

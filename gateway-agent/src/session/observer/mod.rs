@@ -88,7 +88,7 @@ impl Observer {
     pub const FLUSH_AFTER: Duration = Duration::from_millis(100);
 
     pub fn new(shared: &Arc<Shared>, live: Arc<Live>, resource: &Resource) -> Self {
-        let protocol = resource.kind;
+        let protocol = resource.kind();
         shared.metrics.sessions.inc();
         Self {
             context: context(&live, None),

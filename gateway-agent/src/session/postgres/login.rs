@@ -37,6 +37,13 @@ impl Driver {
         }
     }
 
+    /// The gateway's own account on this resource.
+    fn login_of(&self) -> Result<&policy::Login, Refusal> {
+        self.resource.postgres().map(|of| &of.login).ok_or_else(|| {
+            refused(&[builtin::DEFAULT_DENY.into()], "policy no longer says that this is PostgreSQL", None)
+        })
+    }
+
     async fn try_login(&mut self, startup: &Startup) -> Result<Login, Refusal> {
         let shared = Arc::clone(&self.worker.shared);
         let asked = Instant::now();
@@ -113,7 +120,7 @@ impl Driver {
                     self.observer.upstream_failed(&error.to_string());
                     unavailable("its credential cannot be read".to_owned())
                 })?;
-                let user = self.resource.login.role(&startup.user).to_owned();
+                let user = self.login_of()?.role(&startup.user).to_owned();
                 (Account::Resource { user: user.clone() }, credential::Login { user, ..secret })
             }
             Some(template) => {
@@ -141,8 +148,9 @@ impl Driver {
             .map_err(|error| unavailable(error.to_string()))?
             .is_some();
         self.upstream = Some(Pipe::new(stream));
-        let own = Account::Resource { user: self.resource.login.user.clone() };
-        self.prober = Some(self.worker.side(&self.resource, &place, &self.resource.login.user, own));
+        let user = self.login_of()?.user.clone();
+        let own = Account::Resource { user: user.clone() };
+        self.prober = Some(self.worker.side(&self.resource, &place, &user, own));
         self.estimator = Some(self.worker.side(&self.resource, &place, &secret.user, account));
         let key = Key { subject: Arc::clone(&self.registration.live.subject), place };
         let decisions = self.worker.decisions(key, catalogue, allow.permit).ok_or_else(|| {
@@ -158,7 +166,7 @@ impl Driver {
             settings: match open {
                 true => Vec::new(),
                 false => {
-                    vec![("search_path".to_owned(), upstream::search_path(&self.resource.search_path))]
+                    vec![("search_path".to_owned(), upstream::search_path(self.resource.search_path()))]
                 }
             },
             epoch: self.epoch,

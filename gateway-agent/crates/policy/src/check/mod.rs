@@ -1,8 +1,9 @@
 //! From written policy to checked policy: everything wrong is reported at once, with its place.
 
 mod dns;
+pub(crate) mod kind;
 mod limits;
-mod resource;
+pub(crate) mod resource;
 mod role;
 mod rule;
 mod subject;
@@ -15,7 +16,7 @@ use std::{
 use crate::{
     diagnostic::{self, Diagnostic, Findings, Place},
     mask_set::MaskSet,
-    model::{Resource, SubjectMatch},
+    model::{Resource, ResourceKind, SubjectMatch},
     policy::{Policy, Scope, Source},
     raw::{RawPolicy, RuleEffect},
     rule::Rule,
@@ -95,6 +96,7 @@ fn check(raws: &[(usize, RawPolicy)], version: Arc<str>, findings: &mut Findings
         subjects: subjects.iter().map(|matcher| matcher.subject.name.clone()).collect(),
         groups,
         resources: resources.iter().map(|resource| resource.name.clone()).collect(),
+        kinds: resources.iter().map(|resource| (resource.name.clone(), resource.kind())).collect(),
     };
     let rules = rule::rules(raws, &names, findings);
     let masks = rule::masks(raws, &names, findings);
@@ -111,6 +113,7 @@ pub(crate) struct Names {
     /// Each group with all its subjects.
     groups: HashMap<String, BTreeSet<Arc<str>>>,
     resources: BTreeSet<Arc<str>>,
+    kinds: HashMap<Arc<str>, ResourceKind>,
 }
 
 /// Subjects or resources that something is for.
@@ -195,7 +198,7 @@ fn unrestricted(
             .iter()
             .filter(|rule| rule.item.statements.is_some() && rule.item.effect != RuleEffect::Allow)
             .map(|rule| (format!("rule `{}`", rule.item.id), &rule.subjects, &rule.resources))
-            .chain(masks.iter().map(|mask| (mask.item.owner(), &mask.subjects, &mask.resources)));
+            .chain(masks.iter().filter(|mask| !mask.item.is_of_files()).map(|mask| (mask.item.owner(), &mask.subjects, &mask.resources)));
         for (owner, subjects, resources) in restricting {
             if let Some(place) = both(subjects, resources) {
                 findings.add(

@@ -9,15 +9,17 @@ use std::{
 
 use ipnet::IpNet;
 
-use super::{check_name, check_unique, role};
+use super::{check_name, check_unique, kind, role};
 use crate::{
     diagnostic::{Findings, Place},
-    model::{ClientCertificate, Host, Login, Resource, ResourceKind, SecretRef, Tls, TlsMode},
+    model::{ClientCertificate, Host, Login, PostgresUpstream, Resource, SecretRef, Tls, TlsMode, Upstream},
     pattern::Glob,
-    raw::{RawKind, RawPolicy, RawResource, RawSecret, RawTls, RawTlsMode},
+    raw::{RawKind, RawLogin, RawPolicy, RawResource, RawSecret, RawTls, RawTlsMode},
+    ssh,
 };
 
 const POSTGRES_PORT: u16 = 5432;
+const SSH_PORT: u16 = 22;
 
 pub(super) fn resources(raws: &[(usize, RawPolicy)], findings: &mut Findings) -> Vec<Arc<Resource>> {
     let mut seen = BTreeSet::new();
@@ -34,8 +36,10 @@ pub(super) fn resources(raws: &[(usize, RawPolicy)], findings: &mut Findings) ->
                 findings.add(
                     place.at("hosts"),
                     format!(
-                        "resource `{}` and resource `{}` share a host, a port and a database",
-                        raw.name, other.name
+                        "resource `{}` and resource `{}` share a host and a port{}",
+                        raw.name,
+                        other.name,
+                        if resource.postgres().is_some() && other.postgres().is_some() { " and a database" } else { "" }
                     ),
                     "a connection must mean one resource: make hosts, ports or databases differ",
                 );
@@ -47,29 +51,38 @@ pub(super) fn resources(raws: &[(usize, RawPolicy)], findings: &mut Findings) ->
 }
 
 fn resource(raw: &RawResource, place: &Place, findings: &mut Findings) -> Resource {
-    let kind = match raw.kind {
-        RawKind::Postgres => ResourceKind::Postgres,
-    };
+    kind::check(raw, place, findings);
     Resource {
         name: Arc::from(raw.name.as_str()),
-        kind,
         hosts: hosts(raw, &place.at("hosts"), findings),
         ports: ports(raw, &place.at("ports"), findings),
+        outside_jobs: raw.outside_jobs,
+        upstream: match raw.kind {
+            RawKind::Postgres => Upstream::Postgres(postgres(raw, place, findings)),
+            RawKind::Ssh => Upstream::Ssh(ssh::check::upstream(raw, place, findings)),
+        },
+    }
+}
+
+fn postgres(raw: &RawResource, place: &Place, findings: &mut Findings) -> PostgresUpstream {
+    PostgresUpstream {
         databases: databases(raw, &place.at("databases"), findings),
-        login: Login {
-            user: user(raw, &place.at("login").at("user"), findings),
-            password: raw
-                .login
+        login: raw.login.as_ref().map_or_else(no_login, |login| Login {
+            user: user(login, &place.at("login").at("user"), findings),
+            password: login
                 .password
                 .as_ref()
                 .map(|password| secret(password, &place.at("login").at("password"), findings)),
-            certificate: certificate(raw, &place.at("login"), findings),
-            roles: roles(raw, &place.at("login").at("roles"), findings),
-        },
+            certificate: certificate(raw, login, &place.at("login"), findings),
+            roles: roles(login, &place.at("login").at("roles"), findings),
+        }),
         credential: role::credential(raw, place, findings),
-        tls: tls(&raw.tls, &place.at("tls"), findings),
+        tls: match &raw.tls {
+            Some(raw) => tls(raw, &place.at("tls"), findings),
+            // Said to be missing already: the policy does not load.
+            None => Tls { mode: TlsMode::VerifyFull, server_name: None, ca: None },
+        },
         search_path: search_path(raw, &place.at("search_path"), findings),
-        outside_jobs: raw.outside_jobs,
     }
 }
 
@@ -133,13 +146,17 @@ fn ports(raw: &RawResource, place: &Place, findings: &mut Findings) -> Vec<u16> 
         }
     }
     match raw.ports.is_empty() {
-        true => vec![POSTGRES_PORT],
+        true => vec![match raw.kind {
+            RawKind::Postgres => POSTGRES_PORT,
+            RawKind::Ssh => SSH_PORT,
+        }],
         false => raw.ports.clone(),
     }
 }
 
 fn databases(raw: &RawResource, place: &Place, findings: &mut Findings) -> Vec<Glob> {
-    if raw.databases.is_empty() {
+    let databases = raw.databases.as_deref().unwrap_or_default();
+    if raw.databases.is_some() && databases.is_empty() {
         findings.add(
             place.clone(),
             format!("resource `{}` has no databases", raw.name),
@@ -147,7 +164,7 @@ fn databases(raw: &RawResource, place: &Place, findings: &mut Findings) -> Vec<G
         );
     }
     let mut globs = Vec::new();
-    for (index, database) in raw.databases.iter().enumerate() {
+    for (index, database) in databases.iter().enumerate() {
         match Glob::new(database) {
             Ok(glob) => globs.push(glob),
             Err(bad) => findings.add(place.at(index), bad.message, bad.hint),
@@ -156,16 +173,34 @@ fn databases(raw: &RawResource, place: &Place, findings: &mut Findings) -> Vec<G
     globs
 }
 
-fn user(raw: &RawResource, place: &Place, findings: &mut Findings) -> String {
-    if raw.login.user.is_empty() || raw.login.user.contains('\0') {
-        findings.add(place.clone(), "the login has no user", "name the gateway's own role on the server");
-    }
-    raw.login.user.clone()
+/// Said to be missing already: the policy does not load.
+fn no_login() -> Login {
+    Login { user: String::new(), password: None, certificate: None, roles: Vec::new() }
 }
 
-fn certificate(raw: &RawResource, place: &Place, findings: &mut Findings) -> Option<ClientCertificate> {
-    let Some(certificate) = &raw.login.certificate else {
-        if raw.login.password.is_none() {
+fn user(raw: &RawLogin, place: &Place, findings: &mut Findings) -> String {
+    let user = raw.user.clone().unwrap_or_default();
+    if raw.user.is_some() && (user.is_empty() || user.contains('\0')) {
+        findings.add(place.clone(), "the login has no user", "name the gateway's own role on the server");
+    }
+    user
+}
+
+/// A login name of an SSH host.
+pub(crate) fn user_name(name: &str, place: &Place, findings: &mut Findings) {
+    if name.is_empty() || name.starts_with('-') || name.chars().any(|c| c.is_control() || c.is_whitespace() || c == '*') {
+        findings.add(place.clone(), format!("{name:?} is not a login name"), "write it as the host knows it, without wildcards");
+    }
+}
+
+fn certificate(
+    raw: &RawResource,
+    login: &RawLogin,
+    place: &Place,
+    findings: &mut Findings,
+) -> Option<ClientCertificate> {
+    let Some(certificate) = &login.certificate else {
+        if login.password.is_none() {
             findings.add(
                 place.clone(),
                 format!("resource `{}` has nothing to log in with", raw.name),
@@ -175,7 +210,7 @@ fn certificate(raw: &RawResource, place: &Place, findings: &mut Findings) -> Opt
         return None;
     };
     let place = place.at("certificate");
-    if matches!(raw.tls.mode, RawTlsMode::Disable) {
+    if raw.tls.as_ref().is_some_and(|tls| tls.mode == RawTlsMode::Disable) {
         findings.add(
             place.clone(),
             "a client certificate is shown in the TLS handshake, and TLS is disabled",
@@ -188,9 +223,9 @@ fn certificate(raw: &RawResource, place: &Place, findings: &mut Findings) -> Opt
     })
 }
 
-fn roles(raw: &RawResource, place: &Place, findings: &mut Findings) -> Vec<Glob> {
+fn roles(raw: &RawLogin, place: &Place, findings: &mut Findings) -> Vec<Glob> {
     let mut globs = Vec::new();
-    for (index, role) in raw.login.roles.iter().enumerate() {
+    for (index, role) in raw.roles.iter().flatten().enumerate() {
         match Glob::new(role) {
             Ok(glob) => globs.push(glob),
             Err(bad) => findings.add(place.at(index), bad.message, bad.hint),
@@ -199,7 +234,7 @@ fn roles(raw: &RawResource, place: &Place, findings: &mut Findings) -> Vec<Glob>
     globs
 }
 
-fn secret(raw: &RawSecret, place: &Place, findings: &mut Findings) -> SecretRef {
+pub(crate) fn secret(raw: &RawSecret, place: &Place, findings: &mut Findings) -> SecretRef {
     match (&raw.file, &raw.env, &raw.credential) {
         (Some(file), None, None) => SecretRef::File(absolute(file, &place.at("file"), findings)),
         (None, Some(env), None) => {
@@ -225,8 +260,8 @@ fn secret(raw: &RawSecret, place: &Place, findings: &mut Findings) -> SecretRef 
         _ => {
             findings.add(
                 place.clone(),
-                "a password is kept in exactly one place",
-                "write one of {file: /path}, {env: NAME}, {credential: name}; passwords themselves never go here",
+                "a secret is kept in exactly one place",
+                "write one of {file: /path}, {env: NAME}, {credential: name}; secrets themselves never go here",
             );
             SecretRef::Credential(String::new())
         }
@@ -301,7 +336,10 @@ fn search_path(raw: &RawResource, place: &Place, findings: &mut Findings) -> Vec
     }
     // The server reads "$user" as the role that is logged in: the gateway's own.
     path.iter()
-        .map(|schema| if schema == "$user" { raw.login.user.clone() } else { schema.clone() })
+        .map(|schema| match (schema.as_str(), &raw.login) {
+            ("$user", Some(login)) => login.user.clone().unwrap_or_default(),
+            _ => schema.clone(),
+        })
         .collect()
 }
 
@@ -313,7 +351,12 @@ fn collide(a: &Resource, b: &Resource) -> bool {
             (a, b) => a == b,
         })
     });
-    hosts
-        && a.ports.iter().any(|port| b.ports.contains(port))
-        && a.databases.iter().any(|a| b.databases.iter().any(|b| a.overlaps(b)))
+    let same = match (&a.upstream, &b.upstream) {
+        (Upstream::Postgres(a), Upstream::Postgres(b)) => {
+            a.databases.iter().any(|a| b.databases.iter().any(|b| a.overlaps(b)))
+        }
+        // Nothing tells them apart before somebody has answered.
+        _ => true,
+    };
+    hosts && same && a.ports.iter().any(|port| b.ports.contains(port))
 }

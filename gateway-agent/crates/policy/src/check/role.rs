@@ -17,7 +17,7 @@ const VALID_FOR: Duration = Duration::from_secs(12 * 60 * 60);
 const CONNECTIONS: u32 = 50;
 
 pub(super) fn credential(raw: &RawResource, place: &Place, findings: &mut Findings) -> Credential {
-    match (raw.credential, &raw.role) {
+    match (raw.credential.unwrap_or_default(), &raw.role) {
         (RawCredential::Static, None) => Credential::Static,
         (RawCredential::Static, Some(_)) => {
             findings.add(
@@ -43,7 +43,7 @@ pub(super) fn credential(raw: &RawResource, place: &Place, findings: &mut Findin
                     "name the schema",
                 );
             }
-            if !raw.login.roles.is_empty() {
+            if raw.login.iter().flat_map(|login| &login.roles).any(|roles| !roles.is_empty()) {
                 findings.add(
                     place.at("login").at("roles"),
                     "a job that has a role made for it cannot ask for another",

@@ -15,10 +15,12 @@ use crate::{
     diagnostic::{Findings, Place, did_you_mean},
     kinds,
     mask_set::MaskSet,
+    model::ResourceKind,
     pattern::{BadPattern, ColumnPattern, Glob, NamePattern},
-    raw::{RawApproval, RawMask, RawPolicy, RawRule, RawStatements, RuleEffect},
+    raw::{RawApproval, RawLimits, RawMask, RawPolicy, RawRule, RawStatements, RuleEffect},
     rule::{Matcher, Rule},
     settings,
+    ssh::{self, matcher::FileMask, pattern::PathPattern},
     verdict::{ApprovalTerms, UnixTime},
 };
 
@@ -58,11 +60,11 @@ fn rule(raw: &RawRule, names: &Names, place: &Place, findings: &mut Findings) ->
             "add `resources: [...]`",
         );
     }
-    if !raw.connect && raw.statements.is_none() {
+    if !raw.connect && raw.statements.is_none() && raw.ssh.is_none() {
         findings.add(
             place.clone(),
-            format!("rule `{}` is empty: it names neither connect nor statements", raw.id),
-            "add `connect: true` or `statements: {classes: [...]}`",
+            format!("rule `{}` is empty: it names neither connect nor statements nor ssh", raw.id),
+            "add `connect: true`, `statements: {classes: [...]}` or `ssh: {commands: [...]}`",
         );
     }
     if grants && raw.reason.is_some() {
@@ -99,6 +101,9 @@ fn rule(raw: &RawRule, names: &Names, place: &Place, findings: &mut Findings) ->
     let statements = raw.statements.as_ref().map(|raw_statements| {
         matcher(&raw.id, raw.effect, raw_statements, &place.at("statements"), findings)
     });
+    let ssh = raw.ssh.as_ref().map(|part| {
+        ssh::check::matcher(&raw.id, raw.effect, raw.connect, part, &place.at("ssh"), findings)
+    });
     let terms = approval(raw, &place.at("approval"), findings);
     let item = Rule {
         id: Arc::from(raw.id.as_str()),
@@ -106,6 +111,7 @@ fn rule(raw: &RawRule, names: &Names, place: &Place, findings: &mut Findings) ->
         connect: raw.connect,
         replication: raw.replication,
         statements,
+        ssh,
         limits: limits::limits(raw, &terms, &place.at("limits"), findings),
         record: raw.record.unwrap_or_default(),
         expires: raw.expires.as_ref().and_then(|text| time(text, &place.at("expires"), findings)),
@@ -113,11 +119,38 @@ fn rule(raw: &RawRule, names: &Names, place: &Place, findings: &mut Findings) ->
         reason: raw.reason.clone(),
     };
     let owner = format!("rule `{}`", raw.id);
+    let resources = resources(&owner, raw.resources.as_deref(), names, place, findings);
+    of_kind(raw, &resources, names, place, findings);
     Placed {
         subjects: subjects(&owner, raw.subjects.as_deref(), names, place, findings),
-        resources: resources(&owner, raw.resources.as_deref(), names, place, findings),
+        resources,
         place: place.clone(),
         item: Arc::new(item),
+    }
+}
+
+/// What a rule says has to mean something to one of its resources.
+fn of_kind(raw: &RawRule, resources: &Scoped, names: &Names, place: &Place, findings: &mut Findings) {
+    let Scoped::Only(only) = resources else { return };
+    let any = |kind| only.iter().any(|name| names.kinds.get(name) == Some(&kind));
+    let parts = [
+        ("statements", raw.statements.is_some(), ResourceKind::Postgres, "name what is asked of them under `ssh`"),
+        (
+            "limits",
+            raw.limits != RawLimits::default(),
+            ResourceKind::Postgres,
+            "limits of SSH go into `ssh: {limits: ...}`",
+        ),
+        ("ssh", raw.ssh.is_some(), ResourceKind::Ssh, "name what is asked of them under `statements`"),
+    ];
+    for (part, there, kind, hint) in parts {
+        if there && !only.is_empty() && !any(kind) {
+            findings.add(
+                place.at(part),
+                format!("rule `{}` has `{part}`, and none of its resources is of kind {kind}", raw.id),
+                hint,
+            );
+        }
     }
 }
 
@@ -357,9 +390,15 @@ pub(super) struct Mask {
     columns: Vec<ColumnPattern>,
     detectors: Vec<(Detector, Option<Partial>)>,
     transform: Transform,
+    files: Vec<PathPattern>,
 }
 
 impl Mask {
+    /// It is about contents of files alone.
+    pub(super) fn is_of_files(&self) -> bool {
+        !self.files.is_empty()
+    }
+
     pub(super) fn owner(&self) -> String {
         format!("mask `{}`", self.id)
     }
@@ -378,9 +417,21 @@ pub(super) fn masks(
             check_name("mask", &raw.id, &place.at("id"), findings);
             check_unique("mask id", &raw.id, &place.at("id"), &mut seen, findings);
             let owner = format!("mask `{}`", raw.id);
+            let resources = resources(&owner, raw.resources.as_deref(), names, &place, findings);
+            let kinds = [("files", raw.files.is_empty(), ResourceKind::Ssh), ("columns", raw.columns.is_empty(), ResourceKind::Postgres)];
+            for (part, _, kind) in kinds.into_iter().filter(|(_, empty, _)| !empty) {
+                let Scoped::Only(only) = &resources else { continue };
+                if !only.is_empty() && !only.iter().any(|name| names.kinds.get(name) == Some(&kind)) {
+                    findings.add(
+                        place.at(part),
+                        format!("mask `{}` has `{part}`, and none of its resources is of kind {kind}", raw.id),
+                        format!("name a resource of kind {kind}, or drop it"),
+                    );
+                }
+            }
             masks.push(Placed {
                 subjects: subjects(&owner, raw.subjects.as_deref(), names, &place, findings),
-                resources: resources(&owner, raw.resources.as_deref(), names, &place, findings),
+                resources,
                 item: mask(raw, &place, findings),
                 place,
             });
@@ -415,20 +466,34 @@ fn mask(raw: &RawMask, place: &Place, findings: &mut Findings) -> Mask {
             ),
         }
     }
+    if !raw.files.is_empty() && (!raw.columns.is_empty() || raw.detectors.is_empty()) {
+        findings.add(
+            place.at("files"),
+            format!("mask `{}`: files are searched by detectors, and have no columns", raw.id),
+            "name detectors beside files, and columns in a mask of their own",
+        );
+    }
     let columns = patterns(&raw.columns, &place.at("columns"), findings, ColumnPattern::new);
-    Mask { id: raw.id.as_str().into(), columns, detectors, transform: raw.transform }
+    let files = patterns(&raw.files, &place.at("files"), findings, PathPattern::new);
+    Mask { id: raw.id.as_str().into(), columns, detectors, transform: raw.transform, files }
 }
 
 /// All the masks that apply to one subject on one resource, together.
 pub(super) fn mask_set<'a>(masks: impl Iterator<Item = &'a Mask>) -> Arc<MaskSet> {
     let (mut columns, mut detectors, mut ids) = (Vec::new(), Vec::new(), Vec::new());
+    let mut files = Vec::new();
     for mask in masks {
         ids.push(Arc::clone(&mask.id));
+        if mask.is_of_files() {
+            let (paths, detectors) = (mask.files.clone(), mask.detectors.clone());
+            files.push(FileMask { paths, detectors, id: Arc::clone(&mask.id) });
+            continue;
+        }
         columns.extend(mask.columns.iter().map(|pattern| (pattern.clone(), mask.transform)));
         detectors.extend(mask.detectors.iter().copied());
     }
     if !columns.is_empty() {
         columns.extend(catalog::repeating().map(|pattern| (pattern, Transform::Redact)));
     }
-    Arc::new(MaskSet::new(columns, &detectors, ids))
+    Arc::new(MaskSet::new(columns, detectors, ids, files))
 }

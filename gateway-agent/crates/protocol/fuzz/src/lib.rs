@@ -7,7 +7,7 @@ use std::sync::{Arc, OnceLock};
 
 use policy::{
     Action, Allow, Connect, Effect, Limits, Obligations, OutputMask, OutputMasks, Policy, Question,
-    Recording, Source, UnixTime,
+    Recording, Source, Ssh, SshRequest, UnixTime,
 };
 use protocol::{
     Step,
@@ -27,7 +27,24 @@ resources:
     databases: ["*"]
     login: { user: gateway, password: { file: /etc/gateway/orders } }
     tls: { mode: disable }
-rules: [{ id: all, effect: allow, subjects: [job], resources: [orders], connect: true }]
+  - name: web
+    kind: ssh
+    hosts: [198.51.100.20]
+    host_keys: ["SHA256:AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA"]
+    users: [deploy]
+    login: { password: { env: X } }
+rules:
+  - { id: all, effect: allow, subjects: [job], resources: [orders, web], connect: true }
+  - id: little
+    effect: allow
+    subjects: [job]
+    resources: [web]
+    ssh:
+      commands: [{ program: git, arguments: [fetch, "*..."] }]
+      files: [{ operations: [read, write, list, rename], paths: ["/srv/**"] }]
+      quarantine: true
+masks:
+  - { id: m, resources: [web], files: ["/srv/m/**"], detectors: [email], transform: redact }
 "#;
         let source = Source { name: "fuzz.yaml".to_owned(), text: text.to_owned() };
         Policy::load(&[source]).unwrap_or_else(|wrong| panic!("{wrong:?}"))
@@ -164,4 +181,11 @@ fn drain(session: &mut Session) {
     let (job, up) = (session.job_out().len(), session.up_out().len());
     session.job_out().advance(job);
     session.up_out().advance(up);
+}
+
+/// What the policy says to a request on its SSH host.
+pub fn ask(request: SshRequest) -> Effect {
+    let (subject, resource) = (policy().subject_named("job").unwrap(), policy().resource_named("web").unwrap());
+    let action = Action::Ssh(Ssh { user: "deploy".to_owned(), request });
+    policy().decide(&Question { subject: &subject, resource, action: &action, now: UnixTime(0), grant: None }).effect
 }

@@ -1,5 +1,6 @@
 //! The recording format from outside.
 
+mod asciicast;
 mod common;
 mod cost;
 mod roundtrip;

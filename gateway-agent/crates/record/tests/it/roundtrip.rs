@@ -5,8 +5,8 @@ use std::borrow::Cow;
 use crate::common::{frames, header, key, names, recording, scribe, statement};
 use proptest::prelude::*;
 use record::{
-    Batch, Ending, Event, Item, List, Param, Params, PushError, Reader, Verdict, Writer, limits, read,
-    to_json_lines, verify,
+    Batch, Ending, Event, Item, List, Param, Params, PushError, Reader, Stream, Verdict, Writer, limits,
+    read, to_json_lines, verify,
 };
 
 fn text() -> impl Strategy<Value = Cow<'static, str>> {
@@ -58,6 +58,41 @@ fn event() -> impl Strategy<Value = Event<'static>> {
             by
         }),
         text().prop_map(|text| Event::Notice { text }),
+        (any::<[u64; 2]>(), text()).prop_map(|([n, channel], what)| Event::Channel { n, channel, what }),
+        (any::<[u64; 3]>(), text()).prop_map(|([channel, columns, rows], term)| Event::Terminal {
+            channel,
+            columns,
+            rows,
+            term
+        }),
+        (
+            any::<u64>(),
+            prop_oneof![Just(Stream::Input), Just(Stream::Output), Just(Stream::Error)],
+            prop::collection::vec(any::<u8>(), 0..300)
+        )
+            .prop_map(|(channel, stream, data)| Event::Data { channel, stream, data: data.into() }),
+        (any::<[u64; 3]>(), text(), list(), text(), prop::option::of(text())).prop_map(
+            |([n, channel, bytes], operation, paths, outcome, digest)| Event::File {
+                n,
+                channel,
+                bytes,
+                operation,
+                paths,
+                outcome,
+                digest
+            }
+        ),
+        (any::<[u64; 3]>(), any::<bool>(), prop::collection::vec(any::<u8>(), 0..300)).prop_map(
+            |([n, channel, offset], write, data)| Event::Contents {
+                n,
+                channel,
+                offset,
+                write,
+                data: data.into()
+            }
+        ),
+        (any::<u64>(), prop::option::of(any::<u32>()), prop::option::of(text()))
+            .prop_map(|(channel, status, signal)| Event::ChannelClosed { channel, status, signal }),
         text().prop_map(|reason| Event::Closed { reason }),
         (100_u8..).prop_map(|kind| Event::Other { kind }),
     ]

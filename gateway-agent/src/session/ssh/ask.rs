@@ -1,0 +1,254 @@
+//! Decisions about what a session's channels ask for: from policy, from a human.
+
+use std::{sync::Arc, time::Instant};
+
+use policy::{
+    Action, Allow, ApprovalTerms, Denial, Effect, Grant, Policy, Question, Ssh, SshRequest, Verdict, builtin,
+};
+
+use super::{Session, log::Said};
+use crate::{
+    approval::{self, Binding},
+    session::observer::{Approval, Lost},
+    telemetry::Phase,
+};
+
+/// Longest text of an action that is shown, recorded and bound.
+const TEXT: usize = 64 * 1024;
+
+/// An allow, and what led to it.
+#[derive(Debug)]
+pub(super) struct Granted {
+    pub(super) rules: Vec<Arc<str>>,
+    pub(super) allow: Allow,
+    pub(super) approval: Option<Approval>,
+    pub(super) since: Instant,
+}
+
+/// A no, in words for the person at the client.
+#[derive(Debug, Clone)]
+pub(super) struct Refused {
+    pub(super) rule: Arc<str>,
+    pub(super) reason: String,
+    pub(super) hint: String,
+}
+
+/// What an ask came to.
+pub(super) type Answer = Result<Granted, Refused>;
+
+impl Refused {
+    pub(super) fn new(rules: &[Arc<str>], reason: impl Into<String>, hint: impl Into<String>) -> Self {
+        let rule = rules.first().cloned().unwrap_or_else(|| builtin::DEFAULT_DENY.into());
+        Self { rule, reason: reason.into(), hint: hint.into() }
+    }
+
+    /// On one line, for where the protocol carries no more.
+    pub(super) fn line(&self) -> String {
+        let Self { rule, reason, hint } = self;
+        match hint.is_empty() {
+            true => format!("denied by policy rule {rule}: {reason}"),
+            false => format!("denied by policy rule {rule}: {reason}; {hint}"),
+        }
+    }
+
+    /// For standard error.
+    pub(super) fn lines(&self) -> Vec<String> {
+        let mut lines = vec![format!("denied by policy rule {}: {}", self.rule, self.reason)];
+        if !self.hint.is_empty() {
+            lines.push(format!("hint: {}", self.hint));
+        }
+        lines
+    }
+}
+
+impl Session {
+    /// Asks policy, without a human and without leaving a trace.
+    pub(super) fn decide(&self, policy: &Policy, request: &SshRequest, grant: Option<&Grant>) -> Verdict {
+        let nobody = |rule: &str, reason: &str| Verdict {
+            effect: Effect::Deny(Denial {
+                reason: reason.to_owned(),
+                hint: "enrol the job again".to_owned(),
+            }),
+            rules: vec![rule.into()],
+            valid_until: None,
+        };
+        let Some(subject) = policy.subject_named(&self.live.subject) else {
+            return nobody("builtin:no-subject", "policy no longer names this job");
+        };
+        let action = Action::Ssh(Ssh { user: self.user.clone(), request: request.clone() });
+        policy.decide(&Question {
+            subject: &subject,
+            resource: &self.resource,
+            action: &action,
+            now: crate::clock::now(),
+            grant,
+        })
+    }
+
+    /// Whether policy would still not refuse this.
+    pub(super) fn still(&self, request: &SshRequest) -> Result<(), Refused> {
+        let policy = self.shared().policy.load_full();
+        let verdict = self.decide(&policy.policy, request, None);
+        match verdict.effect {
+            Effect::Deny(denial) => Err(Refused::new(&verdict.rules, denial.reason, denial.hint)),
+            Effect::Allow(_) | Effect::Approve(_) => Ok(()),
+        }
+    }
+
+    /// Asks policy about something that cannot wait for a human.
+    pub(super) async fn ask_now(&self, request: &SshRequest) -> Result<Answer, Lost> {
+        let since = Instant::now();
+        let policy = self.shared().policy.load_full();
+        let verdict = self.decide(&policy.policy, request, None);
+        let text = text(request);
+        let said = Said { kind: request.name(), text: &text };
+        let refused = match verdict.effect {
+            Effect::Allow(allow) => {
+                return Ok(Ok(Granted { rules: verdict.rules, allow, approval: None, since }));
+            }
+            Effect::Deny(denial) => Refused::new(&verdict.rules, denial.reason, denial.hint),
+            Effect::Approve(_) => Refused::new(
+                &verdict.rules,
+                "this needs a human's approval, for which it cannot wait",
+                "ask for it by a rule that allows it",
+            ),
+        };
+        self.log.denied(said, &verdict.rules, &refused.reason, since.elapsed()).await?;
+        Ok(Err(refused))
+    }
+
+    /// Asks policy, and a human where policy wants one; `notice` is told of the wait. `beside`: what else the human agrees to, such as
+    /// the environment of a command.
+    ///
+    /// # Errors
+    /// When what happened cannot be written down.
+    pub(super) async fn ask(
+        &self,
+        request: &SshRequest,
+        beside: &[String],
+        notice: impl Fn(&str),
+    ) -> Result<Answer, Lost> {
+        let since = Instant::now();
+        let policy = self.shared().policy.load_full();
+        let verdict = self.decide(&policy.policy, request, None);
+        let text = text(request);
+        let said = Said { kind: request.name(), text: &text };
+        let answer = match verdict.effect {
+            Effect::Allow(allow) => {
+                Ok(Granted { rules: verdict.rules.clone(), allow, approval: None, since })
+            }
+            Effect::Deny(denial) => Err(Refused::new(&verdict.rules, denial.reason, denial.hint)),
+            Effect::Approve(terms) => {
+                self.ask_human(&policy.policy, request, &text, beside, &verdict.rules, &terms, notice).await?
+            }
+        };
+        if let Err(refused) = &answer {
+            self.log.denied(said, &verdict.rules, &refused.reason, since.elapsed()).await?;
+        }
+        Ok(answer)
+    }
+
+    #[expect(clippy::too_many_arguments, reason = "all of it is what a human is shown")]
+    async fn ask_human(
+        &self,
+        policy: &Policy,
+        request: &SshRequest,
+        text: &str,
+        beside: &[String],
+        rules: &[Arc<str>],
+        terms: &ApprovalTerms,
+        notice: impl Fn(&str),
+    ) -> Result<Answer, Lost> {
+        let since = Instant::now();
+        let live = &self.live;
+        let refused = |why: String| {
+            Refused::new(rules, why, "ask an approver, then try again: this rule wants a human's approval")
+        };
+        let binding = Binding {
+            statement: format!("{text} (as {})", self.user),
+            params: beside.iter().map(|value| Some(value.clone().into_bytes())).collect(),
+            job: live.job,
+            resource: live.resource(),
+            policy_version: Arc::clone(policy.version()),
+        };
+        let asking = approval::Request {
+            binding: binding.clone(),
+            session: Arc::clone(&live.id),
+            subject: Arc::clone(&live.subject),
+            cgroup: live.cgroup.clone(),
+            job_uid: live.job_uid,
+            process: approval::Process { pid: live.pid, uid: live.uid, command: live.command.clone() },
+            rules: rules.to_vec(),
+            because: None,
+            terms: terms.clone(),
+        };
+        let mut ticket = match self.shared().approvals.request(asking) {
+            Ok(ticket) => ticket,
+            Err(error) => return Ok(Err(refused(error.to_string()))),
+        };
+        let id = Arc::clone(ticket.id());
+        // Dropping the ticket takes the request back.
+        self.log.approval(&id, "asked", &[]).await?;
+        notice(&ticket.notice());
+        let outcome = {
+            let _waiting = self.waiting();
+            ticket.wait().await
+        };
+        self.log.took(Phase::Approval, since.elapsed());
+        let (word, by) = outcome.told();
+        self.log.approval(&id, word, by).await?;
+        let approved = match outcome {
+            approval::Outcome::Approved(approved) => approved,
+            approval::Outcome::Denied { by, reason } => {
+                let reason = if reason.is_empty() { String::new() } else { format!(": {reason}") };
+                return Ok(Err(refused(format!("{by} denied approval {id}{reason}"))));
+            }
+            approval::Outcome::Expired => {
+                return Ok(Err(refused(format!("nobody approved request {id} in time"))));
+            }
+        };
+        let by = approved.by.clone();
+        let (rules, version) = match approved.redeem(&binding) {
+            Ok(redeemed) => redeemed,
+            Err(stale) => return Ok(Err(refused(stale.to_string()))),
+        };
+        // Under what is in force now: the grant is of the version that asked.
+        let policy = self.shared().policy.load_full();
+        let verdict = self.decide(&policy.policy, request, Some(&Grant::approved(rules, version)));
+        notice(&format!("approved by {}", by.join(", ")));
+        Ok(match verdict.effect {
+            Effect::Allow(allow) => {
+                Ok(Granted { rules: verdict.rules, allow, approval: Some(Approval { id, by }), since })
+            }
+            Effect::Deny(denial) => Err(Refused::new(&verdict.rules, denial.reason, denial.hint)),
+            Effect::Approve(_) => Err(refused("the approval does not cover this".to_owned())),
+        })
+    }
+}
+
+/// An action on one line, for people and recordings.
+pub(super) fn text(request: &SshRequest) -> String {
+    let text = match request {
+        SshRequest::Connect => "connect".to_owned(),
+        SshRequest::Exec(exec) => format!("exec {}", exec.text),
+        SshRequest::Shell => "shell".to_owned(),
+        SshRequest::Pty { term } => format!("pty {term}"),
+        SshRequest::Env { name, .. } => format!("env {name}"),
+        SshRequest::Subsystem { name } => format!("subsystem {name}"),
+        SshRequest::File(file) => match &file.target {
+            Some(target) => format!("{} {} -> {target}", file.operation.name(), file.path),
+            None => format!("{} {}", file.operation.name(), file.path),
+        },
+        SshRequest::DirectTcpip { host, port } => format!("connection from the host to {host}:{port}"),
+        SshRequest::DirectStreamlocal { path } => format!("connection to the host's socket {path}"),
+        SshRequest::TcpipForward { host, port } => format!("listener of the host at {host}:{port}"),
+        SshRequest::StreamlocalForward { path } => format!("socket of the host at {path}"),
+        SshRequest::AgentForwarding => "agent forwarding".to_owned(),
+        SshRequest::X11 => "x11 forwarding".to_owned(),
+        SshRequest::Signal { name } => format!("signal {name}"),
+    };
+    match text.char_indices().nth(TEXT) {
+        None => text,
+        Some((at, _)) => text.get(..at).unwrap_or_default().to_owned(),
+    }
+}

@@ -1,0 +1,166 @@
+//! How the gateway knows hosts, and logs in to them.
+
+use std::process::Command;
+
+use tests::{process::output, sshd::Sshd};
+
+use crate::support::{Ground, HOST, RULES, pinned, policy, wait_for, wait_for_audit};
+
+const KEY: &str = "key: { file: @DIR@/secrets/ssh }";
+
+fn login(known: &str, method: &str) -> String {
+    format!("{known}\n    login: {{ user: {}, {method} }}", Sshd::USER)
+}
+
+#[track_caller]
+fn works(ground: &Ground) {
+    assert_eq!(ground.ssh(&[HOST, "echo in; id -un"]).run().ok().stdout, format!("in\n{}\n", Sshd::USER));
+}
+
+#[test]
+fn a_host_is_known_by_its_key_by_its_digest_and_by_its_authority() {
+    works(&Ground::knowing(&[], &|sshd| {
+        login(&format!("host_keys: [\"{}\"]", sshd.public_key("host_ecdsa")), KEY)
+    }));
+    works(&Ground::knowing(&[], &|sshd| {
+        let line = output(Command::new("ssh-keygen").arg("-lf").arg(sshd.key("host_ed25519.pub")))
+            .expect("ssh-keygen");
+        login(&format!("host_keys: [\"{}\"]", line.split(' ').nth(1).expect("a digest")), KEY)
+    }));
+    works(&Ground::knowing(&[], &|sshd| {
+        login(&format!("host_ca: [\"{}\"]", sshd.public_key("host_ca")), KEY)
+    }));
+}
+
+#[test]
+fn a_host_that_shows_another_key_gets_nothing() {
+    for known in ["host_keys", "host_ca"] {
+        // A key that is real, and another's.
+        let ground =
+            Ground::knowing(&[], &|sshd| login(&format!("{known}: [\"{}\"]", sshd.public_key("login")), KEY));
+        let out = ground.ssh(&[HOST, "echo in"]).run().failed();
+        assert!(out.stderr.contains("its host key is not one that policy names"), "{out}");
+        assert!(out.stdout.is_empty());
+        assert_eq!(ground.sshd.ran(), [""; 0]);
+        // It never came to a login.
+        assert!(
+            !ground.sshd.log().contains("Accepted") && !ground.sshd.log().contains("Failed"),
+            "{}",
+            ground.sshd.log()
+        );
+    }
+}
+
+#[test]
+fn certificates_are_made_for_the_job_and_for_minutes() {
+    let ground = Ground::knowing(&[], &|sshd| {
+        login(
+            &format!("host_keys: [\"{}\"]", sshd.public_key("host_ed25519")),
+            "user_certificate: { authority: { file: @DIR@/secrets/user_ca }, valid_for: 2m, source_address: [198.51.100.1] }",
+        )
+    });
+    works(&ground);
+    let log = ground.sshd.log();
+    assert!(
+        log.contains("Accepted certificate ID \"gateway job ")
+            && log.contains("subject payments-agent session "),
+        "{log}"
+    );
+    let opened = wait_for_audit(&ground.world, "session_opened", |_| true);
+    assert!(log.contains(opened["session"].as_str().expect("an id")), "{opened}");
+    // From elsewhere the host would not take it; here, a network that the gateway is not in.
+    let ground = Ground::knowing(&[], &|sshd| {
+        login(
+            &format!("host_keys: [\"{}\"]", sshd.public_key("host_ed25519")),
+            "user_certificate: { authority: { file: @DIR@/secrets/user_ca }, source_address: [203.0.113.0/24] }",
+        )
+    });
+    let out = ground.ssh(&[HOST, "echo in"]).run().failed();
+    assert!(out.stderr.contains("does not accept the gateway's login"), "{out}");
+    // A command that the host forces runs instead of any other.
+    let ground = Ground::knowing(&[], &|sshd| {
+        login(
+            &format!("host_keys: [\"{}\"]", sshd.public_key("host_ed25519")),
+            "user_certificate: { authority: { file: @DIR@/secrets/user_ca }, force_command: \"echo forced\" }",
+        )
+    });
+    assert_eq!(ground.ssh(&[HOST, "echo in"]).run().ok().stdout, "forced\n");
+}
+
+#[test]
+fn passwords_stay_with_the_gateway() {
+    let ground = Ground::knowing(&["PubkeyAuthentication no"], &|sshd| {
+        login(
+            &format!("host_keys: [\"{}\"]", sshd.public_key("host_ed25519")),
+            "password: { file: @DIR@/secrets/ssh_password }",
+        )
+    });
+    works(&ground);
+    assert!(ground.sshd.log().contains("Accepted password for deploy"), "{}", ground.sshd.log());
+    let env = ground.job(&["bash", "-c", "env; cat /etc/ssh/ssh_known_hosts"]).run().ok();
+    let log = ground.world.agent.log();
+    let audit = std::fs::read_to_string(ground.world.agent.audit_file()).expect("an audit log");
+    for text in [&env.stdout, &log, &audit] {
+        assert!(!text.contains(ground.sshd.password()), "{text}");
+    }
+}
+
+#[test]
+fn what_policy_takes_back_ends_at_once() {
+    let ground = Ground::new();
+    let job = ground.ssh(&[HOST, "echo here; exec sleep 600"]).start().expect("a job");
+    wait_for("the command", || (!ground.sshd.ran().is_empty()).then_some(()));
+    let without =
+        RULES.replace("{ program: sleep, arguments: [\"**\"] }", "{ program: whoami, arguments: [] }");
+    ground.world.write_policy(&policy(&pinned(&ground.sshd), &without)).expect("written");
+    let out = job.finish(tests::process::LIMIT).expect("an end").failed();
+    assert!(out.stderr.contains("the policy no longer allows it"), "{out}");
+    // The connection itself.
+    let job = ground.ssh(&[HOST, "cat"]).open().expect("a job");
+    wait_for("the command", || (ground.sshd.ran().len() == 2).then_some(()));
+    let none = without.replace("connect: true }", "connect: false, ssh: { pty: true } }");
+    ground.world.write_policy(&policy(&pinned(&ground.sshd), &none)).expect("written");
+    // Its input stays open until then.
+    wait_for_audit(&ground.world, "session_closed", |line| {
+        line["reason"].as_str().is_some_and(|reason| reason.contains("no longer allows the connection"))
+    });
+    let out = job.finish(tests::process::LIMIT).expect("an end").failed();
+    assert!(out.stderr.contains("no longer allows the connection"), "{out}");
+    let out = ground.ssh(&[HOST, "echo in"]).run().failed();
+    assert!(out.stderr.contains("denied by policy rule builtin:default-deny"), "{out}");
+}
+
+#[test]
+fn limits_end_what_exceeds_them() {
+    let limited = |limits: &str| {
+        RULES.replace(
+            "      pty: true\n      env",
+            &format!("      limits: {{ {limits} }}\n      pty: true\n      env"),
+        )
+    };
+    for (limits, command, why) in [
+        ("duration: 2s", "sleep 600", "open for 2s"),
+        ("idle: 2s", "sleep 600", "idle for 2s"),
+        ("bytes: 1000000", "yes", "more than 1000000 bytes"),
+    ] {
+        let ground = Ground::with(&limited(limits), &[], &[]);
+        let job = ground.ssh(&[HOST, command]).open().expect("a job");
+        let out = job.finish(tests::process::LIMIT).expect("an end").failed();
+        assert!(
+            out.stderr.contains(&format!("ended by policy rule commands: {why}")),
+            "{limits}: {}",
+            out.stderr
+        );
+        let line = wait_for_audit(&ground.world, "limit_exceeded", |_| true);
+        assert_eq!(line["rule"], "commands", "{line}");
+    }
+    let ground = Ground::with(&limited("per_minute: 2"), &[], &[]);
+    for _ in 0..2 {
+        let _ = ground.ssh(&[HOST, "echo in"]).run().ok();
+    }
+    // Each job has its own.
+    let script = format!("for n in 1 2 3; do ssh -o BatchMode=yes {HOST} \"echo $n\"; done");
+    let out = ground.job(&["bash", "-c", &script]).run().failed();
+    assert_eq!(out.stdout, "1\n2\n", "{out}");
+    assert!(out.stderr.contains("more than 2 requests in a minute"), "{out}");
+}

@@ -1,0 +1,10 @@
+//! SSH end to end: a real OpenSSH server, real clients, real kernel. Needs root.
+
+mod approvals;
+mod clients;
+mod commands;
+mod hostile;
+mod logins;
+mod records;
+mod support;
+mod tunnels;

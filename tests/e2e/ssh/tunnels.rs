@@ -1,0 +1,144 @@
+//! No tunnel leads anywhere: what is behind the host hears nothing.
+
+use std::{
+    net::TcpListener,
+    os::unix::net::UnixListener,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+use crate::support::{Ground, HOST, wait_for, wait_for_audit};
+
+/// Listeners that only the host can reach, and how many came.
+struct Canary {
+    port: u16,
+    path: String,
+    heard: Arc<AtomicUsize>,
+}
+
+impl Canary {
+    fn new(ground: &Ground) -> Self {
+        let heard = Arc::new(AtomicUsize::new(0));
+        let path = ground.sshd.home().join("canary.sock");
+        let tcp = ground
+            .world
+            .far
+            .enter(|| TcpListener::bind("127.0.0.1:0").expect("a listener"))
+            .expect("the host's namespace");
+        let unix = UnixListener::bind(&path).expect("a socket");
+        let port = tcp.local_addr().expect("an address").port();
+        let count = Arc::clone(&heard);
+        std::thread::spawn(move || {
+            tcp.incoming().for_each(|_| {
+                count.fetch_add(1, Ordering::SeqCst);
+            })
+        });
+        let count = Arc::clone(&heard);
+        std::thread::spawn(move || {
+            unix.incoming().for_each(|_| {
+                count.fetch_add(1, Ordering::SeqCst);
+            })
+        });
+        Self { port, path: path.display().to_string(), heard }
+    }
+
+    #[track_caller]
+    fn heard_nothing(&self) {
+        assert_eq!(self.heard.load(Ordering::SeqCst), 0);
+    }
+}
+
+#[test]
+fn connections_through_the_host_are_refused_with_the_rule() {
+    let ground = Ground::new();
+    let canary = Canary::new(&ground);
+    // The canary works: the host itself reaches it.
+    let own = ground
+        .world
+        .far
+        .enter(|| std::net::TcpStream::connect(("127.0.0.1", canary.port)).is_ok())
+        .expect("the host's namespace");
+    assert!(own);
+    wait_for("the canary", || (canary.heard.swap(0, Ordering::SeqCst) == 1).then_some(()));
+
+    let out = ground.ssh(&["-W", &format!("127.0.0.1:{}", canary.port), HOST]).run().failed();
+    assert!(out.stderr.contains("denied by policy rule builtin:default-deny"), "{out}");
+    let jump = format!("{HOST}:22");
+    let out = ground
+        .ssh(&["-o", "ConnectTimeout=5", "-J", &jump, "-p", &canary.port.to_string(), "127.0.0.1", "true"])
+        .run()
+        .failed();
+    assert!(out.stderr.contains("denied by policy rule"), "{out}");
+    let script = "import asyncio, asyncssh, sys\nasync def main():\n  async with asyncssh.connect(sys.argv[1], known_hosts='/etc/ssh/ssh_known_hosts') as c:\n    \
+                  try:\n      await c.open_unix_connection(sys.argv[2])\n    except asyncssh.ChannelOpenError as e:\n      print(e.reason)\nasyncio.run(main())";
+    let out = ground.job(&[&ground.world.python(), "-c", script, HOST, &canary.path]).run().ok();
+    assert!(out.stdout.contains("denied by policy rule"), "{out}");
+    for kind in ["ssh_direct_tcpip", "ssh_direct_streamlocal"] {
+        let line = wait_for_audit(&ground.world, "decision", |line| line["statement_kind"] == kind);
+        assert_eq!(line["verdict"], "deny", "{line}");
+    }
+    canary.heard_nothing();
+}
+
+#[test]
+fn listeners_at_the_host_are_refused() {
+    let ground = Ground::new();
+    for to in ["18022:127.0.0.1:1", "/tmp/gateway-forwarded.sock:127.0.0.1:1"] {
+        let out = ground.ssh(&["-o", "ExitOnForwardFailure=yes", "-R", to, HOST, "echo up"]).run().failed();
+        assert!(out.stderr.contains("remote port forwarding failed"), "{to}: {out}");
+        assert!(!out.stdout.contains("up"), "{to}: {out}");
+    }
+    for kind in ["ssh_tcpip_forward", "ssh_streamlocal_forward"] {
+        let line = wait_for_audit(&ground.world, "decision", |line| line["statement_kind"] == kind);
+        assert_eq!((&line["verdict"], &line["rules"][0]), (&"deny".into(), &"builtin:default-deny".into()));
+    }
+    let listens = ground
+        .world
+        .far
+        .enter(|| std::net::TcpStream::connect("127.0.0.1:18022").is_ok())
+        .expect("the host's namespace");
+    assert!(!listens);
+}
+
+#[test]
+fn agents_and_displays_are_not_forwarded() {
+    let ground = Ground::new();
+    let script = format!(
+        "eval $(ssh-agent) >/dev/null; export DISPLAY=:9; ssh -o BatchMode=yes -A -Y {HOST} 'echo agent=$SSH_AUTH_SOCK display=$DISPLAY'; \
+         status=$?; kill $SSH_AGENT_PID; exit $status"
+    );
+    let out = ground.job(&["bash", "-c", &script]).run().ok();
+    assert_eq!(out.text(), "agent= display=", "{out}");
+    assert!(out.stderr.contains("agent forwarding") || out.stderr.contains("denied by policy rule"), "{out}");
+    let line =
+        wait_for_audit(&ground.world, "decision", |line| line["statement_kind"] == "ssh_agent_forwarding");
+    assert_eq!(line["verdict"], "deny", "{line}");
+}
+
+#[test]
+fn the_job_has_no_other_way_to_the_host() {
+    let ground = Ground::new();
+    // Not its address at another port, and nothing behind it.
+    let out = ground.ssh(&["-o", "ConnectTimeout=5", "-p", "2222", HOST, "true"]).run().failed();
+    assert!(out.stderr.contains("Operation not permitted"), "{out}");
+    assert_eq!(ground.sshd.ran(), [""; 0]);
+}
+
+#[test]
+fn another_protocol_is_closed_at_once() {
+    let ground = Ground::new();
+    for hello in ["GET / HTTP/1.1\\r\\n\\r\\n", "\\x16\\x03\\x01\\x02\\x00", "SSH", "SSH-1.5-old\\r\\n"] {
+        let script =
+            format!("exec 3<>/dev/tcp/{HOST}/22; printf '{hello}' >&3; timeout 20 cat <&3 | head -c 200");
+        let out = ground.job(&["bash", "-c", &script]).limit(Duration::from_secs(40)).run();
+        assert!(out.stdout.starts_with("SSH-2.0-gateway"), "{hello}: {out}");
+        assert!(!out.stdout.contains("OpenSSH"), "{hello}: {out}");
+    }
+    assert!(!ground.sshd.log().contains("Connection from"), "{}", ground.sshd.log());
+    let refused =
+        ground.world.agent.metric("gateway_flows_total", &["result=\"protocol\""]).expect("metrics");
+    assert!(refused >= 2.0, "{refused}");
+}
