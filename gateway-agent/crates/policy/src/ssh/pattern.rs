@@ -123,14 +123,17 @@ impl PathPattern {
                 if below {
                     theirs.push(Piece::Any);
                 }
-                let last = self.segments.iter().rposition(|of| matches!(of, Segment::Name(_))).unwrap_or_default();
+                let last =
+                    self.segments.iter().rposition(|of| matches!(of, Segment::Name(_))).unwrap_or_default();
                 (0..=last).any(|from| ours.get(from..).is_some_and(|rest| meet(rest, &theirs)))
             }
             (Root::Home, Root::Slash) => {
                 let somewhere: Vec<_> = std::iter::once(Piece::Any).chain(ours).collect();
                 // Where homes usually are, a folder above may be meant with all that is in it.
                 let above = path.names.len() <= 2
-                    && path.names.first().is_none_or(|name| matches!(name, Name::Wild | Name::Exactly("home" | "root" | "Users")));
+                    && path.names.first().is_none_or(|name| {
+                        matches!(name, Name::Wild | Name::Exactly("home" | "root" | "Users"))
+                    });
                 if below && above {
                     theirs.push(Piece::Any);
                 }
@@ -319,7 +322,9 @@ impl Piece<'_> {
     fn may_be(self, other: Self) -> bool {
         match (self, other) {
             (Self::Glob(a), Self::Glob(b)) => a.overlaps(b),
-            (Self::Glob(glob), Self::Exactly(name)) | (Self::Exactly(name), Self::Glob(glob)) => glob.matches(name),
+            (Self::Glob(glob), Self::Exactly(name)) | (Self::Exactly(name), Self::Glob(glob)) => {
+                glob.matches(name)
+            }
             (Self::Exactly(a), Self::Exactly(b)) => a == b,
             _ => true,
         }
@@ -419,7 +424,11 @@ mod tests {
             ("/etc/**", "~/fetch", false),
         ] {
             let word = word(path);
-            assert_eq!(pattern(text).may_mean(Path::of_word(&word, None).as_ref()), expected, "{text} {path}");
+            assert_eq!(
+                pattern(text).may_mean(Path::of_word(&word, None).as_ref()),
+                expected,
+                "{text} {path}"
+            );
         }
         let folder = word("/srv");
         let folder = Path::of_word(&folder, None);
