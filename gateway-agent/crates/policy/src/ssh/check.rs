@@ -86,7 +86,7 @@ pub(crate) fn matcher(
             "name login names, or drop the line",
         );
     }
-    if matcher.names_nothing() && !connects {
+    if matcher.names_nothing() && raw.commands.is_empty() && raw.files.is_empty() && !connects {
         findings.add(
             place.clone(),
             format!("rule `{id}` names nothing of SSH"),

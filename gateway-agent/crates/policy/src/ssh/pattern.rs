@@ -123,9 +123,15 @@ impl PathPattern {
                 if below {
                     theirs.push(Piece::Any);
                 }
-                let last =
-                    self.segments.iter().rposition(|of| matches!(of, Segment::Name(_))).unwrap_or_default();
-                (0..=last).any(|from| ours.get(from..).is_some_and(|rest| meet(rest, &theirs)))
+                let first = match self.segments.first() {
+                    Some(Segment::Name(name)) => name.as_str(),
+                    _ => "",
+                };
+                let last = self.segments.iter().rposition(|of| matches!(of, Segment::Name(_)));
+                // `/`, `/root`, `/home/x` and `/srv/x`, `/var/lib/x`.
+                (0..=last.unwrap_or_default().min(3))
+                    .filter(|from| *from != 1 || first == "root")
+                    .any(|from| meet(ours.get(from..).unwrap_or_default(), &theirs))
             }
             (Root::Home, Root::Slash) => {
                 let somewhere: Vec<_> = std::iter::once(Piece::Any).chain(ours).collect();
@@ -421,6 +427,8 @@ mod tests {
             ("/home/x/.ssh/**", "~/.bashrc", false),
             ("/srv/app/secrets/**", "~/secrets/key", true),
             ("/srv/app/secrets/**", "~/fetch", false),
+            ("/srv/app/secrets/**", "~/app", false),
+            ("/root/x", "~/x", true),
             ("/etc/**", "~/fetch", false),
         ] {
             let word = word(path);

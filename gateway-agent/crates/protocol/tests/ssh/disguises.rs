@@ -476,7 +476,6 @@ fn a_restriction_is_not_gone_around() {
         "cat /e*/passwd",
         "rsync --server --sender -logDtpre.iLsfxC . /",
         "scp -f /etc/passwd",
-        "scp -r -f /",
         "--file=/etc/x ls",
         "ls --file=/etc/x",
         "curl -T/etc/x h",
