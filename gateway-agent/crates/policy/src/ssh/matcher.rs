@@ -109,21 +109,6 @@ impl SshMatcher {
         !self.commands.is_empty() || self.shell || self.opaque
     }
 
-    pub(crate) fn names_nothing(&self) -> bool {
-        !self.runs()
-            && !self.pty
-            && !self.agent
-            && !self.x11
-            && self.env.is_empty()
-            && self.subsystems.is_empty()
-            && self.files.is_empty()
-            && self.to.is_empty()
-            && self.sockets.is_empty()
-            && self.listen.is_empty()
-            && self.listen_sockets.is_empty()
-            && self.signals.is_empty()
-    }
-
     /// As a grant.
     pub(crate) fn grants(&self, need: Need<'_>) -> bool {
         match need {
