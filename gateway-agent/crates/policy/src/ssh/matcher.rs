@@ -167,9 +167,11 @@ impl SshMatcher {
     }
 
     fn grants_variable(&self, name: &str, value: Option<&str>) -> bool {
-        // The beginning of an exported function, which old shells run.
-        let function = value.is_some_and(|value| value.trim_start().starts_with("()"));
-        !function && self.env.iter().any(|glob| environment::grants(glob, name))
+        // An exported function, which old shells run, and a subscript, which bash does when it takes the value for a name.
+        let runs = |value: &str| {
+            value.trim_start().starts_with("()") || (value.contains('[') && value.contains(['$', '`']))
+        };
+        !value.is_some_and(runs) && self.env.iter().any(|glob| environment::grants(glob, name))
     }
 
     /// As a restriction: what of the request it could be about.

@@ -263,6 +263,17 @@ const EXECS: &[&str] = &[
     "git-receive-pack '/srv/app/../x'",
     "git upload-pack --upload-pack=rm /srv/app",
     "git-shell -c 'rm x'",
+    // what bash evaluates
+    "x='a[$(rm x)]'; [ -v $x ]",
+    "[ -v 'a[$(rm x)]' ]",
+    "read x < /srv/app/f; [ $x = 1 ]",
+    "[ \"$a\" \"$b\" ]",
+    "test $a",
+    "[[ $x -eq 1 ]]",
+    "ls ${x:y}",
+    "ls ${a[x]}",
+    "printf -v 'a[$(rm x)]' y",
+    "LANG='a[$(rm x)]' ls",
     // words that are none or several
     "sudo -u $X git fetch",
     "timeout $X git fetch",
