@@ -11,7 +11,7 @@ use super::{
     environment,
     matcher::{Bounds, FilePattern, HostPort, SshMatcher},
     pattern::PathPattern,
-    raw::{RawCommand, RawFiles, RawSsh, RawSshLimits, RawUserCertificate},
+    raw::{RawCommand, RawFiles, RawForward, RawSsh, RawSshLimits, RawUserCertificate},
 };
 use crate::{
     check::resource::{secret, user_name},
@@ -86,7 +86,7 @@ pub(crate) fn matcher(
             "name login names, or drop the line",
         );
     }
-    if matcher.names_nothing() && raw.commands.is_empty() && raw.files.is_empty() && !connects {
+    if names_nothing(raw) && !connects {
         findings.add(
             place.clone(),
             format!("rule `{id}` names nothing of SSH"),
@@ -134,6 +134,15 @@ pub(crate) fn matcher(
         );
     }
     matcher
+}
+
+fn names_nothing(raw: &RawSsh) -> bool {
+    let RawForward { to, sockets, listen, listen_sockets, agent, x11 } = &raw.forward;
+    let lists = [&raw.env, &raw.subsystems, &raw.signals, to, sockets, listen, listen_sockets]
+        .iter()
+        .all(|of| of.is_empty());
+    let flags = raw.shell || raw.pty || raw.opaque || *agent || *x11;
+    lists && !flags && raw.commands.is_empty() && raw.files.is_empty()
 }
 
 fn commands(

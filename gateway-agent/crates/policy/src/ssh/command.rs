@@ -392,4 +392,20 @@ mod tests {
         let sudo = Invocation { via: vec!["sudo".into()], ..run("rm x") };
         assert!(command("rm", &["**"]).may_mean(&sudo), "through whatever");
     }
+
+    proptest::proptest! {
+        /// Whatever a pattern grants it may also mean: what one rule allows, the same words in a deny rule forbid.
+        #[test]
+        fn grants_are_within_restrictions(
+            program in "(a|b|\\*|/usr/bin/a|/srv/\\*\\*)",
+            entries in proptest::collection::vec("(a|-a|\\*|\\*\\*|a\\*|/srv/\\*|/srv/\\*\\*\\.\\.\\.|x=/srv/\\*\\*|\\*/a)", 0..4),
+            text in "(a|b|/usr/bin/a|/srv/a|\\./a|\\$x)( (a|-a|ab|/srv/a|/srv/\\*|\\.\\./a|x=/srv/a|\\$x|a/a)){0,4}",
+        ) {
+            let entries: Vec<&str> = entries.iter().map(String::as_str).collect();
+            let (pattern, run) = (command(&program, &entries), run(&text));
+            if pattern.grants(&run) {
+                proptest::prop_assert!(pattern.may_mean(&run), "{program} {entries:?} {text}");
+            }
+        }
+    }
 }

@@ -109,21 +109,6 @@ impl SshMatcher {
         !self.commands.is_empty() || self.shell || self.opaque
     }
 
-    pub(crate) fn names_nothing(&self) -> bool {
-        !self.runs()
-            && !self.pty
-            && !self.agent
-            && !self.x11
-            && self.env.is_empty()
-            && self.subsystems.is_empty()
-            && self.files.is_empty()
-            && self.to.is_empty()
-            && self.sockets.is_empty()
-            && self.listen.is_empty()
-            && self.listen_sockets.is_empty()
-            && self.signals.is_empty()
-    }
-
     /// As a grant.
     pub(crate) fn grants(&self, need: Need<'_>) -> bool {
         match need {
@@ -182,9 +167,11 @@ impl SshMatcher {
     }
 
     fn grants_variable(&self, name: &str, value: Option<&str>) -> bool {
-        // The beginning of an exported function, which old shells run.
-        let function = value.is_some_and(|value| value.trim_start().starts_with("()"));
-        !function && self.env.iter().any(|glob| environment::grants(glob, name))
+        // An exported function, which old shells run, and a subscript, which bash does when it takes the value for a name.
+        let runs = |value: &str| {
+            value.trim_start().starts_with("()") || (value.contains('[') && value.contains(['$', '`']))
+        };
+        !value.is_some_and(runs) && self.env.iter().any(|glob| environment::grants(glob, name))
     }
 
     /// As a restriction: what of the request it could be about.

@@ -217,6 +217,10 @@ const TABLE: &[(&str, &str)] = &[
         "commands: [{ program: sed, arguments: [\"-i\", \"s/*/*/\", \"/srv/app/**\"] }]",
     ),
     (
+        "[ -n \"$CI\" ] && [ \"$(cat /srv/app/VERSION)\" = 7 ] || exit 1",
+        "commands: [{ program: cat, arguments: [\"/srv/app/**\"] }]",
+    ),
+    (
         "sha256sum -c /srv/app/SHA256SUMS",
         "commands: [{ program: sha256sum, arguments: [\"-c\", \"/srv/app/**\"] }]",
     ),

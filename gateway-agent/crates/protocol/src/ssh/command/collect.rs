@@ -277,6 +277,10 @@ impl Collector {
         if matches!(name, "HOME" | "CDPATH" | "PWD" | "OLDPWD") {
             self.lost = true;
         }
+        // Where a shell evaluates it as a name or a number, it runs what stands in its brackets.
+        if value.value().is_some_and(|text| text.contains('[') && text.contains(['$', '`'])) {
+            self.opaque(format!("the value of {name} can run commands"));
+        }
         self.exec.assignments.push(Assignment { name: name.to_owned(), value, exported });
     }
 

@@ -5,7 +5,10 @@
 
 use policy::Word;
 
-use super::{collect::Collector, launch::certainly_no_option};
+use super::{
+    collect::Collector,
+    launch::{certainly_no_option, is_one},
+};
 
 struct Danger {
     names: &'static [&'static str],
@@ -318,7 +321,9 @@ fn awk(to: &mut Collector, name: &str, arguments: &[Word]) {
     while let Some(word) = words.next() {
         match word.value() {
             Some("-F" | "-v" | "--field-separator" | "--assign") => {
-                words.next();
+                if !is_one(words.next()) {
+                    return to.opaque(format!("options of {name} that are not literal"));
+                }
             }
             Some("--") => {
                 program_of_awk(to, name, words.next());
@@ -359,7 +364,9 @@ fn sed(to: &mut Collector, arguments: &[Word]) {
             Some("-e" | "--expression") => scripts.push(words.next().and_then(Word::value)),
             Some("-f" | "--file") => {
                 // A script is named: rules name it.
-                words.next();
+                if !is_one(words.next()) {
+                    return to.opaque("options of sed that are not literal");
+                }
                 named = true;
             }
             Some(

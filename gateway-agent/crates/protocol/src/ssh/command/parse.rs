@@ -5,7 +5,7 @@
 
 mod compound;
 
-use super::syntax::{Command, Entry, Join, List, Pipeline, Redirect, RedirectKind, Simple, Word};
+use super::syntax::{Command, Entry, Join, List, Piece, Pipeline, Redirect, RedirectKind, Simple, Word};
 
 /// Levels of groups, substitutions and quotes.
 const DEPTH_MAX: usize = 40;
@@ -319,7 +319,8 @@ impl Parser {
         let Some(delimiter) = known.value() else {
             return Err(Bad("the end of a here-document is not plain text"));
         };
-        let expand = target.bare().is_some();
+        let quoted = |piece: &Piece| matches!(piece, Piece::Text { quoted: true, .. });
+        let expand = !target.pieces.iter().any(quoted);
         self.pending.push(Here { delimiter: delimiter.to_owned(), strip, expand });
         Ok(Redirect { kind: RedirectKind::Here, target })
     }
@@ -447,7 +448,6 @@ impl Parser {
 
 /// Splits `name=value`; `name+=value` too.
 fn split_assignment(word: &Word) -> Read<Option<(String, Word)>> {
-    use super::syntax::Piece;
     let Some((Piece::Text { text, quoted: false }, rest)) = word.pieces.split_first() else {
         // `a[$x]=…`, `a[0]=…`: the subscript is arithmetic.
         return Ok(None);

@@ -145,7 +145,7 @@ impl Word {
                 }
             }
         }
-        let certainty = match (words || (value && glob), value, glob, home) {
+        let certainty = match (words || (glob && (value || home)), value, glob, home) {
             (true, ..) => Certainty::Words,
             (_, true, ..) => Certainty::Value,
             (_, _, true, _) => Certainty::Glob,

@@ -54,10 +54,11 @@ impl Parser {
         while let Some(c) = self.peek() {
             match (c, inside) {
                 (' ' | '\t' | '\n' | ';' | '&' | '|' | '(' | ')', Inside::Plain) => return Ok(()),
-                ('<' | '>', Inside::Plain) => match self.peek_second() {
-                    Some('(') => self.process(word)?,
-                    _ => return Ok(()),
-                },
+                // Also in `${x:-<(…)}`.
+                ('<' | '>', Inside::Plain | Inside::Brace { .. }) if self.peek_second() == Some('(') => {
+                    self.process(word)?;
+                }
+                ('<' | '>', Inside::Plain) => return Ok(()),
                 ('"', Inside::Quotes) | ('}', Inside::Brace { .. }) => return Ok(()),
                 ('\'', Inside::Brace { quoted: true }) => {
                     return Err(Bad("single quotes inside of an expansion in double quotes"));

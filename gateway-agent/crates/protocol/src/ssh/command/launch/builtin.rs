@@ -25,6 +25,9 @@ pub(super) fn builtin(
     if OPERANDS.contains(&name) && arguments.iter().any(tricky) {
         to.opaque(format!("an operand of {name} can run commands"));
     }
+    if matches!(name, "test" | "[") && may_look_up(arguments) {
+        to.opaque(format!("an operand of {name} may be the name of a variable, which bash evaluates"));
+    }
     match name {
         "eval" => {
             match arguments.iter().map(Word::value).collect::<Option<Vec<_>>>() {
@@ -123,6 +126,23 @@ pub(super) fn builtin(
         "exec" if arguments.is_empty() => true,
         _ => false,
     }
+}
+
+/// Whether `test` may come to look a variable up by a name that is not written here (`-v`): bash runs what stands in its brackets.
+fn may_look_up(arguments: &[Word]) -> bool {
+    const AFTER: &[&str] = &[
+        "]", ")", "=", "==", "!=", "<", ">", "-eq", "-ne", "-lt", "-le", "-gt", "-ge", "-nt", "-ot", "-ef",
+        "-a", "-o",
+    ];
+    arguments.iter().enumerate().any(|(at, word)| match (word.value(), word.certainty) {
+        (Some(text), _) => matches!(text, "-v" | "-R"),
+        (None, Certainty::Words | Certainty::Glob) => true,
+        (None, _) => {
+            let operator = word.prefix.is_empty() || word.prefix.starts_with('-');
+            let next = arguments.get(at + 1);
+            operator && next.is_some_and(|next| next.value().is_none_or(|text| !AFTER.contains(&text)))
+        }
+    })
 }
 
 /// One operand of export and its relatives.

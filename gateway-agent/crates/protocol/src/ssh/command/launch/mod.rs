@@ -106,9 +106,7 @@ fn program_after<'w>(
                 match (launcher.long_flags.contains(&plain), launcher.long_valued.contains(&plain)) {
                     (true, _) => {}
                     (_, true) if long.contains('=') => {}
-                    (_, true) => {
-                        words.next();
-                    }
+                    (_, true) if is_one(words.next()) => {}
                     _ => {
                         odd(to);
                         return None;
@@ -123,8 +121,9 @@ fn program_after<'w>(
                 let mut letters = short.get(1..).unwrap_or_default().chars();
                 while let Some(letter) = letters.next() {
                     if launcher.valued.contains(letter) {
-                        if letters.as_str().is_empty() {
-                            words.next();
+                        if letters.as_str().is_empty() && !is_one(words.next()) {
+                            odd(to);
+                            return None;
                         }
                         break;
                     }
@@ -157,7 +156,7 @@ fn program_after<'w>(
                 }
                 to.sets(variable, Word::unknown(word.text.clone(), Certainty::Value), true);
             }
-            _ if before > 0 && word.certainty == Certainty::Words => {
+            _ if before > 0 && !is_one(Some(word)) => {
                 odd(to);
                 return None;
             }
@@ -172,6 +171,11 @@ fn program_after<'w>(
         }
     }
     None
+}
+
+/// Whether it is one word for certain: an option's argument that is none, or several, moves what follows.
+pub(super) fn is_one(word: Option<&Word>) -> bool {
+    word.is_some_and(|word| !matches!(word.certainty, Certainty::Words | Certainty::Glob))
 }
 
 /// Whatever it expands to, no word of it begins with `-`.

@@ -2,7 +2,7 @@
 
 use policy::{Certainty, FileOperation, Word};
 
-use super::{certainly_no_option, look};
+use super::{certainly_no_option, is_one, look};
 use crate::ssh::command::collect::{Collector, Folder};
 
 /// POSIX sh, bash 5.2, dash 0.5.12, ksh93, zsh 5.9: options up to `-c`.
@@ -80,7 +80,7 @@ pub(super) fn xargs(
             return to.opaque("options of xargs that are not literal");
         };
         let mut value = |attached: &str| match attached.is_empty() {
-            true => words.next().cloned(),
+            true => words.next().filter(|word| is_one(Some(word))).cloned(),
             false => Some(Word::literal(attached)),
         };
         match text {
@@ -93,8 +93,9 @@ pub(super) fn xargs(
                     | "--eof" => {
                         if attached.is_empty()
                             && matches!(name, "--max-args" | "--max-procs" | "--delimiter" | "--max-chars")
+                            && value("").is_none()
                         {
-                            value("");
+                            return to.opaque("options of xargs that are not literal");
                         }
                     }
                     "--replace" => {
@@ -224,7 +225,9 @@ pub(super) fn su(to: &mut Collector, name: &str, arguments: &[Word], via: &[Stri
             Some("-" | "-l" | "--login" | "-m" | "-p" | "--preserve-environment" | "-f") => {}
             Some("-c" | "--command") => text = words.next(),
             Some("-u" | "--user") if name == "runuser" => {
-                words.next();
+                if !is_one(words.next()) {
+                    return to.opaque("a user that is not one word");
+                }
                 user = true;
             }
             Some("--") if name == "runuser" && user => {
@@ -274,8 +277,8 @@ pub(super) fn ssh(
                     if !"bcilmp".contains(letter) {
                         return to.opaque(format!("{option} of ssh runs programs or opens tunnels"));
                     }
-                    if letters.as_str().is_empty() {
-                        words.next();
+                    if letters.as_str().is_empty() && !is_one(words.next()) {
+                        return to.opaque("options of ssh that are not literal");
                     }
                     break;
                 }
