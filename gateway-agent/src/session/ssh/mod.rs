@@ -291,7 +291,11 @@ impl Session {
                         Err(lost) => return self.lost(&lost).await,
                     }
                 }
-                Some(_) = channels.join_next(), if !channels.is_empty() => {}
+                Some(done) = channels.join_next(), if !channels.is_empty() => {
+                    if let Err(error) = done {
+                        tracing::error!(%error, session = %self.live.id, "a channel ended by itself");
+                    }
+                }
                 _ = ended.changed() => {
                     let why = ended.borrow().clone();
                     return why.map_or_else(String::new, |why| why.to_string());
@@ -566,7 +570,8 @@ impl Session {
         let limits = self.limits.borrow().clone();
         let idle = self.last.get().elapsed();
         let (limit, rule, why) = match () {
-            () if limits.idle.as_ref().is_some_and(|bound| idle >= bound.most) => {
+            // Who waits for a human is not idle.
+            () if self.asking.get() == 0 && limits.idle.as_ref().is_some_and(|bound| idle >= bound.most) => {
                 ("idle", limits.idle.map(|bound| bound.rule), "idle for too long")
             }
             () if limits.duration.as_ref().is_some_and(|bound| self.began.elapsed() >= bound.most) => {
