@@ -8,8 +8,8 @@ use std::{
 };
 
 use ::policy::{
-    Action, Connect, Exec, Explanation, FileCase, FileOperation, Policy, Question, Source, Ssh, SshCase, Statement,
-    Subject, UnixTime, testing,
+    Action, Connect, Exec, Explanation, FileCase, FileOperation, Policy, Question, Source, Ssh, SshCase,
+    Statement, Subject, UnixTime, testing,
 };
 use anyhow::{Context, anyhow, bail};
 use protocol::postgres::sql::{self, Catalogue, Refused};
@@ -448,7 +448,10 @@ mod tests {
     #[test]
     fn file_requests() {
         let read = file_request("rename:/a:/b").unwrap();
-        assert_eq!((read.operation, read.path.as_str(), read.target.as_deref()), (FileOperation::Rename, "/a", Some("/b")));
+        assert_eq!(
+            (read.operation, read.path.as_str(), read.target.as_deref()),
+            (FileOperation::Rename, "/a", Some("/b"))
+        );
         assert!(file_request("/a").is_err());
         assert!(file_request("copy:/a").unwrap_err().contains("symlink"));
     }

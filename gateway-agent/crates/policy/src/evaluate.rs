@@ -48,7 +48,8 @@ impl<'a> Evaluation<'a> {
             (None, _) => nothing_known(question),
             (Some(scope), Action::Connect(connect)) => connecting(policy, question, scope, connect),
             (Some(_), Action::Statement(_)) if question.resource.postgres().is_none() => {
-                let reason = format!("resource {} is of kind {}", question.resource.name, question.resource.kind());
+                let reason =
+                    format!("resource {} is of kind {}", question.resource.name, question.resource.kind());
                 deny(builtin::DEFAULT_DENY, reason, "connect to it by its own protocol")
             }
             (Some(scope), Action::Statement(statement)) => {
@@ -68,10 +69,11 @@ impl<'a> Evaluation<'a> {
                 (Effect::Approve(terms(&asking)), rules)
             }
             Outcome::Allowed { granting } => {
-                let obligations = self.scope.map_or_else(Obligations::default, |scope| match self.question.action {
-                    Action::Ssh(ssh) => evaluate::obligations(&granting, &scope.masks, ssh),
-                    action => obligations(&granting, &scope.masks, action),
-                });
+                let obligations =
+                    self.scope.map_or_else(Obligations::default, |scope| match self.question.action {
+                        Action::Ssh(ssh) => evaluate::obligations(&granting, &scope.masks, ssh),
+                        action => obligations(&granting, &scope.masks, action),
+                    });
                 let permit = Permit { resource: self.question.resource.name.clone(), only: None };
                 (Effect::Allow(Allow { permit, obligations }), ids(granting.iter()))
             }

@@ -59,8 +59,9 @@ pub use pattern::Glob;
 pub use policy::{Grant, Policy, Question, Source};
 pub use raw::{OutsideJobs, RuleEffect};
 pub use ssh::{
-    Assignment, Bounded, Certainty, Exec, FileCase, FileOperation, FileRequest, HostKey, Invocation, LoginMethod, PathUse,
-    PublicKey, Route, Ssh, SshCase, SshLimits, SshLogin, SshObligations, SshRequest, SshUpstream, UserCertificate, Word,
+    Assignment, Bounded, Certainty, Exec, FileCase, FileOperation, FileRequest, HostKey, Invocation,
+    LoginMethod, PathUse, PublicKey, Route, Ssh, SshCase, SshLimits, SshLogin, SshObligations, SshRequest,
+    SshUpstream, UserCertificate, Word,
 };
 pub use verdict::{
     Allow, ApprovalTerms, ColumnMasks, Denial, Effect, Limits, Obligations, OutputMask, OutputMasks, Permit,

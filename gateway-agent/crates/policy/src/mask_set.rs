@@ -41,7 +41,10 @@ impl MaskSet {
     }
 
     /// The detectors for output in which these files' contents may be, too.
-    pub(crate) fn detectors_with<'m>(&self, files: impl Iterator<Item = &'m FileMask>) -> Option<Arc<Detectors>> {
+    pub(crate) fn detectors_with<'m>(
+        &self,
+        files: impl Iterator<Item = &'m FileMask>,
+    ) -> Option<Arc<Detectors>> {
         let more: Vec<_> = files.flat_map(|mask| mask.detectors.iter().copied()).collect();
         if more.is_empty() {
             return self.detectors.clone();

@@ -219,7 +219,8 @@ fn check<E: fmt::Display>(
             let resource = policy
                 .resource_named(name)
                 .ok_or_else(|| vec![format!("the policy has no resource `{name}`")])?;
-            let ssh = case.ssh.as_ref().map(|case| case.action(read)).transpose().map_err(|wrong| vec![wrong])?;
+            let ssh =
+                case.ssh.as_ref().map(|case| case.action(read)).transpose().map_err(|wrong| vec![wrong])?;
             answer(policy, case, ssh, &subject, resource, now, analyse)
         }
     };

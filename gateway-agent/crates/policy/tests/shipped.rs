@@ -55,8 +55,13 @@ fn the_cases_of_the_example_name_what_exists() {
     let cases = testing::cases(&source("examples/postgres.tests.yaml"))
         .unwrap_or_else(|found| panic!("{}", show(&found)));
     // Without a parser every statement is refused: what is left are connections, and cases that name nothing.
-    let outcomes =
-        testing::run(&policy, &cases, UnixTime(1_800_000_000), |_| Err::<Vec<_>, _>("no parser here"), |_| Exec::default());
+    let outcomes = testing::run(
+        &policy,
+        &cases,
+        UnixTime(1_800_000_000),
+        |_| Err::<Vec<_>, _>("no parser here"),
+        |_| Exec::default(),
+    );
     assert!(outcomes.len() >= 30);
     for outcome in &outcomes {
         let excused = outcome

@@ -44,7 +44,9 @@ fn says(rest: &str, words: &[&str]) {
 }
 
 fn rule(ssh: &str) -> String {
-    format!("rules:\n  - id: r\n    effect: allow\n    subjects: [job]\n    resources: [web]\n    ssh: {ssh}\n")
+    format!(
+        "rules:\n  - id: r\n    effect: allow\n    subjects: [job]\n    resources: [web]\n    ssh: {ssh}\n"
+    )
 }
 
 fn load(rules: &str) -> Policy {
@@ -78,7 +80,9 @@ fn file(operation: FileOperation, path: &str) -> SshRequest {
 
 #[test]
 fn fields_belong_to_their_kind() {
-    let with = |resource: &str| format!("{}\n", HEAD.replace("    users: [deploy", &format!("    {resource}\n    users: [deploy")));
+    let with = |resource: &str| {
+        format!("{}\n", HEAD.replace("    users: [deploy", &format!("    {resource}\n    users: [deploy")))
+    };
     let one = |text: &str, words: &[&str]| {
         let found = complaints(text);
         assert_eq!(found.len(), 1, "{found:#?}");
@@ -87,17 +91,35 @@ fn fields_belong_to_their_kind() {
     one(&with("databases: [x]"), &["p.yaml:11:", "of kind ssh has no `databases`", "`host_keys`"]);
     one(&with("tls: { mode: disable }"), &["of kind ssh has no `tls`"]);
     one(&with("host_kyes: [x]"), &["unknown field `host_kyes`", "did you mean `host_keys`?"]);
-    one(&HEAD.replace("    users: [deploy, \"ci-*\"]\n", ""), &["p.yaml:7:", "missing field `users`", "kind ssh"]);
+    one(
+        &HEAD.replace("    users: [deploy, \"ci-*\"]\n", ""),
+        &["p.yaml:7:", "missing field `users`", "kind ssh"],
+    );
     one(&HEAD.replace("    tls: { mode: verify-full }\n", ""), &["missing field `tls`", "kind postgres"]);
     one(&HEAD.replace("user: gateway, ", ""), &["missing field `user`", "kind postgres"]);
-    one(&HEAD.replace("key: { file: /k }", "roles: [x], key: { file: /k }"), &["the login of a resource of kind ssh has no `roles`"]);
-    one(&HEAD.replace("password: { file: /p }", "key: { file: /p }, password: { file: /p }"), &["kind postgres has no `key`"]);
-    one(&HEAD.replace("    host_keys: [\"SHA256:AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA\"]\n", ""), &["which host key", "at first sight"]);
-    one(&HEAD.replace(", key: { file: /k }", ""), &["exactly one of `key`, `password` and `user_certificate`"]);
+    one(
+        &HEAD.replace("key: { file: /k }", "roles: [x], key: { file: /k }"),
+        &["the login of a resource of kind ssh has no `roles`"],
+    );
+    one(
+        &HEAD.replace("password: { file: /p }", "key: { file: /p }, password: { file: /p }"),
+        &["kind postgres has no `key`"],
+    );
+    one(
+        &HEAD.replace("    host_keys: [\"SHA256:AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA\"]\n", ""),
+        &["which host key", "at first sight"],
+    );
+    one(
+        &HEAD.replace(", key: { file: /k }", ""),
+        &["exactly one of `key`, `password` and `user_certificate`"],
+    );
     one(&HEAD.replace("key: { file: /k }", "key: { file: /k }, password: { env: X }"), &["exactly one of"]);
     one(&HEAD.replace("SHA256:AAAA", "MD5:AAAA"), &["is not a public key", "ssh-ed25519 AAAA"]);
     one(&HEAD.replace("AAAA\"]", "A\"]"), &["is not a fingerprint"]);
-    one(&HEAD.replace("key: { file: /k }", "user_certificate: { authority: { file: /k }, valid_for: 2d }"), &["from a minute to a day"]);
+    one(
+        &HEAD.replace("key: { file: /k }", "user_certificate: { authority: { file: /k }, valid_for: 2d }"),
+        &["from a minute to a day"],
+    );
     one(&HEAD.replace("198.51.100.10]", "198.51.100.20]\n    ports: [22]"), &["share a host and a port"]);
 }
 
@@ -109,11 +131,17 @@ fn rules_are_checked() {
     says(&rule("{ commands: [{ program: ./x, arguments: [] }] }"), &["relative to a folder"]);
     says(&rule("{ commands: [{ program: x, arguments: [\"a**\"] }] }"), &["`**` is any words"]);
     says(&rule("{ commands: [{ program: x, arguments: [], via: [sduo] }] }"), &["did you mean `sudo`?"]);
-    says(&rule("{ files: [{ operations: [reed], paths: [/x] }] }"), &["unknown variant `reed`", "did you mean `read`?"]);
+    says(
+        &rule("{ files: [{ operations: [reed], paths: [/x] }] }"),
+        &["unknown variant `reed`", "did you mean `read`?"],
+    );
     says(&rule("{ files: [{ operations: [read], paths: [x] }] }"), &["no absolute path"]);
     says(&rule("{ files: [{ operations: [read], paths: [/x/../y] }] }"), &["not normalised"]);
     says(&rule("{ files: [{ operations: [], paths: [/x] }] }"), &["without operations", "setstat"]);
-    says(&rule("{ files: [{ operations: [read], paths: [/x], by: [rsync] }] }"), &["whole folders", "`/x/**`"]);
+    says(
+        &rule("{ files: [{ operations: [read], paths: [/x], by: [rsync] }] }"),
+        &["whole folders", "`/x/**`"],
+    );
     says(&rule("{ env: [PATH] }"), &["`PATH` changes what command lines mean"]);
     says(&rule("{ subsystems: [sftp] }"), &["under `files`"]);
     says(&rule("{ shell: true, signals: [KILL] }"), &["may send it signals"]);
@@ -126,8 +154,14 @@ fn rules_are_checked() {
     says(&orders("{ shell: true }"), &["has `ssh`, and none of its resources is of kind ssh"]);
     says(&rule("{ shell: true }\n    statements: { classes: [read] }"), &["has `statements`"]);
     says(&rule("{ shell: true }\n    limits: { rows: 1 }"), &["has `limits`", "ssh: {limits"]);
-    says("masks:\n  - { id: m, files: [/x], columns: [a.b.c], detectors: [email], transform: redact }\n", &["have no columns"]);
-    says("masks:\n  - { id: m, resources: [orders], files: [/x], detectors: [email], transform: redact }\n", &["has `files`"]);
+    says(
+        "masks:\n  - { id: m, files: [/x], columns: [a.b.c], detectors: [email], transform: redact }\n",
+        &["have no columns"],
+    );
+    says(
+        "masks:\n  - { id: m, resources: [orders], files: [/x], detectors: [email], transform: redact }\n",
+        &["has `files`"],
+    );
     says("rules:\n  - { id: d, effect: deny, ssh: { signals: [KIL] } }\n", &["no signal", "`KILL`"]);
 }
 
@@ -145,14 +179,21 @@ fn resources_say_whom_to_log_in_as() {
 
 #[test]
 fn connecting_and_kinds() {
-    let policy = load("rules:\n  - { id: c, effect: allow, subjects: [job], resources: [web, orders], connect: true, ssh: { users: [deploy], shell: true } }\n");
+    let policy = load(
+        "rules:\n  - { id: c, effect: allow, subjects: [job], resources: [web, orders], connect: true, ssh: { users: [deploy], shell: true } }\n",
+    );
     allowed(ask(&policy, SshRequest::Connect));
     assert!(denied(ask_as(&policy, "ci-1", SshRequest::Connect, None)).1.contains("no rule allows job"));
     assert!(denied(ask_as(&policy, "root", SshRequest::Connect, None)).1.contains("no login name \"root\""));
-    let connect = Action::Connect(Connect { database: "orders".into(), user: "x".into(), application: String::new() });
+    let connect =
+        Action::Connect(Connect { database: "orders".into(), user: "x".into(), application: String::new() });
     denied(support::decide(&policy, "job", "web", &connect, None, UnixTime(0)));
     let ssh = Action::Ssh(Ssh { user: "deploy".into(), request: SshRequest::Connect });
-    assert!(denied(support::decide(&policy, "job", "orders", &ssh, None, UnixTime(0))).1.contains("of kind postgres"));
+    assert!(
+        denied(support::decide(&policy, "job", "orders", &ssh, None, UnixTime(0)))
+            .1
+            .contains("of kind postgres")
+    );
     let statement = Action::Statement(support::statement("select", Class::Read));
     denied(support::decide(&policy, "job", "web", &statement, None, UnixTime(0)));
 }
@@ -172,6 +213,11 @@ fn approvals_are_asked_for_what_runs() {
     let other = Grant::approved(vec!["x".into()], policy.version().clone());
     waits(ask_as(&policy, "deploy", SshRequest::Shell, Some(&other)));
     denied(ask(&policy, run(&["ls"])));
+    let policy = load(
+        "rules:\n  - { id: f, effect: approve, subjects: [job], resources: [web], ssh: { files: [{ operations: [read], paths: [/x] }] } }\n",
+    );
+    allowed(ask(&policy, SshRequest::Subsystem { name: "sftp".into() }));
+    waits(ask(&policy, file(FileOperation::Read, "/x")));
 }
 
 #[test]
@@ -233,10 +279,20 @@ masks:
     assert!(of(file(FileOperation::Write, "/srv/a")).ssh.unwrap().quarantine);
     let rename = |from: &str, to: &str| {
         let (path, target) = (from.into(), Some(to.into()));
-        SshRequest::File(FileRequest { operation: FileOperation::Rename, path, target, home: None, by: Route::Sftp })
+        SshRequest::File(FileRequest {
+            operation: FileOperation::Rename,
+            path,
+            target,
+            home: None,
+            by: Route::Sftp,
+        })
     };
     assert_eq!(denied(ask(&policy, rename("/srv/m/a", "/srv/a"))).0, "builtin:laundering");
-    assert_eq!(denied(ask(&policy, rename("/srv", "/srv"))).0, "builtin:laundering", "what is in it goes along");
+    assert_eq!(
+        denied(ask(&policy, rename("/srv", "/srv"))).0,
+        "builtin:laundering",
+        "what is in it goes along"
+    );
     allowed(ask(&policy, rename("/srv/a", "/srv/b")));
     let rsync = |path: &str| {
         let files = vec![PathUse {
@@ -258,11 +314,16 @@ fn an_explanation_says_what_is_missing() {
     let subject = policy.subject_named("job").unwrap();
     let resource = policy.resource_named("web").unwrap();
     let action = Action::Ssh(Ssh { user: "deploy".into(), request: run(&["rm", "-rf", "/"]) });
-    let question =
-        Question { subject: &subject, resource, action: &action, now: UnixTime(0), grant: None };
+    let question = Question { subject: &subject, resource, action: &action, now: UnixTime(0), grant: None };
     let said = policy.explain(&question).to_string();
-    assert!(said.contains("running `rm -rf /`") && said.contains("- r (allow): grants nothing that it needs"), "{said}");
+    assert!(
+        said.contains("running `rm -rf /`") && said.contains("- r (allow): grants nothing that it needs"),
+        "{said}"
+    );
     let text = serde_json::to_value(&action).unwrap();
-    assert_eq!((text["action"].as_str(), text["request"].as_str(), text["user"].as_str()), (Some("ssh"), Some("exec"), Some("deploy")));
+    assert_eq!(
+        (text["action"].as_str(), text["request"].as_str(), text["user"].as_str()),
+        (Some("ssh"), Some("exec"), Some("deploy"))
+    );
     assert_eq!(text["invocations"][0]["program"]["text"], "rm");
 }

@@ -29,7 +29,9 @@ fn decides_as_expected(name: &'static str) {
     let outcomes = deep(move || {
         let policy = Policy::load(&[source(&format!("examples/{name}.yaml"))]).unwrap();
         let cases = testing::cases(&source(&format!("examples/{name}.tests.yaml"))).unwrap();
-        testing::run(&policy, &cases, UnixTime(1_780_000_000), analyse, |text| ssh::command::read(text.as_bytes()))
+        testing::run(&policy, &cases, UnixTime(1_780_000_000), analyse, |text| {
+            ssh::command::read(text.as_bytes())
+        })
     });
     let wrong: Vec<_> = outcomes
         .iter()

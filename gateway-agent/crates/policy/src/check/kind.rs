@@ -118,10 +118,8 @@ pub(crate) fn conditions(schema: &mut schemars::Schema) {
         let (wrong, must) = split(RESOURCE, kind);
         let (wrong_of_login, must_of_login) = split(LOGIN, kind);
         let mut properties = wrong;
-        properties.insert(
-            "login".to_owned(),
-            json!({ "properties": wrong_of_login, "required": must_of_login }),
-        );
+        properties
+            .insert("login".to_owned(), json!({ "properties": wrong_of_login, "required": must_of_login }));
         json!({
             "if": { "properties": { "kind": { "const": kind.name() } } },
             "then": { "properties": properties, "required": must },

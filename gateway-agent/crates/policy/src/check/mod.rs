@@ -198,7 +198,12 @@ fn unrestricted(
             .iter()
             .filter(|rule| rule.item.statements.is_some() && rule.item.effect != RuleEffect::Allow)
             .map(|rule| (format!("rule `{}`", rule.item.id), &rule.subjects, &rule.resources))
-            .chain(masks.iter().filter(|mask| !mask.item.is_of_files()).map(|mask| (mask.item.owner(), &mask.subjects, &mask.resources)));
+            .chain(
+                masks
+                    .iter()
+                    .filter(|mask| !mask.item.is_of_files())
+                    .map(|mask| (mask.item.owner(), &mask.subjects, &mask.resources)),
+            );
         for (owner, subjects, resources) in restricting {
             if let Some(place) = both(subjects, resources) {
                 findings.add(

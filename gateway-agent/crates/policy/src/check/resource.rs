@@ -39,7 +39,11 @@ pub(super) fn resources(raws: &[(usize, RawPolicy)], findings: &mut Findings) ->
                         "resource `{}` and resource `{}` share a host and a port{}",
                         raw.name,
                         other.name,
-                        if resource.postgres().is_some() && other.postgres().is_some() { " and a database" } else { "" }
+                        if resource.postgres().is_some() && other.postgres().is_some() {
+                            " and a database"
+                        } else {
+                            ""
+                        }
                     ),
                     "a connection must mean one resource: make hosts, ports or databases differ",
                 );
@@ -188,8 +192,15 @@ fn user(raw: &RawLogin, place: &Place, findings: &mut Findings) -> String {
 
 /// A login name of an SSH host.
 pub(crate) fn user_name(name: &str, place: &Place, findings: &mut Findings) {
-    if name.is_empty() || name.starts_with('-') || name.chars().any(|c| c.is_control() || c.is_whitespace() || c == '*') {
-        findings.add(place.clone(), format!("{name:?} is not a login name"), "write it as the host knows it, without wildcards");
+    if name.is_empty()
+        || name.starts_with('-')
+        || name.chars().any(|c| c.is_control() || c.is_whitespace() || c == '*')
+    {
+        findings.add(
+            place.clone(),
+            format!("{name:?} is not a login name"),
+            "write it as the host knows it, without wildcards",
+        );
     }
 }
 

@@ -101,9 +101,10 @@ fn rule(raw: &RawRule, names: &Names, place: &Place, findings: &mut Findings) ->
     let statements = raw.statements.as_ref().map(|raw_statements| {
         matcher(&raw.id, raw.effect, raw_statements, &place.at("statements"), findings)
     });
-    let ssh = raw.ssh.as_ref().map(|part| {
-        ssh::check::matcher(&raw.id, raw.effect, raw.connect, part, &place.at("ssh"), findings)
-    });
+    let ssh = raw
+        .ssh
+        .as_ref()
+        .map(|part| ssh::check::matcher(&raw.id, raw.effect, raw.connect, part, &place.at("ssh"), findings));
     let terms = approval(raw, &place.at("approval"), findings);
     let item = Rule {
         id: Arc::from(raw.id.as_str()),
@@ -134,7 +135,12 @@ fn of_kind(raw: &RawRule, resources: &Scoped, names: &Names, place: &Place, find
     let Scoped::Only(only) = resources else { return };
     let any = |kind| only.iter().any(|name| names.kinds.get(name) == Some(&kind));
     let parts = [
-        ("statements", raw.statements.is_some(), ResourceKind::Postgres, "name what is asked of them under `ssh`"),
+        (
+            "statements",
+            raw.statements.is_some(),
+            ResourceKind::Postgres,
+            "name what is asked of them under `ssh`",
+        ),
         (
             "limits",
             raw.limits != RawLimits::default(),
@@ -418,13 +424,19 @@ pub(super) fn masks(
             check_unique("mask id", &raw.id, &place.at("id"), &mut seen, findings);
             let owner = format!("mask `{}`", raw.id);
             let resources = resources(&owner, raw.resources.as_deref(), names, &place, findings);
-            let kinds = [("files", raw.files.is_empty(), ResourceKind::Ssh), ("columns", raw.columns.is_empty(), ResourceKind::Postgres)];
+            let kinds = [
+                ("files", raw.files.is_empty(), ResourceKind::Ssh),
+                ("columns", raw.columns.is_empty(), ResourceKind::Postgres),
+            ];
             for (part, _, kind) in kinds.into_iter().filter(|(_, empty, _)| !empty) {
                 let Scoped::Only(only) = &resources else { continue };
                 if !only.is_empty() && !only.iter().any(|name| names.kinds.get(name) == Some(&kind)) {
                     findings.add(
                         place.at(part),
-                        format!("mask `{}` has `{part}`, and none of its resources is of kind {kind}", raw.id),
+                        format!(
+                            "mask `{}` has `{part}`, and none of its resources is of kind {kind}",
+                            raw.id
+                        ),
                         format!("name a resource of kind {kind}, or drop it"),
                     );
                 }

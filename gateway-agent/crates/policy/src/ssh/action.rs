@@ -27,42 +27,25 @@ pub enum SshRequest {
         term: String,
     },
     /// `env`. Approve rules grant it without asking.
-    Env {
-        name: String,
-        value: String,
-    },
+    Env { name: String, value: String },
     /// `subsystem`. `sftp` is granted by any rule that grants files by SFTP.
-    Subsystem {
-        name: String,
-    },
+    Subsystem { name: String },
     /// One operation on files, of SFTP or legacy scp.
     File(FileRequest),
     /// `direct-tcpip`: a connection from the host to somewhere.
-    DirectTcpip {
-        host: String,
-        port: u16,
-    },
+    DirectTcpip { host: String, port: u16 },
     /// `direct-streamlocal@openssh.com`: a connection to a unix socket of the host.
-    DirectStreamlocal {
-        path: String,
-    },
+    DirectStreamlocal { path: String },
     /// `tcpip-forward`: a listener on the host.
-    TcpipForward {
-        host: String,
-        port: u16,
-    },
+    TcpipForward { host: String, port: u16 },
     /// `streamlocal-forward@openssh.com`: a unix socket made on the host.
-    StreamlocalForward {
-        path: String,
-    },
+    StreamlocalForward { path: String },
     /// `auth-agent-req@openssh.com`.
     AgentForwarding,
     /// `x11-req`.
     X11,
     /// `signal`, its name without `SIG`. Whoever may run something may end it.
-    Signal {
-        name: String,
-    },
+    Signal { name: String },
 }
 
 impl SshRequest {

@@ -25,7 +25,8 @@ const VIA: &[&str] = &["sudo", "doas", "su", "runuser", "chroot", "gosu", "su-ex
 const VALID_FOR: Duration = Duration::from_secs(300);
 const VALID_MOST: Duration = Duration::from_secs(24 * 60 * 60);
 const SIGNALS: &[&str] = &[
-    "ABRT", "ALRM", "FPE", "HUP", "ILL", "INFO", "INT", "KILL", "PIPE", "QUIT", "SEGV", "TERM", "USR1", "USR2",
+    "ABRT", "ALRM", "FPE", "HUP", "ILL", "INFO", "INT", "KILL", "PIPE", "QUIT", "SEGV", "TERM", "USR1",
+    "USR2",
 ];
 
 fn patterns<T>(
@@ -65,7 +66,12 @@ pub(crate) fn matcher(
         to: patterns(&raw.forward.to, &of("to"), findings, host_port),
         sockets: patterns(&raw.forward.sockets, &of("sockets"), findings, PathPattern::new),
         listen: patterns(&raw.forward.listen, &of("listen"), findings, host_port),
-        listen_sockets: patterns(&raw.forward.listen_sockets, &of("listen_sockets"), findings, PathPattern::new),
+        listen_sockets: patterns(
+            &raw.forward.listen_sockets,
+            &of("listen_sockets"),
+            findings,
+            PathPattern::new,
+        ),
         agent: raw.forward.agent,
         x11: raw.forward.x11,
         signals: patterns(&raw.signals, &place.at("signals"), findings, Glob::new),
@@ -74,9 +80,13 @@ pub(crate) fn matcher(
         limits: limits(&raw.limits, &place.at("limits"), findings),
     };
     if raw.users.as_ref().is_some_and(Vec::is_empty) {
-        findings.add(place.at("users"), format!("rule `{id}` is for nobody's login"), "name login names, or drop the line");
+        findings.add(
+            place.at("users"),
+            format!("rule `{id}` is for nobody's login"),
+            "name login names, or drop the line",
+        );
     }
-    if matcher.names_nothing() && !connects {
+    if matcher.names_nothing() && raw.commands.is_empty() && raw.files.is_empty() && !connects {
         findings.add(
             place.clone(),
             format!("rule `{id}` names nothing of SSH"),
@@ -157,9 +167,7 @@ fn commands(
             .as_ref()
             .map(|texts| patterns(texts, &place.at("arguments"), findings, ArgumentPattern::new));
         let folder = raw.folder.as_ref().and_then(|text| {
-            PathPattern::new(text)
-                .map_err(|bad| findings.add(place.at("folder"), bad.message, bad.hint))
-                .ok()
+            PathPattern::new(text).map_err(|bad| findings.add(place.at("folder"), bad.message, bad.hint)).ok()
         });
         match CommandPattern::new(ProgramPattern::new(&raw.program), arguments, raw.via.clone(), folder) {
             Ok(pattern) => commands.push(pattern),
@@ -191,11 +199,18 @@ fn files(effect: RuleEffect, raws: &[RawFiles], place: &Place, findings: &mut Fi
             findings.add(
                 place.clone(),
                 "files without operations, or operations without paths",
-                format!("for example {{ operations: [read], paths: [/srv/app/**] }}; operations are {}", known.join(", ")),
+                format!(
+                    "for example {{ operations: [read], paths: [/srv/app/**] }}; operations are {}",
+                    known.join(", ")
+                ),
             );
         }
         if raw.by.as_ref().is_some_and(Vec::is_empty) {
-            findings.add(place.at("by"), "reached by no means", "name sftp, scp, exec, rsync or git, or drop the line");
+            findings.add(
+                place.at("by"),
+                "reached by no means",
+                "name sftp, scp, exec, rsync or git, or drop the line",
+            );
         }
         let all = || vec![Route::Sftp, Route::Scp, Route::Exec, Route::Rsync, Route::Git];
         let by = raw.by.clone().unwrap_or_else(|| match effect {
@@ -223,7 +238,8 @@ fn files(effect: RuleEffect, raws: &[RawFiles], place: &Place, findings: &mut Fi
 fn host_port(text: &str) -> Result<HostPort, BadPattern> {
     let wrong = || BadPattern {
         message: format!("`{text}` is not `host:port`"),
-        hint: "for example db.internal:5432, \"*:443\" or \"127.0.0.1:*\"; an IPv6 address goes in brackets".to_owned(),
+        hint: "for example db.internal:5432, \"*:443\" or \"127.0.0.1:*\"; an IPv6 address goes in brackets"
+            .to_owned(),
     };
     let (host, port) = text.rsplit_once(':').ok_or_else(wrong)?;
     let host = match host.strip_prefix('[') {
@@ -382,9 +398,9 @@ fn public_key(text: &str) -> Result<PublicKey, BadPattern> {
     let blob = base64::engine::general_purpose::STANDARD
         .decode(key)
         .map_err(|_| wrong(format!("`{text}` is not a public key")))?;
-    let named = blob.split_first_chunk::<4>().and_then(|(length, rest)| {
-        rest.get(..usize::try_from(u32::from_be_bytes(*length)).ok()?)
-    });
+    let named = blob
+        .split_first_chunk::<4>()
+        .and_then(|(length, rest)| rest.get(..usize::try_from(u32::from_be_bytes(*length)).ok()?));
     if named != Some(algorithm.as_bytes()) {
         return Err(wrong(format!("the key does not say of itself that it is `{algorithm}`")));
     }

@@ -67,9 +67,10 @@ impl CommandPattern {
                     && Path::of_word(&run.program, folder).is_some_and(|found| path.grants(&found))
             }
         };
-        let here = self.folder.as_ref().is_none_or(|wanted| {
-            folder.and_then(at_folder).is_some_and(|found| wanted.grants(&found))
-        });
+        let here = self
+            .folder
+            .as_ref()
+            .is_none_or(|wanted| folder.and_then(at_folder).is_some_and(|found| wanted.grants(&found)));
         program
             && here
             && self.via == run.via
@@ -92,7 +93,8 @@ impl CommandPattern {
                 Glob::new(&name).map_or(true, |glob| name == "**" || glob.matches(text))
             }
         };
-        let here = self.folder.as_ref().is_none_or(|wanted| wanted.may_mean(folder.and_then(at_folder).as_ref()));
+        let here =
+            self.folder.as_ref().is_none_or(|wanted| wanted.may_mean(folder.and_then(at_folder).as_ref()));
         let via = self.via.is_empty() || self.via.iter().any(|wanted| run.via.contains(wanted));
         program
             && here
@@ -155,7 +157,9 @@ impl ArgumentPattern {
             ("**", _) => What::Anything,
             ("*", _) => What::Operand,
             (path, _) if is_path(path) => What::Path(String::new(), PathPattern::new(path)?),
-            (_, Some((name, path))) if is_path(path) => What::Path(format!("{name}="), PathPattern::new(path)?),
+            (_, Some((name, path))) if is_path(path) => {
+                What::Path(format!("{name}="), PathPattern::new(path)?)
+            }
             (text, _) if text.contains("**") => {
                 return bad(
                     format!("`{text}`: `**` is any words, and stands alone, or is part of a path"),
@@ -211,7 +215,8 @@ impl Entry {
             }
             (What::Text(parts), _) => {
                 let written: Vec<&str> = word.text.split('/').collect();
-                parts.len() == written.len() && parts.iter().zip(written).all(|(glob, part)| glob.matches(part))
+                parts.len() == written.len()
+                    && parts.iter().zip(written).all(|(glob, part)| glob.matches(part))
             }
         }
     }
@@ -224,11 +229,10 @@ impl Entry {
 fn is_text(parts: &[Glob], text: &str) -> bool {
     let written: Vec<&str> = text.split('/').collect();
     // A wildcard in front does not make an option of it, nor does one anywhere lead upwards.
-    let option = text.starts_with('-') && parts.first().is_some_and(|glob| glob.as_str().starts_with(['*', '?']));
-    let upwards = parts
-        .iter()
-        .zip(&written)
-        .any(|(glob, part)| matches!(*part, "." | "..") && !glob.is_exact());
+    let option =
+        text.starts_with('-') && parts.first().is_some_and(|glob| glob.as_str().starts_with(['*', '?']));
+    let upwards =
+        parts.iter().zip(&written).any(|(glob, part)| matches!(*part, "." | "..") && !glob.is_exact());
     !option
         && !upwards
         && parts.len() == written.len()
@@ -302,7 +306,9 @@ mod tests {
     use super::*;
 
     fn command(program: &str, arguments: &[&str]) -> CommandPattern {
-        let arguments = arguments.iter().map(|text| ArgumentPattern::new(text).unwrap_or_else(|b| panic!("{}", b.message)));
+        let arguments = arguments
+            .iter()
+            .map(|text| ArgumentPattern::new(text).unwrap_or_else(|b| panic!("{}", b.message)));
         CommandPattern::new(ProgramPattern::new(program), Some(arguments.collect()), Vec::new(), None)
             .unwrap_or_else(|b| panic!("{}", b.message))
     }
@@ -310,7 +316,10 @@ mod tests {
     fn run(text: &str) -> Invocation {
         let mut words = text.split(' ').map(|text| match text {
             text if text.starts_with('$') => Word::unknown(text, Certainty::Words),
-            text if text.contains('*') => Word { prefix: text.split('*').next().unwrap().into(), ..Word::unknown(text, Certainty::Glob) },
+            text if text.contains('*') => Word {
+                prefix: text.split('*').next().unwrap().into(),
+                ..Word::unknown(text, Certainty::Glob)
+            },
             text => Word::literal(text),
         });
         Invocation {
@@ -351,7 +360,11 @@ mod tests {
             ("uptime", &[], "uptime", true),
             ("uptime", &[], "uptime -p", false),
         ] {
-            assert_eq!(command(program, arguments).grants(&run(text)), expected, "{program} {arguments:?} {text}");
+            assert_eq!(
+                command(program, arguments).grants(&run(text)),
+                expected,
+                "{program} {arguments:?} {text}"
+            );
         }
         let sudo = Invocation { via: vec!["sudo".into()], ..run("uptime") };
         assert!(!command("uptime", &[]).grants(&sudo), "not as somebody else");
@@ -370,9 +383,29 @@ mod tests {
             ("/usr/sbin/reboot", &["**"], "reboot", true),
             ("cat", &["/etc/**"], "cat ../../etc/shadow", true),
         ] {
-            assert_eq!(command(program, arguments).may_mean(&run(text)), expected, "{program} {arguments:?} {text}");
+            assert_eq!(
+                command(program, arguments).may_mean(&run(text)),
+                expected,
+                "{program} {arguments:?} {text}"
+            );
         }
         let sudo = Invocation { via: vec!["sudo".into()], ..run("rm x") };
         assert!(command("rm", &["**"]).may_mean(&sudo), "through whatever");
+    }
+
+    proptest::proptest! {
+        /// Whatever a pattern grants it may also mean: what one rule allows, the same words in a deny rule forbid.
+        #[test]
+        fn grants_are_within_restrictions(
+            program in "(a|b|\\*|/usr/bin/a|/srv/\\*\\*)",
+            entries in proptest::collection::vec("(a|-a|\\*|\\*\\*|a\\*|/srv/\\*|/srv/\\*\\*\\.\\.\\.|x=/srv/\\*\\*|\\*/a)", 0..4),
+            text in "(a|b|/usr/bin/a|/srv/a|\\./a|\\$x)( (a|-a|ab|/srv/a|/srv/\\*|\\.\\./a|x=/srv/a|\\$x|a/a)){0,4}",
+        ) {
+            let entries: Vec<&str> = entries.iter().map(String::as_str).collect();
+            let (pattern, run) = (command(&program, &entries), run(&text));
+            if pattern.grants(&run) {
+                proptest::prop_assert!(pattern.may_mean(&run), "{program} {entries:?} {text}");
+            }
+        }
     }
 }

@@ -5,25 +5,80 @@ use crate::pattern::Glob;
 
 /// What command lines are read by: no rule can let go of them.
 pub(crate) const FIXED: &[&str] = &[
-    "BASHOPTS", "BASH_ENV", "CDPATH", "ENV", "HOME", "PATH", "PROMPT_COMMAND", "PS4", "SHELLOPTS", "ZDOTDIR",
+    "BASHOPTS",
+    "BASH_ENV",
+    "CDPATH",
+    "ENV",
+    "HOME",
+    "PATH",
+    "PROMPT_COMMAND",
+    "PS4",
+    "SHELLOPTS",
+    "ZDOTDIR",
 ];
 
 /// What makes programs run or load something else: granted only by its full name.
 const SHARP: &[&str] = &[
-    "AWKPATH", "EDITOR", "GCONV_PATH", "GUILE_LOAD_PATH", "HOSTALIASES", "IFS", "JAVA_TOOL_OPTIONS", "JDK_JAVA_OPTIONS",
-    "LESSCLOSE", "LESSOPEN", "LOCPATH", "LUA_INIT", "LUA_PATH", "MAIL", "MAKEFILES", "MAKEFLAGS", "MANPAGER", "NLSPATH", "PAGER",
-    "RES_OPTIONS", "SHELL", "SUDO_ASKPASS", "SUDO_EDITOR", "SYSTEMD_EDITOR", "TAR_OPTIONS", "TERMCAP", "TERMINFO",
-    "TERMINFO_DIRS", "TMPDIR", "VISUAL", "ZIPOPT", "_JAVA_OPTIONS",
+    "AWKPATH",
+    "EDITOR",
+    "GCONV_PATH",
+    "GUILE_LOAD_PATH",
+    "HOSTALIASES",
+    "IFS",
+    "JAVA_TOOL_OPTIONS",
+    "JDK_JAVA_OPTIONS",
+    "LESSCLOSE",
+    "LESSOPEN",
+    "LOCPATH",
+    "LUA_INIT",
+    "LUA_PATH",
+    "MAIL",
+    "MAKEFILES",
+    "MAKEFLAGS",
+    "MANPAGER",
+    "NLSPATH",
+    "PAGER",
+    "RES_OPTIONS",
+    "SHELL",
+    "SUDO_ASKPASS",
+    "SUDO_EDITOR",
+    "SYSTEMD_EDITOR",
+    "TAR_OPTIONS",
+    "TERMCAP",
+    "TERMINFO",
+    "TERMINFO_DIRS",
+    "TMPDIR",
+    "VISUAL",
+    "ZIPOPT",
+    "_JAVA_OPTIONS",
 ];
 const SHARP_BEGINNINGS: &[&str] = &[
-    "BASH_", "DYLD_", "GIT_", "GEM_", "LD_", "LUA_", "MALLOC_", "NODE_", "NPM_", "PERL", "PHP", "PIP_", "PYTHON", "RSYNC_",
-    "RUBY", "SSH_", "SUDO_", "npm_",
+    "BASH_", "DYLD_", "GIT_", "GEM_", "LD_", "LUA_", "MALLOC_", "NODE_", "NPM_", "PERL", "PHP", "PIP_",
+    "PYTHON", "RSYNC_", "RUBY", "SSH_", "SUDO_", "npm_",
 ];
 
 /// Names that shells give a meaning of their own, although they are lower case.
 const OF_SHELLS: &[&str] = &[
-    "argv", "cdpath", "cwd", "fignore", "fpath", "histchars", "home", "mailpath", "manpath", "module_path", "path", "precmd",
-    "preexec", "prompt", "psvar", "shell", "status", "term", "user", "watch",
+    "argv",
+    "cdpath",
+    "cwd",
+    "fignore",
+    "fpath",
+    "histchars",
+    "home",
+    "mailpath",
+    "manpath",
+    "module_path",
+    "path",
+    "precmd",
+    "preexec",
+    "prompt",
+    "psvar",
+    "shell",
+    "status",
+    "term",
+    "user",
+    "watch",
 ];
 
 pub(crate) fn is_fixed(name: &str) -> bool {
@@ -45,8 +100,13 @@ pub(crate) fn is_own(set: &Assignment) -> bool {
     if name == "IFS" {
         return true;
     }
-    let lower = !name.is_empty() && name.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_');
-    lower && !set.exported && !OF_SHELLS.contains(&name) && !name.ends_with("_proxy") && !name.starts_with("npm_")
+    let lower =
+        !name.is_empty() && name.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_');
+    lower
+        && !set.exported
+        && !OF_SHELLS.contains(&name)
+        && !name.ends_with("_proxy")
+        && !name.starts_with("npm_")
 }
 
 #[cfg(test)]
@@ -67,9 +127,12 @@ mod tests {
 
     #[test]
     fn variables_of_the_shell() {
-        let set = |name: &str, exported| Assignment { name: name.into(), value: Word::literal("x"), exported };
+        let set =
+            |name: &str, exported| Assignment { name: name.into(), value: Word::literal("x"), exported };
         assert!(is_own(&set("i", false)) && is_own(&set("IFS", true)));
-        for (name, exported) in [("i", true), ("PATH", false), ("path", false), ("X", false), ("http_proxy", false)] {
+        for (name, exported) in
+            [("i", true), ("PATH", false), ("path", false), ("X", false), ("http_proxy", false)]
+        {
             assert!(!is_own(&set(name, exported)), "{name}");
         }
     }

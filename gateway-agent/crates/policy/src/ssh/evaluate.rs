@@ -51,8 +51,14 @@ pub(crate) fn asked<'a>(
         let what = touch(rule, &ssh.request).unwrap_or_default();
         return denied_by(&denying, what, "leave it out, or ask for the policy to be changed");
     }
-    let asking: Vec<_> = rules(RuleEffect::Approve).filter(touched).collect();
-    let candidates: Vec<&Rule> = rules(RuleEffect::Allow).chain(asking.iter().copied()).collect();
+    let asking: Vec<_> = match does_nothing(&ssh.request) {
+        false => rules(RuleEffect::Approve).filter(touched).collect(),
+        true => Vec::new(),
+    };
+    // Whoever agrees to the rest agrees to these.
+    let unasked = rules(RuleEffect::Approve).filter(|_| does_nothing(&ssh.request));
+    let candidates: Vec<&Rule> =
+        rules(RuleEffect::Allow).chain(unasked).chain(asking.iter().copied()).collect();
     let mut granting: Vec<&Rule> = Vec::new();
     let mut uncovered = Vec::new();
     for need in needs(&ssh.request) {
@@ -73,7 +79,8 @@ pub(crate) fn asked<'a>(
     }
     if granting.is_empty() {
         // Nothing in it needs a grant; that it runs at all does.
-        granting = candidates.into_iter().filter(|rule| rule.ssh.as_ref().is_some_and(SshMatcher::runs)).collect();
+        granting =
+            candidates.into_iter().filter(|rule| rule.ssh.as_ref().is_some_and(SshMatcher::runs)).collect();
         if granting.is_empty() {
             missing.push("running a command".to_owned());
             return ungranted(question, ssh, &[]);
@@ -82,12 +89,16 @@ pub(crate) fn asked<'a>(
     if let Some(outcome) = laundering(&scope.masks, ssh) {
         return outcome;
     }
-    // By themselves these do nothing: whoever agreed to the rest has agreed to them.
-    let asking = match ssh.request {
-        SshRequest::Pty { .. } | SshRequest::Env { .. } | SshRequest::Signal { .. } => Vec::new(),
-        _ => asking,
-    };
     decided(policy, question, asking, granting)
+}
+
+/// Whether it does nothing by itself.
+pub(crate) fn does_nothing(request: &SshRequest) -> bool {
+    match request {
+        SshRequest::Pty { .. } | SshRequest::Env { .. } | SshRequest::Signal { .. } => true,
+        SshRequest::Subsystem { name } => name == "sftp",
+        _ => false,
+    }
 }
 
 /// What of the request a rule is about, as a restriction.
@@ -133,17 +144,24 @@ fn ungranted<'a>(question: &Question<'_>, ssh: &Ssh, uncovered: &[Need<'_>]) -> 
 /// Whether the contents of masked files would get out by a way on which they are not masked.
 fn laundering<'a>(masks: &MaskSet, ssh: &Ssh) -> Option<Outcome<'a>> {
     let refused = |mask: &str, why: &str| {
-        deny(builtin::LAUNDERING, format!("mask {mask} hides contents of files there: {why}"), "read the files by SFTP or scp")
+        deny(
+            builtin::LAUNDERING,
+            format!("mask {mask} hides contents of files there: {why}"),
+            "read the files by SFTP or scp",
+        )
     };
     match &ssh.request {
-        SshRequest::File(file) if matches!(file.operation, FileOperation::Rename | FileOperation::Symlink) => {
+        SshRequest::File(file)
+            if matches!(file.operation, FileOperation::Rename | FileOperation::Symlink) =>
+        {
             let home = file.home.as_deref();
             let paths = || std::iter::once(file.path.as_str()).chain(file.target.as_deref());
             let mask = masks.files.iter().find(|mask| paths().any(|path| mask.is_about(path, home, true)))?;
             Some(refused(&mask.id, "they may not get other names"))
         }
         SshRequest::Exec(exec) => {
-            let mask = masks.files.iter().find(|mask| exec.files.iter().any(|used| mask.may_leave_by(used)))?;
+            let mask =
+                masks.files.iter().find(|mask| exec.files.iter().any(|used| mask.may_leave_by(used)))?;
             Some(refused(&mask.id, "rsync and git are not seen into"))
         }
         _ => None,
@@ -165,7 +183,8 @@ pub(crate) fn obligations(granting: &[&Rule], masks: &MaskSet, ssh: &Ssh) -> Obl
             detectors = masks.detectors_with(masks.files.iter().filter(|_| unseen));
         }
         SshRequest::File(file) if file.operation == FileOperation::Read => {
-            let about = masks.files.iter().filter(|mask| mask.is_about(&file.path, file.home.as_deref(), false));
+            let about =
+                masks.files.iter().filter(|mask| mask.is_about(&file.path, file.home.as_deref(), false));
             let parts: Vec<_> = about.flat_map(|mask| mask.detectors.iter().copied()).collect();
             contents = (!parts.is_empty()).then(|| Arc::new(Detectors::new(&parts)));
         }
@@ -188,7 +207,8 @@ fn limits<'a>(bounds: impl Iterator<Item = (&'a Bounds, &'a Arc<str>)> + Clone) 
         bounds: impl Iterator<Item = (&'a Bounds, &'a Arc<str>)>,
         of: fn(&Bounds) -> Option<T>,
     ) -> Option<Bounded<T>> {
-        let found = bounds.filter_map(|(bounds, rule)| Some(Bounded { most: of(bounds)?, rule: Arc::clone(rule) }));
+        let found =
+            bounds.filter_map(|(bounds, rule)| Some(Bounded { most: of(bounds)?, rule: Arc::clone(rule) }));
         found.min_by_key(|bound| bound.most)
     }
     let rate = |(bounds, rule): (&Bounds, &Arc<str>)| {

@@ -2,7 +2,7 @@
 
 use super::{
     Ssh, SshObligations, SshRequest,
-    evaluate::{grants, touch},
+    evaluate::{does_nothing, grants, touch},
     matcher::needs,
 };
 use crate::{raw::RuleEffect, rule::Rule};
@@ -26,12 +26,14 @@ pub(crate) fn consider(rule: &Rule, ssh: &Ssh) -> (bool, String) {
     }
     match (rule.effect, touch(rule, &ssh.request)) {
         (RuleEffect::Deny, Some(what)) => return (true, format!("is about {what}")),
-        (RuleEffect::Deny | RuleEffect::Approve, None) => return (false, "is not about any part of it".into()),
+        (RuleEffect::Approve, None) if does_nothing(&ssh.request) => {}
+        (RuleEffect::Deny | RuleEffect::Approve, None) => {
+            return (false, "is not about any part of it".into());
+        }
         _ => {}
     }
     let needs = needs(&ssh.request);
-    let granted: Vec<_> =
-        needs.iter().filter(|need| grants(rule, **need)).map(ToString::to_string).collect();
+    let granted: Vec<_> = needs.iter().filter(|need| grants(rule, **need)).map(ToString::to_string).collect();
     match (rule.effect, granted.is_empty()) {
         (RuleEffect::Approve, true) => (true, "is about this, and grants nothing of it".into()),
         (_, true) => (false, "grants nothing that it needs".into()),
@@ -42,7 +44,10 @@ pub(crate) fn consider(rule: &Rule, ssh: &Ssh) -> (bool, String) {
 /// What an allow is conditional on.
 pub(crate) fn describe(obligations: &SshObligations, lines: &mut Vec<String>) {
     if let Some(contents) = &obligations.contents {
-        lines.push(format!("its contents are searched for {}", contents.names().collect::<Vec<_>>().join(", ")));
+        lines.push(format!(
+            "its contents are searched for {}",
+            contents.names().collect::<Vec<_>>().join(", ")
+        ));
     }
     if obligations.quarantine {
         lines.push("a copy of what is written is kept".into());

@@ -86,9 +86,9 @@ pub(crate) fn needs(request: &SshRequest) -> Vec<Need<'_>> {
 
 /// Builtins of shells that start nothing and open nothing; what they print they were given.
 const IDLE: &[&str] = &[
-    "!", ":", "[", "[[", "break", "cd", "command", "continue", "declare", "echo", "exit", "export", "false", "local",
-    "printf", "pwd", "read", "readonly", "return", "set", "shift", "test", "times", "trap", "true", "type", "typeset",
-    "umask", "unset", "wait",
+    "!", ":", "[", "[[", "break", "cd", "command", "continue", "declare", "echo", "exit", "export", "false",
+    "local", "printf", "pwd", "read", "readonly", "return", "set", "shift", "test", "times", "trap", "true",
+    "type", "typeset", "umask", "unset", "wait",
 ];
 
 /// Whether it needs no grant: a builtin, unless a pattern makes it tell names of files.
@@ -192,7 +192,8 @@ impl SshMatcher {
         let SshRequest::Exec(exec) = request else {
             return self.may_mean(request).then_some(Need::Request(request));
         };
-        let about_parts = !self.commands.is_empty() || !self.files.is_empty() || !self.env.is_empty() || self.opaque;
+        let about_parts =
+            !self.commands.is_empty() || !self.files.is_empty() || !self.env.is_empty() || self.opaque;
         if about_parts && !exec.opaque.is_empty() {
             return Some(Need::Opaque(exec));
         }
@@ -221,7 +222,12 @@ impl SshMatcher {
                 let below = file.operation == FileOperation::Rename;
                 forms(&file.path, file.home.as_deref())
                     .into_iter()
-                    .chain(file.target.as_deref().map(|path| forms(path, file.home.as_deref())).unwrap_or_default())
+                    .chain(
+                        file.target
+                            .as_deref()
+                            .map(|path| forms(path, file.home.as_deref()))
+                            .unwrap_or_default(),
+                    )
                     .any(|path| self.may_mean_file(file.operation, path.as_slice(), file.by, below))
                     || self.may_escape(file)
             }
@@ -244,7 +250,9 @@ impl SshMatcher {
         let home = file.home.as_deref();
         let meant = |operations: &[FileOperation], path: &str| {
             forms(path, home).into_iter().any(|path| {
-                operations.iter().any(|operation| self.may_mean_file(*operation, path.as_slice(), file.by, true))
+                operations
+                    .iter()
+                    .any(|operation| self.may_mean_file(*operation, path.as_slice(), file.by, true))
             })
         };
         match (file.operation, file.target.as_deref()) {
@@ -274,11 +282,8 @@ impl SshMatcher {
             return false;
         }
         let folder = run.folder.as_deref();
-        let mut patterns = self
-            .files
-            .iter()
-            .filter(|files| files.by.contains(&Route::Exec))
-            .flat_map(|files| &files.paths);
+        let mut patterns =
+            self.files.iter().filter(|files| files.by.contains(&Route::Exec)).flat_map(|files| &files.paths);
         patterns.any(|pattern| {
             let program = Some(&run.program).filter(|word| word.text.contains('/') || word.value().is_none());
             run.arguments.iter().chain(program).any(|word| given_path(pattern, word, folder))
@@ -291,10 +296,13 @@ pub(crate) fn given_path(pattern: &PathPattern, word: &super::Word, folder: Opti
     if !matches!(word.certainty, Certainty::Literal | Certainty::Home | Certainty::Glob) {
         return true;
     }
-    let means = |text: &str, certainty| pattern.may_mean_below(Path::of_text(text, certainty, folder).as_ref());
+    let means =
+        |text: &str, certainty| pattern.may_mean_below(Path::of_text(text, certainty, folder).as_ref());
     // `--file=/etc/x`, `-f/etc/x`, `if=/etc/x`, `host:/etc/x`: from each slash, and behind each mark.
     let text = word.text.as_str();
-    let behind = |mark: char| text.split_once(mark).is_some_and(|(_, rest)| !rest.is_empty() && means(rest, word.certainty));
+    let behind = |mark: char| {
+        text.split_once(mark).is_some_and(|(_, rest)| !rest.is_empty() && means(rest, word.certainty))
+    };
     let rooted = text.find('/').filter(|at| *at > 0).and_then(|at| text.get(at..));
     means(text, word.certainty)
         || behind('=')
@@ -358,7 +366,9 @@ impl FileMask {
         };
         !exec.opaque.is_empty()
             || self.paths.iter().any(|pattern| {
-                exec.invocations.iter().any(|run| !is_idle(run) && (given(pattern, run) || run.folder.is_none()))
+                exec.invocations
+                    .iter()
+                    .any(|run| !is_idle(run) && (given(pattern, run) || run.folder.is_none()))
                     || exec.files.iter().any(|used| {
                         pattern.may_mean_below(Path::of_word(&used.path, used.folder.as_deref()).as_ref())
                     })

@@ -123,14 +123,23 @@ impl PathPattern {
                 if below {
                     theirs.push(Piece::Any);
                 }
-                let last = self.segments.iter().rposition(|of| matches!(of, Segment::Name(_))).unwrap_or_default();
-                (0..=last).any(|from| ours.get(from..).is_some_and(|rest| meet(rest, &theirs)))
+                let first = match self.segments.first() {
+                    Some(Segment::Name(name)) => name.as_str(),
+                    _ => "",
+                };
+                let last = self.segments.iter().rposition(|of| matches!(of, Segment::Name(_)));
+                // `/`, `/root`, `/home/x` and `/srv/x`, `/var/lib/x`.
+                (0..=last.unwrap_or_default().min(3))
+                    .filter(|from| *from != 1 || first == "root")
+                    .any(|from| meet(ours.get(from..).unwrap_or_default(), &theirs))
             }
             (Root::Home, Root::Slash) => {
                 let somewhere: Vec<_> = std::iter::once(Piece::Any).chain(ours).collect();
                 // Where homes usually are, a folder above may be meant with all that is in it.
                 let above = path.names.len() <= 2
-                    && path.names.first().is_none_or(|name| matches!(name, Name::Wild | Name::Exactly("home" | "root" | "Users")));
+                    && path.names.first().is_none_or(|name| {
+                        matches!(name, Name::Wild | Name::Exactly("home" | "root" | "Users"))
+                    });
                 if below && above {
                     theirs.push(Piece::Any);
                 }
@@ -319,7 +328,9 @@ impl Piece<'_> {
     fn may_be(self, other: Self) -> bool {
         match (self, other) {
             (Self::Glob(a), Self::Glob(b)) => a.overlaps(b),
-            (Self::Glob(glob), Self::Exactly(name)) | (Self::Exactly(name), Self::Glob(glob)) => glob.matches(name),
+            (Self::Glob(glob), Self::Exactly(name)) | (Self::Exactly(name), Self::Glob(glob)) => {
+                glob.matches(name)
+            }
             (Self::Exactly(a), Self::Exactly(b)) => a == b,
             _ => true,
         }
@@ -416,10 +427,16 @@ mod tests {
             ("/home/x/.ssh/**", "~/.bashrc", false),
             ("/srv/app/secrets/**", "~/secrets/key", true),
             ("/srv/app/secrets/**", "~/fetch", false),
+            ("/srv/app/secrets/**", "~/app", false),
+            ("/root/x", "~/x", true),
             ("/etc/**", "~/fetch", false),
         ] {
             let word = word(path);
-            assert_eq!(pattern(text).may_mean(Path::of_word(&word, None).as_ref()), expected, "{text} {path}");
+            assert_eq!(
+                pattern(text).may_mean(Path::of_word(&word, None).as_ref()),
+                expected,
+                "{text} {path}"
+            );
         }
         let folder = word("/srv");
         let folder = Path::of_word(&folder, None);

@@ -15,7 +15,11 @@ fuzz_target!(|input: (bool, Vec<(bool, Vec<u8>)>)| {
     let command = if up { "scp -r -t /srv/a" } else { "scp -r -f /srv/a" };
     let mut scp = Scp::new(&command::read(command.as_bytes()), None).expect("a transfer");
     for (job, bytes) in pieces {
-        if job { scp.job_in(&bytes) } else { scp.upstream_in(&bytes) }
+        if job {
+            scp.job_in(&bytes)
+        } else {
+            scp.upstream_in(&bytes)
+        }
         loop {
             match scp.step() {
                 Ok(ScpStep::Ask) => {

@@ -18,7 +18,11 @@ fuzz_target!(|pieces: Vec<(bool, Vec<u8>)>| {
         } else {
             packet.extend_from_slice(&bytes);
         }
-        if job { sftp.job_in(&packet) } else { sftp.upstream_in(&packet) }
+        if job {
+            sftp.job_in(&packet)
+        } else {
+            sftp.upstream_in(&packet)
+        }
         loop {
             match sftp.step() {
                 Ok(SftpStep::Ask) => {

@@ -166,7 +166,10 @@ fn drain(session: &mut Session) {
 
 /// What the policy says to a request on its SSH host.
 pub fn ask(request: SshRequest) -> Effect {
-    let (subject, resource) = (policy().subject_named("job").unwrap(), policy().resource_named("web").unwrap());
+    let (subject, resource) =
+        (policy().subject_named("job").unwrap(), policy().resource_named("web").unwrap());
     let action = Action::Ssh(Ssh { user: "deploy".to_owned(), request });
-    policy().decide(&Question { subject: &subject, resource, action: &action, now: UnixTime(0), grant: None }).effect
+    policy()
+        .decide(&Question { subject: &subject, resource, action: &action, now: UnixTime(0), grant: None })
+        .effect
 }

@@ -15,6 +15,8 @@ use super::{
 
 /// Longest control line, in bytes.
 const LINE_MAX: usize = 4096;
+/// Bytes that wait in one place; beyond that nothing more is taken.
+const IN_MAX: usize = 256 * 1024;
 /// Deepest folder.
 const DEPTH_MAX: usize = 64;
 
@@ -167,6 +169,30 @@ impl Scp {
         }
     }
 
+    /// Whether more of the client is wanted.
+    pub fn takes_job(&self) -> bool {
+        match self.way {
+            Way::Up => self.from_sender.len() <= IN_MAX && self.to_receiver.len() <= IN_MAX,
+            Way::Down => self.from_receiver.len() <= IN_MAX,
+        }
+    }
+
+    /// Whether more of the far end is wanted.
+    pub fn takes_upstream(&self) -> bool {
+        match self.way {
+            Way::Up => self.from_receiver.len() <= IN_MAX,
+            Way::Down => self.from_sender.len() <= IN_MAX && self.to_receiver.len() <= IN_MAX,
+        }
+    }
+
+    /// The channel ends: what is still open is closed.
+    pub fn finish(&mut self) {
+        match std::mem::replace(&mut self.state, State::Over) {
+            State::Contents { file, .. } | State::Acknowledged { file: Some(file), .. } => self.close(file),
+            _ => {}
+        }
+    }
+
     /// What happened since the last call.
     pub fn events(&mut self) -> impl Iterator<Item = FileEvent> + '_ {
         self.events.drain(..)
@@ -281,7 +307,8 @@ impl Scp {
         }
         let digits = !size.is_empty() && size.len() < 19 && size.bytes().all(|c| c.is_ascii_digit());
         let size: u64 = size.parse().ok().filter(|_| digits).ok_or(ScpError("a size that is none"))?;
-        if matches!(name, "" | "." | "..") || name.contains(['/', '\0']) || name.chars().any(char::is_control) {
+        if matches!(name, "" | "." | "..") || name.contains(['/', '\0']) || name.chars().any(char::is_control)
+        {
             return Err(ScpError("a name that leads elsewhere"));
         }
         if self.folders.len() >= DEPTH_MAX {
@@ -292,11 +319,18 @@ impl Scp {
         self.undecided = self
             .places(name)
             .into_iter()
-            .map(|path| FileRequest { operation, path, target: None, home: self.home.clone(), by: Route::Scp })
+            .map(|path| FileRequest {
+                operation,
+                path,
+                target: None,
+                home: self.home.clone(),
+                by: Route::Scp,
+            })
             .collect();
         self.announced = false;
         self.keep = false;
-        self.state = State::Deciding { line: line.to_vec(), name: name.to_owned(), size: is_file.then_some(size) };
+        self.state =
+            State::Deciding { line: line.to_vec(), name: name.to_owned(), size: is_file.then_some(size) };
         Ok(())
     }
 
@@ -326,7 +360,8 @@ impl Scp {
                 places
             }
             Way::Down => {
-                let own = !self.pattern && self.folders.first().map_or(name, String::as_str) == files::name_of(&self.base);
+                let own = !self.pattern
+                    && self.folders.first().map_or(name, String::as_str) == files::name_of(&self.base);
                 match own || self.pattern {
                     true => vec![below(files::folder_of(&self.base))],
                     // `host:.` and the like: the name is the folder's own.
@@ -338,7 +373,9 @@ impl Scp {
 
     /// All about the line is allowed.
     fn go_on(&mut self) {
-        let State::Deciding { line, name, size } = std::mem::replace(&mut self.state, State::Over) else { return };
+        let State::Deciding { line, name, size } = std::mem::replace(&mut self.state, State::Over) else {
+            return;
+        };
         let path = self.places(&name).into_iter().next().unwrap_or_default();
         self.to_receiver.extend_from_slice(&line);
         let file = size.map(|size| {
@@ -449,7 +486,12 @@ impl Scp {
         let none = Transferred::default();
         let total = file.flow.total();
         let (read, written) = if self.way == Way::Down { (total, none) } else { (none, total) };
-        self.events.push_back(FileEvent::Closed(FileTotals { file: file.number, path: file.path, read, written }));
+        self.events.push_back(FileEvent::Closed(FileTotals {
+            file: file.number,
+            path: file.path,
+            read,
+            written,
+        }));
     }
 }
 

@@ -39,7 +39,8 @@ fn ground() -> &'static Ground {
                 _ => "echo word",
             };
             let path = folder.join("bin").join(name);
-            fs::write(&path, format!("#!/bin/sh\necho {name} >> {}/log.$GW\n{starts}\n", folder.display())).unwrap();
+            fs::write(&path, format!("#!/bin/sh\necho {name} >> {}/log.$GW\n{starts}\n", folder.display()))
+                .unwrap();
             fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
         }
         let shells = ["/bin/sh", "/bin/bash", "/bin/dash", "/bin/ksh", "/bin/zsh"];
@@ -91,7 +92,10 @@ fn agrees(text: &str) -> Result<bool, TestCaseError> {
         for name in started(shell, text) {
             // Launchers are looked through: what they start is listed instead of them.
             let through = ["env", "nohup", "xargs", "timeout", "nice"].contains(&name.as_str());
-            prop_assert!(through || listed.contains(name.as_str()), "{shell} runs {name} for {text:?}: {exec:?}");
+            prop_assert!(
+                through || listed.contains(name.as_str()),
+                "{shell} runs {name} for {text:?}: {exec:?}"
+            );
         }
     }
     Ok(true)
@@ -122,9 +126,38 @@ fn simple() -> impl Strategy<Value = String> {
         ])
     });
     let arguments = prop::sample::select(vec![
-        "", " x", " 'a;b'", " \"a|b\"", " \\;", " $x", " \"$x\"", " -- -x", " >out", " 2>&1", " <out", " >out 2>&1", " a#b", " #x", " *", " {a,b}",
-        " ~", " `aa`", " \"`bb`\"", " $(cc)", " \"$(dd)\"", " '$(ee)'", " ${x:-$(aa)}", " \"${x:-`bb`}\"", " $((1+2))", " <<E\n$(cc)\nE\n", " <<'E'\n$(dd)\nE\n",
-        " \"\\$(ee)\"", " \\`aa\\`", " \"\\`bb\\`\"", " \"'$(cc)'\"", " '\"'$(dd)'\"'",
+        "",
+        " x",
+        " 'a;b'",
+        " \"a|b\"",
+        " \\;",
+        " $x",
+        " \"$x\"",
+        " -- -x",
+        " >out",
+        " 2>&1",
+        " <out",
+        " >out 2>&1",
+        " a#b",
+        " #x",
+        " *",
+        " {a,b}",
+        " ~",
+        " `aa`",
+        " \"`bb`\"",
+        " $(cc)",
+        " \"$(dd)\"",
+        " '$(ee)'",
+        " ${x:-$(aa)}",
+        " \"${x:-`bb`}\"",
+        " $((1+2))",
+        " <<E\n$(cc)\nE\n",
+        " <<'E'\n$(dd)\nE\n",
+        " \"\\$(ee)\"",
+        " \\`aa\\`",
+        " \"\\`bb\\`\"",
+        " \"'$(cc)'\"",
+        " '\"'$(dd)'\"'",
     ]);
     (name, prop::collection::vec(arguments, 0..3)).prop_map(|(name, arguments)| {
         let mut text = name;
@@ -149,8 +182,13 @@ fn script() -> impl Strategy<Value = String> {
     simple().prop_recursive(4, 24, 3, |inner| {
         let pair = (inner.clone(), inner.clone());
         prop_oneof![
-            (pair.clone(), prop::sample::select(vec!["\n", " &\n", " &&\n", " ||\n", " |\n"]))
-                .prop_map(|((a, b), join)| if a.contains("<<") || a.contains('#') { format!("{a}\n{b}") } else { format!("{a}{join}{b}") }),
+            (pair.clone(), prop::sample::select(vec!["\n", " &\n", " &&\n", " ||\n", " |\n"])).prop_map(
+                |((a, b), join)| if a.contains("<<") || a.contains('#') {
+                    format!("{a}\n{b}")
+                } else {
+                    format!("{a}{join}{b}")
+                }
+            ),
             inner.clone().prop_map(|a| format!("({a}\n)")),
             inner.clone().prop_map(|a| format!("{{ {a}\n}}")),
             inner.clone().prop_map(|a| format!("! {a}")),
@@ -188,10 +226,48 @@ fn what_a_shell_starts_is_listed() {
 #[test]
 fn known_traps() {
     for text in [
-        "aa \"$(bb \"$(cc)\")\"", "aa $(bb; (cc)) dd", "aa $(case x in x) bb;; esac)", "aa $(bb # )\n)", "aa \"${x:-\"$(bb)\"}\"", "aa ${x:-'$(bb)'}", "cc \"a`bb \\`aa\\``\"", "cc <<E\n\\$(aa) $(bb)\nE\naa",
-        "cc <<'E F'\n$(bb)\nE F\naa", "cc <<A <<B\n$(aa)\nA\n$(bb)\nB\ndd", "cc <<-E\n\t$(bb)\n\tE\naa", "aa;bb&cc|dd", "if aa; then bb; else cc; fi | dd", "for f in aa bb; do $f; cc; done", "aa && { bb; } || (cc)", "case $(aa) in *) bb;; esac", "f() { aa; }; g() { f; bb; }; g",
-        "until aa; do bb; done", "while ! aa; do bb; done", "! aa | bb", "x=$(aa) bb", "aa > \"$(bb)\"", "eval 'aa; eval \"bb\"'", "aa \\\n bb; cc", "\naa\n\nbb\n", "aa#bb; cc", "aa '#' bb; cc", "aa \\# $(bb)", "set -e; aa; bb", "trap aa EXIT; bb", "(aa; exit 1; bb) || cc",
-        "{ aa; }; { bb; } | cc", "aa <<E; bb\n$(cc)\nE\ndd", "aa $(cat <<E\n$(bb)\nE\n)", "aa 2>&1 >&2; bb", "aa &\nbb & cc", "case aa in (aa) bb;; esac", "case x in y) ;; *) aa\nesac", "x=1; [ $x = 1 ] && aa", "test -n \"`aa`\" || bb", "eval aa \\; bb", "xargs aa; timeout 1 env nice bb",
+        "aa \"$(bb \"$(cc)\")\"",
+        "aa $(bb; (cc)) dd",
+        "aa $(case x in x) bb;; esac)",
+        "aa $(bb # )\n)",
+        "aa \"${x:-\"$(bb)\"}\"",
+        "aa ${x:-'$(bb)'}",
+        "cc \"a`bb \\`aa\\``\"",
+        "cc <<E\n\\$(aa) $(bb)\nE\naa",
+        "cc <<'E F'\n$(bb)\nE F\naa",
+        "cc <<A <<B\n$(aa)\nA\n$(bb)\nB\ndd",
+        "cc <<-E\n\t$(bb)\n\tE\naa",
+        "aa;bb&cc|dd",
+        "if aa; then bb; else cc; fi | dd",
+        "for f in aa bb; do $f; cc; done",
+        "aa && { bb; } || (cc)",
+        "case $(aa) in *) bb;; esac",
+        "f() { aa; }; g() { f; bb; }; g",
+        "until aa; do bb; done",
+        "while ! aa; do bb; done",
+        "! aa | bb",
+        "x=$(aa) bb",
+        "aa > \"$(bb)\"",
+        "eval 'aa; eval \"bb\"'",
+        "aa \\\n bb; cc",
+        "\naa\n\nbb\n",
+        "aa#bb; cc",
+        "aa '#' bb; cc",
+        "aa \\# $(bb)",
+        "set -e; aa; bb",
+        "trap aa EXIT; bb",
+        "(aa; exit 1; bb) || cc",
+        "{ aa; }; { bb; } | cc",
+        "aa <<E; bb\n$(cc)\nE\ndd",
+        "aa $(cat <<E\n$(bb)\nE\n)",
+        "aa 2>&1 >&2; bb",
+        "aa &\nbb & cc",
+        "case aa in (aa) bb;; esac",
+        "case x in y) ;; *) aa\nesac",
+        "x=1; [ $x = 1 ] && aa",
+        "test -n \"`aa`\" || bb",
+        "eval aa \\; bb",
+        "xargs aa; timeout 1 env nice bb",
     ] {
         if let Err(error) = agrees(text) {
             panic!("{error}");

@@ -1,6 +1,8 @@
 //! A policy, and questions to it.
 
-use policy::{Action, Effect, FileOperation, FileRequest, Policy, Question, Route, Source, Ssh, SshRequest, UnixTime};
+use policy::{
+    Action, Effect, FileOperation, FileRequest, Policy, Question, Route, Source, Ssh, SshRequest, UnixTime,
+};
 use protocol::ssh::command;
 
 const HEAD: &str = r#"
@@ -40,7 +42,12 @@ pub(crate) fn exec(policy: &Policy, text: &str) -> Option<String> {
     refused(policy, SshRequest::Exec(command::read(text.as_bytes())))
 }
 
-pub(crate) fn file(policy: &Policy, operation: FileOperation, path: &str, target: Option<&str>) -> Option<String> {
+pub(crate) fn file(
+    policy: &Policy,
+    operation: FileOperation,
+    path: &str,
+    target: Option<&str>,
+) -> Option<String> {
     let (path, target, home) = (path.into(), target.map(str::to_owned), Some("/home/deploy".into()));
     refused(policy, SshRequest::File(FileRequest { operation, path, target, home, by: Route::Sftp }))
 }

@@ -8,8 +8,9 @@ use std::collections::BTreeSet;
 use policy::{Assignment, Certainty, Exec, FileOperation, Invocation, PathUse, Route, Word};
 
 use super::{
-    launch, paths,
+    launch,
     parse::{Bad, parse},
+    paths,
     syntax::{self, Command, Entry, Join, List, Pipeline, Redirect, RedirectKind, Simple},
 };
 

@@ -26,34 +26,70 @@ const DANGERS: &[Danger] = &[
         names: &["tar", "gtar", "bsdtar"],
         short: "IF",
         long: &[
-            "checkpoint-action", "to-command", "use-compress-program", "info-script", "new-volume-script",
-            "rsh-command", "rmt-command",
+            "checkpoint-action",
+            "to-command",
+            "use-compress-program",
+            "info-script",
+            "new-volume-script",
+            "rsh-command",
+            "rmt-command",
         ],
         bundle: true,
         ..NONE
     },
-    Danger { names: &["rsync"], short: "eM", long: &["rsh", "rsync-path", "daemon", "remote-option"], ..NONE },
+    Danger {
+        names: &["rsync"],
+        short: "eM",
+        long: &["rsh", "rsync-path", "daemon", "remote-option"],
+        ..NONE
+    },
     Danger { names: &["scp", "sftp"], short: "SoFDJs", ..NONE },
     Danger { names: &["zip"], short: "T", long: &["unzip-command", "test"], ..NONE },
     Danger { names: &["sort"], short: "", long: &["compress-program"], ..NONE },
     Danger { names: &["split"], long: &["filter"], ..NONE },
     Danger { names: &["cpio"], long: &["rsh-command"], ..NONE },
     Danger { names: &["wget"], long: &["use-askpass", "execute"], short: "e", ..NONE },
-    Danger { names: &["apt", "apt-get", "apt-cache", "aptitude"], short: "oc", long: &["option", "config-file"], ..NONE },
+    Danger {
+        names: &["apt", "apt-get", "apt-cache", "aptitude"],
+        short: "oc",
+        long: &["option", "config-file"],
+        ..NONE
+    },
     Danger { names: &["dpkg"], long: &["pre-invoke", "post-invoke", "admindir", "root", "instdir"], ..NONE },
     Danger { names: &["rpm"], short: "ED", long: &["eval", "define", "pipe", "load", "macros"], ..NONE },
     Danger { names: &["tcpdump"], short: "z", ..NONE },
     Danger { names: &["ip"], short: "b", long: &["batch"], words: &["exec"], ..NONE },
-    Danger { names: &["make", "gmake"], long: &["eval"], words: &["SHELL=", ".SHELLFLAGS=", "MAKEFLAGS="], ..NONE },
+    Danger {
+        names: &["make", "gmake"],
+        long: &["eval"],
+        words: &["SHELL=", ".SHELLFLAGS=", "MAKEFLAGS="],
+        ..NONE
+    },
     Danger { names: &["nc", "ncat", "netcat"], short: "ec", long: &["exec", "sh-exec", "lua-exec"], ..NONE },
     Danger { names: &["openssl"], words: &["-engine", "-provider", "-provider-path"], ..NONE },
     Danger { names: &["journalctl", "systemctl", "loginctl"], words: &["edit", "-H", "--host"], ..NONE },
     Danger { names: &["python", "python2", "python3", "pypy3"], short: "c", ..NONE },
     Danger { names: &["perl"], short: "eEMmIix", ..NONE },
     Danger { names: &["ruby"], short: "erI", ..NONE },
-    Danger { names: &["node", "nodejs", "deno", "bun"], short: "epr", long: &["eval", "print", "require", "import", "loader"], ..NONE },
-    Danger { names: &["php"], short: "rBREdz", long: &["run", "process-code", "process-begin", "process-end", "define"], ..NONE },
-    Danger { names: &["psql", "mysql", "mariadb", "sqlite3"], short: "ce", words: &["\\!", ".shell", ".system"], long: &["command", "execute", "cmd"], ..NONE },
+    Danger {
+        names: &["node", "nodejs", "deno", "bun"],
+        short: "epr",
+        long: &["eval", "print", "require", "import", "loader"],
+        ..NONE
+    },
+    Danger {
+        names: &["php"],
+        short: "rBREdz",
+        long: &["run", "process-code", "process-begin", "process-end", "define"],
+        ..NONE
+    },
+    Danger {
+        names: &["psql", "mysql", "mariadb", "sqlite3"],
+        short: "ce",
+        words: &["\\!", ".shell", ".system"],
+        long: &["command", "execute", "cmd"],
+        ..NONE
+    },
     Danger { names: &["docker", "podman"], words: &["--privileged"], ..NONE },
     Danger { names: &["curl"], short: "K", long: &["config"], ..NONE },
     Danger { names: &["gcc", "cc", "g++", "c++", "clang"], words: &["-wrapper"], ..NONE },
@@ -63,7 +99,8 @@ const DANGERS: &[Danger] = &[
 ];
 
 /// What interprets a script that it is given by name, and otherwise what it reads.
-const INTERPRETERS: &[&str] = &["python", "python2", "python3", "pypy3", "perl", "ruby", "node", "nodejs", "php"];
+const INTERPRETERS: &[&str] =
+    &["python", "python2", "python3", "pypy3", "perl", "ruby", "node", "nodejs", "php"];
 
 /// Marks what runs unseen.
 pub(super) fn check(to: &mut Collector, name: &str, arguments: &[Word]) {
@@ -120,21 +157,88 @@ impl Danger {
 fn git(to: &mut Collector, arguments: &[Word]) {
     /// Keys whose value starts nothing.
     const KEYS: &[&str] = &[
-        "advice.", "color.", "commit.gpgsign=false", "core.abbrev=", "core.autocrlf=", "core.filemode=", "core.longpaths=",
-        "core.quotepath=", "fetch.prune=", "fetch.parallel=", "gc.auto=", "http.extraheader=", "http.postbuffer=",
-        "http.sslverify=", "init.defaultbranch=", "log.showsignature=", "pack.threads=", "protocol.version=",
-        "pull.ff=", "pull.rebase=", "push.default=", "safe.directory=", "tag.gpgsign=false", "user.email=", "user.name=",
+        "advice.",
+        "color.",
+        "commit.gpgsign=false",
+        "core.abbrev=",
+        "core.autocrlf=",
+        "core.filemode=",
+        "core.longpaths=",
+        "core.quotepath=",
+        "fetch.prune=",
+        "fetch.parallel=",
+        "gc.auto=",
+        "http.extraheader=",
+        "http.postbuffer=",
+        "http.sslverify=",
+        "init.defaultbranch=",
+        "log.showsignature=",
+        "pack.threads=",
+        "protocol.version=",
+        "pull.ff=",
+        "pull.rebase=",
+        "push.default=",
+        "safe.directory=",
+        "tag.gpgsign=false",
+        "user.email=",
+        "user.name=",
     ];
     const LONG: &[&str] = &[
-        "upload-pack", "receive-pack", "exec", "exec-path", "config", "config-env", "open-files-in-pager", "extcmd",
-        "ext-diff", "textconv", "gpg-sign", "signed", "tree-filter", "env-filter", "index-filter", "msg-filter",
-        "parent-filter", "commit-filter", "tag-name-filter", "interactive", "editor", "tool", "to-command", "template",
-        "git-dir", "work-tree", "separate-git-dir", "strategy", "namespace", "remote",
+        "upload-pack",
+        "receive-pack",
+        "exec",
+        "exec-path",
+        "config",
+        "config-env",
+        "open-files-in-pager",
+        "extcmd",
+        "ext-diff",
+        "textconv",
+        "gpg-sign",
+        "signed",
+        "tree-filter",
+        "env-filter",
+        "index-filter",
+        "msg-filter",
+        "parent-filter",
+        "commit-filter",
+        "tag-name-filter",
+        "interactive",
+        "editor",
+        "tool",
+        "to-command",
+        "template",
+        "git-dir",
+        "work-tree",
+        "separate-git-dir",
+        "strategy",
+        "namespace",
+        "remote",
     ];
     const COMMANDS: &[&str] = &[
-        "bisect", "config", "difftool", "filter-branch", "hook", "mergetool", "instaweb", "daemon", "shell", "send-email", "svn",
-        "p4", "cvsimport", "credential", "remote-ext", "remote-fd", "web--browse", "gui", "citool", "help", "maintenance",
-        "for-each-repo", "fast-import",
+        "bisect",
+        "config",
+        "difftool",
+        "filter-branch",
+        "hook",
+        "mergetool",
+        "instaweb",
+        "daemon",
+        "shell",
+        "send-email",
+        "svn",
+        "p4",
+        "cvsimport",
+        "credential",
+        "remote-ext",
+        "remote-fd",
+        "web--browse",
+        "gui",
+        "citool",
+        "help",
+        "maintenance",
+        "for-each-repo",
+        "fast-import",
     ];
     let mut words = arguments.iter();
     let command = loop {
@@ -154,8 +258,16 @@ fn git(to: &mut Collector, arguments: &[Word]) {
                     to.opaque("git -C of a folder that is not literal");
                 }
             }
-            "--no-pager" | "-P" | "--version" | "--help" | "--bare" | "--no-replace-objects" | "--literal-pathspecs"
-            | "--no-optional-locks" | "--html-path" | "--man-path" => {}
+            "--no-pager"
+            | "-P"
+            | "--version"
+            | "--help"
+            | "--bare"
+            | "--no-replace-objects"
+            | "--literal-pathspecs"
+            | "--no-optional-locks"
+            | "--html-path"
+            | "--man-path" => {}
             option if option.starts_with('-') => {
                 return to.opaque(format!("{option} of git may change what it runs"));
             }
@@ -250,11 +362,15 @@ fn sed(to: &mut Collector, arguments: &[Word]) {
                 words.next();
                 named = true;
             }
-            Some("-n" | "-E" | "-r" | "-s" | "-u" | "-z" | "-i" | "--quiet" | "--silent" | "--regexp-extended"
-            | "--separate" | "--unbuffered" | "--null-data" | "--in-place" | "--posix" | "--debug" | "-nE" | "-En"
-            | "-nr" | "-rn" | "-ni" | "-Ei" | "-iE" | "-ri" | "--sandbox") => {}
+            Some(
+                "-n" | "-E" | "-r" | "-s" | "-u" | "-z" | "-i" | "--quiet" | "--silent" | "--regexp-extended"
+                | "--separate" | "--unbuffered" | "--null-data" | "--in-place" | "--posix" | "--debug"
+                | "-nE" | "-En" | "-nr" | "-rn" | "-ni" | "-Ei" | "-iE" | "-ri" | "--sandbox",
+            ) => {}
             Some(text) if text.starts_with("-i") || text.starts_with("--in-place=") => {}
-            Some(text) if text.starts_with("--expression=") => scripts.push(text.split_once('=').map(|(_, s)| s)),
+            Some(text) if text.starts_with("--expression=") => {
+                scripts.push(text.split_once('=').map(|(_, s)| s))
+            }
             Some("--") => {
                 first = first.or(words.next());
                 break;
@@ -290,7 +406,9 @@ fn is_plain_sed(command: &str) -> bool {
             chars.as_str().trim().chars().all(|c| c.is_ascii_digit())
         }
         Some('s' | 'y') => {
-            let Some(mark) = chars.next().filter(|c| !c.is_alphanumeric() && *c != '\\' && !c.is_whitespace()) else {
+            let Some(mark) =
+                chars.next().filter(|c| !c.is_alphanumeric() && *c != '\\' && !c.is_whitespace())
+            else {
                 return false;
             };
             let mut left = 2;

@@ -42,7 +42,11 @@ pub fn read(command: &[u8]) -> Exec {
         None => collector.text(&text, &mut Some("~".to_owned()), &[]),
     }
     let mut exec = collector.finish(text.chars().take(LENGTH_MAX).collect());
-    if exec.invocations.is_empty() && exec.files.is_empty() && exec.assignments.is_empty() && exec.opaque.is_empty() {
+    if exec.invocations.is_empty()
+        && exec.files.is_empty()
+        && exec.assignments.is_empty()
+        && exec.opaque.is_empty()
+    {
         // A shell with nothing to do.
         exec.opaque.push("it names no command".to_owned());
     }

@@ -8,7 +8,8 @@ fn programs(text: &str) -> Vec<String> {
     exec.invocations
         .iter()
         .map(|of| {
-            let words: Vec<_> = std::iter::once(&of.program).chain(&of.arguments).map(|w| w.text.clone()).collect();
+            let words: Vec<_> =
+                std::iter::once(&of.program).chain(&of.arguments).map(|w| w.text.clone()).collect();
             words.join(" ")
         })
         .collect()
@@ -58,18 +59,60 @@ fn lists_every_program() {
 #[test]
 fn what_cannot_be_read_is_opaque() {
     for text in [
-        "", "\0", "a \"", "a $(b", "a `b", "((x=1))", "a $((i+1))", "a ${!x}", "a ${x@P}", "eval $x", "sh", "sh -s", "| a",
-        "a |", "if a; then b", "case x in a) b", "x=(a b)", "alias a=b; a", "a $'\\x41'", "sudo -s", "vi x", "tar --checkpoint-act=exec=a cf x y",
-        "git -c core.sshCommand=a fetch", "python3 -c x", "perl -ne x", "awk 'BEGIN{system(\"a\")}'", "sed 's/a/b/e'", "sed '1e a'",
-        "rsync -e a b c", "tar xIf a b", "xargs -Z a", "find $x", "git fetch $x", "a[0]=b", "unshare a", "git $x", "env -S 'a b'",
-        "set -- a", "echo x > /dev/tcp/h/1", "hash -p /a b", "sudo $x", "rsync --server -s . x", "scp -S a -t x", "[[ -f x || a ]]", "/opt/git fetch --upload-pack=a", "/usr//bin/git -c core.sshcommand=a fetch", "cat <<E $(a\nb)\nE",
+        "",
+        "\0",
+        "a \"",
+        "a $(b",
+        "a `b",
+        "((x=1))",
+        "a $((i+1))",
+        "a ${!x}",
+        "a ${x@P}",
+        "eval $x",
+        "sh",
+        "sh -s",
+        "| a",
+        "a |",
+        "if a; then b",
+        "case x in a) b",
+        "x=(a b)",
+        "alias a=b; a",
+        "a $'\\x41'",
+        "sudo -s",
+        "vi x",
+        "tar --checkpoint-act=exec=a cf x y",
+        "git -c core.sshCommand=a fetch",
+        "python3 -c x",
+        "perl -ne x",
+        "awk 'BEGIN{system(\"a\")}'",
+        "sed 's/a/b/e'",
+        "sed '1e a'",
+        "rsync -e a b c",
+        "tar xIf a b",
+        "xargs -Z a",
+        "find $x",
+        "git fetch $x",
+        "a[0]=b",
+        "unshare a",
+        "git $x",
+        "env -S 'a b'",
+        "set -- a",
+        "echo x > /dev/tcp/h/1",
+        "hash -p /a b",
+        "sudo $x",
+        "rsync --server -s . x",
+        "scp -S a -t x",
+        "[[ -f x || a ]]",
+        "/opt/git fetch --upload-pack=a",
+        "/usr//bin/git -c core.sshcommand=a fetch",
+        "cat <<E $(a\nb)\nE",
     ] {
         assert!(!read(text.as_bytes()).opaque.is_empty(), "{text:?}: {:?}", read(text.as_bytes()));
     }
     assert!(!read(b"\xff").opaque.is_empty());
     assert!(!read(&[b'('; 5_000]).opaque.is_empty());
     assert!(!read("$(".repeat(20_000).as_bytes()).opaque.is_empty());
-    assert!(!read("a;".repeat(2_000).as_bytes()).opaque.is_empty());
+    assert!(!read("a;b;".repeat(2_000).as_bytes()).opaque.is_empty());
     assert!(!read(&[b'a'; LENGTH_MAX + 1]).opaque.is_empty());
 }
 
@@ -123,14 +166,18 @@ fn files_assignments_and_transfers() {
     for (text, expected) in [
         ("scp -r -t -- /srv/app", vec!["write /srv/app"]),
         ("scp -f '/srv/a b'", vec!["read /srv/a b"]),
-        ("rsync --server -logDtpre.iLsfxCIvu --delete . /srv/app/", vec!["remove /srv/app/", "write /srv/app/"]),
+        (
+            "rsync --server -logDtpre.iLsfxCIvu --delete . /srv/app/",
+            vec!["remove /srv/app/", "write /srv/app/"],
+        ),
         ("rsync --server --sender -vlogDtprze.iLsfxC . /srv/a /srv/b", vec!["read /srv/a", "read /srv/b"]),
         ("git-upload-pack '/srv/git/app.git'", vec!["read /srv/git/app.git"]),
         ("git receive-pack /srv/git/app.git", vec!["write /srv/git/app.git"]),
     ] {
         let exec = read(text.as_bytes());
         assert!(exec.opaque.is_empty() && exec.invocations.iter().all(|of| of.transfer), "{text}: {exec:?}");
-        let files: Vec<_> = exec.files.iter().map(|f| format!("{} {}", f.operation.name(), f.path.text)).collect();
+        let files: Vec<_> =
+            exec.files.iter().map(|f| format!("{} {}", f.operation.name(), f.path.text)).collect();
         assert_eq!(files, expected, "{text}");
     }
     let exec = read(b"sudo -n systemctl restart app");

@@ -51,9 +51,8 @@ fn used(operation: FileOperation, path: &Word, folder: &Folder, by: Route) -> Pa
 }
 
 fn is_far_end_of_scp(word: &Word) -> bool {
-    word.value().is_some_and(|text| {
-        text.starts_with('-') && !text.starts_with("--") && text.contains(['t', 'f'])
-    })
+    word.value()
+        .is_some_and(|text| text.starts_with('-') && !text.starts_with("--") && text.contains(['t', 'f']))
 }
 
 fn scp(arguments: &[Word], folder: &Folder) -> Option<Vec<PathUse>> {
@@ -89,22 +88,82 @@ fn scp(arguments: &[Word], folder: &Folder) -> Option<Vec<PathUse>> {
 
 const RSYNC_LETTERS: &str = "logDtprvcHAXSzuxnqbWRIJOUNmhCLKkdiyEfa";
 const RSYNC_LONG: &[&str] = &[
-    "--server", "--sender", "--numeric-ids", "--inplace", "--partial", "--delay-updates", "--ignore-errors",
-    "--ignore-existing", "--existing", "--size-only", "--force", "--stats", "--new-compress", "--old-compress",
-    "--no-r", "--no-implied-dirs", "--fuzzy", "--omit-dir-times", "--append", "--append-verify", "--sparse",
-    "--preallocate", "--fsync", "--safe-links", "--munge-links", "--super", "--no-W", "--open-noatime", "--no-specials",
-    "--devices", "--no-D", "--copy-unsafe-links", "--use-qsort", "--list-only", "--dirs", "--no-msgs2stderr",
-    "--msgs2stderr", "--mkpath",
+    "--server",
+    "--sender",
+    "--numeric-ids",
+    "--inplace",
+    "--partial",
+    "--delay-updates",
+    "--ignore-errors",
+    "--ignore-existing",
+    "--existing",
+    "--size-only",
+    "--force",
+    "--stats",
+    "--new-compress",
+    "--old-compress",
+    "--no-r",
+    "--no-implied-dirs",
+    "--fuzzy",
+    "--omit-dir-times",
+    "--append",
+    "--append-verify",
+    "--sparse",
+    "--preallocate",
+    "--fsync",
+    "--safe-links",
+    "--munge-links",
+    "--super",
+    "--no-W",
+    "--open-noatime",
+    "--no-specials",
+    "--devices",
+    "--no-D",
+    "--copy-unsafe-links",
+    "--use-qsort",
+    "--list-only",
+    "--dirs",
+    "--no-msgs2stderr",
+    "--msgs2stderr",
+    "--mkpath",
 ];
 const RSYNC_VALUED: &[&str] = &[
-    "--compress-choice=", "--checksum-choice=", "--checksum-seed=", "--compress-level=", "--bwlimit=", "--timeout=",
-    "--max-size=", "--min-size=", "--max-delete=", "--modify-window=", "--block-size=", "--suffix=", "--log-format=",
-    "--out-format=", "--iconv=", "--usermap=", "--groupmap=", "--chown=", "--skip-compress=", "--max-alloc=",
-    "--stop-after=", "--stop-at=", "--debug=", "--info=", "--outbuf=",
+    "--compress-choice=",
+    "--checksum-choice=",
+    "--checksum-seed=",
+    "--compress-level=",
+    "--bwlimit=",
+    "--timeout=",
+    "--max-size=",
+    "--min-size=",
+    "--max-delete=",
+    "--modify-window=",
+    "--block-size=",
+    "--suffix=",
+    "--log-format=",
+    "--out-format=",
+    "--iconv=",
+    "--usermap=",
+    "--groupmap=",
+    "--chown=",
+    "--skip-compress=",
+    "--max-alloc=",
+    "--stop-after=",
+    "--stop-at=",
+    "--debug=",
+    "--info=",
+    "--outbuf=",
 ];
 const RSYNC_DELETES: &[&str] = &[
-    "--delete", "--delete-before", "--delete-during", "--delete-delay", "--delete-after", "--delete-excluded",
-    "--delete-missing-args", "--remove-source-files", "--remove-sent-files",
+    "--delete",
+    "--delete-before",
+    "--delete-during",
+    "--delete-delay",
+    "--delete-after",
+    "--delete-excluded",
+    "--delete-missing-args",
+    "--remove-source-files",
+    "--remove-sent-files",
 ];
 /// Folders of their own, which are read or written.
 const RSYNC_READS: &[&str] = &["--compare-dest", "--copy-dest", "--link-dest"];
@@ -132,7 +191,8 @@ fn rsync(arguments: &[Word], folder: &Folder) -> Option<Vec<PathUse>> {
             if path.value().is_none_or(|path| !path.starts_with('/')) {
                 return None;
             }
-            let operation = if RSYNC_READS.contains(&name) { FileOperation::Read } else { FileOperation::Write };
+            let operation =
+                if RSYNC_READS.contains(&name) { FileOperation::Read } else { FileOperation::Write };
             files.push(used(operation, &path, folder, Route::Rsync));
         } else if RSYNC_DELETES.contains(&text) {
             operations.push(FileOperation::Remove);

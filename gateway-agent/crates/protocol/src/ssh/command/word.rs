@@ -175,7 +175,8 @@ impl Parser {
             Some('\'') if !inside.quoted() => {
                 let mut ignored = Word::default();
                 self.single(&mut ignored)?;
-                if ignored.pieces.iter().any(|p| matches!(p, Piece::Text { text, .. } if text.contains('\\'))) {
+                if ignored.pieces.iter().any(|p| matches!(p, Piece::Text { text, .. } if text.contains('\\')))
+                {
                     return Err(Bad("escapes in `$'…'` are read differently by shells"));
                 }
                 word.pieces.push(Piece::Unknown { one: true });
@@ -303,9 +304,7 @@ impl Parser {
             match c {
                 '`' => break,
                 '\\' => match self.raw(0) {
-                    Some(next)
-                        if "$`\\".contains(next) || (next == '"' && inside == Inside::Quotes) =>
-                    {
+                    Some(next) if "$`\\".contains(next) || (next == '"' && inside == Inside::Quotes) => {
                         self.at += 1;
                         text.push(next);
                     }

@@ -36,7 +36,9 @@ fn an_upload_is_decided_where_it_may_land() {
     assert_eq!(scp.upstream_out().as_slice(), b"C0644 5 a.txt\nhello\0");
     assert_eq!(scp.job_out().as_slice(), &[0, 0, 0]);
     let events: Vec<_> = scp.events().collect();
-    assert!(matches!(&events[1], FileEvent::Closed(of) if of.written.bytes == 5 && of.written.sha256.is_some()));
+    assert!(
+        matches!(&events[1], FileEvent::Closed(of) if of.written.bytes == 5 && of.written.sha256.is_some())
+    );
 }
 
 #[test]

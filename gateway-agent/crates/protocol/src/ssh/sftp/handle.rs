@@ -11,12 +11,25 @@ pub(super) const HANDLES_MAX: usize = 1024;
 /// What happened to files, for recordings and audit.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum FileEvent {
-    Opened { file: u64, path: String, read: bool, write: bool },
+    Opened {
+        file: u64,
+        path: String,
+        read: bool,
+        write: bool,
+    },
     /// Contents, where a copy of them is kept.
-    Data { file: u64, write: bool, offset: u64, bytes: Vec<u8> },
+    Data {
+        file: u64,
+        write: bool,
+        offset: u64,
+        bytes: Vec<u8>,
+    },
     Closed(FileTotals),
     /// An operation that opens nothing, and the status that the server answered with (0: it was done).
-    Done { request: FileRequest, status: u32 },
+    Done {
+        request: FileRequest,
+        status: u32,
+    },
 }
 
 /// What went through an open file.

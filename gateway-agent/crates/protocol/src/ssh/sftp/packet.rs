@@ -36,31 +36,89 @@ pub(super) struct OpenFlags {
 /// What a client asks for. Paths and handles are as they were sent.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Request<'p> {
-    Open { path: &'p [u8], flags: OpenFlags },
-    Close { handle: &'p [u8] },
-    Read { handle: &'p [u8], offset: u64, length: u32 },
-    Write { handle: &'p [u8], offset: u64, data: &'p [u8] },
-    Stat { path: &'p [u8], follow: bool },
-    Fstat { handle: &'p [u8] },
-    Setstat { path: &'p [u8], follow: bool },
+    Open {
+        path: &'p [u8],
+        flags: OpenFlags,
+    },
+    Close {
+        handle: &'p [u8],
+    },
+    Read {
+        handle: &'p [u8],
+        offset: u64,
+        length: u32,
+    },
+    Write {
+        handle: &'p [u8],
+        offset: u64,
+        data: &'p [u8],
+    },
+    Stat {
+        path: &'p [u8],
+        follow: bool,
+    },
+    Fstat {
+        handle: &'p [u8],
+    },
+    Setstat {
+        path: &'p [u8],
+        follow: bool,
+    },
     /// `size_only`: it is cut off or grows, and nothing else changes.
-    Fsetstat { handle: &'p [u8], size_only: bool },
-    Opendir { path: &'p [u8] },
-    Readdir { handle: &'p [u8] },
-    Remove { path: &'p [u8] },
-    Mkdir { path: &'p [u8] },
-    Rmdir { path: &'p [u8] },
-    Realpath { path: &'p [u8] },
-    Rename { from: &'p [u8], to: &'p [u8] },
-    Readlink { path: &'p [u8] },
+    Fsetstat {
+        handle: &'p [u8],
+        size_only: bool,
+    },
+    Opendir {
+        path: &'p [u8],
+    },
+    Readdir {
+        handle: &'p [u8],
+    },
+    Remove {
+        path: &'p [u8],
+    },
+    Mkdir {
+        path: &'p [u8],
+    },
+    Rmdir {
+        path: &'p [u8],
+    },
+    Realpath {
+        path: &'p [u8],
+    },
+    Rename {
+        from: &'p [u8],
+        to: &'p [u8],
+    },
+    Readlink {
+        path: &'p [u8],
+    },
     /// OpenSSH's order: where it leads to comes first.
-    Symlink { target: &'p [u8], link: &'p [u8] },
-    Hardlink { from: &'p [u8], to: &'p [u8] },
-    Fsync { handle: &'p [u8] },
-    Statvfs { path: &'p [u8] },
-    Fstatvfs { handle: &'p [u8] },
-    ExpandPath { path: &'p [u8] },
-    CopyData { from: &'p [u8], to: &'p [u8] },
+    Symlink {
+        target: &'p [u8],
+        link: &'p [u8],
+    },
+    Hardlink {
+        from: &'p [u8],
+        to: &'p [u8],
+    },
+    Fsync {
+        handle: &'p [u8],
+    },
+    Statvfs {
+        path: &'p [u8],
+    },
+    Fstatvfs {
+        handle: &'p [u8],
+    },
+    ExpandPath {
+        path: &'p [u8],
+    },
+    CopyData {
+        from: &'p [u8],
+        to: &'p [u8],
+    },
     /// It names no file: limits, names of users.
     Harmless,
     /// An extension that is not known here.

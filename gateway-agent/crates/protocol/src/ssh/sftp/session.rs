@@ -5,11 +5,11 @@ use std::collections::{HashMap, VecDeque};
 use mask::Detectors;
 use policy::{Allow, FileOperation, FileRequest, Recording, Route};
 
+use self::buffer::Buffer;
 use super::{
     handle::{FileEvent, Handles},
     packet::{self, PACKET_MAX, Reader, Request},
 };
-use crate::ssh::files;
 
 /// Requests under way at once; beyond that the client waits.
 const IN_FLIGHT_MAX: usize = 512;
@@ -113,9 +113,20 @@ struct Unresolved {
 /// What a reply belongs to.
 #[derive(Debug, Clone)]
 enum Asked {
-    Open { path: String, read: bool, write: bool, folder: bool, keep: bool },
-    Close { file: u64 },
-    Read { file: u64, offset: u64 },
+    Open {
+        path: String,
+        read: bool,
+        write: bool,
+        folder: bool,
+        keep: bool,
+    },
+    Close {
+        file: u64,
+    },
+    Read {
+        file: u64,
+        offset: u64,
+    },
     /// Answered by a status.
     Plain,
     Attrs,
@@ -295,10 +306,14 @@ impl Sftp {
             }
             Request::Harmless => self.forward(id, packet, Asked::Extended),
             Request::Open { path, flags } => {
-                let operations: Vec<_> =
-                    [(flags.read, Read), (flags.write, Write)].iter().filter(|of| of.0).map(|of| of.1).collect();
+                let operations: Vec<_> = [(flags.read, Read), (flags.write, Write)]
+                    .iter()
+                    .filter(|of| of.0)
+                    .map(|of| of.1)
+                    .collect();
                 if operations.is_empty() || self.handles.is_full() {
-                    let why = if operations.is_empty() { "opened for nothing" } else { "too many open files" };
+                    let why =
+                        if operations.is_empty() { "opened for nothing" } else { "too many open files" };
                     return packet::status(&mut self.job_out, id, packet::FAILURE, why);
                 }
                 let (read, write) = (flags.read, flags.write);
@@ -323,7 +338,9 @@ impl Sftp {
                 self.resolve(id, packet, path, false, None, vec![Remove], Asked::Plain);
             }
             Request::Mkdir { path } => self.resolve(id, packet, path, false, None, vec![Write], Asked::Plain),
-            Request::Realpath { path } if path.is_empty() || *path == b"." => self.forward(id, packet, Asked::Names),
+            Request::Realpath { path } if path.is_empty() || *path == b"." => {
+                self.forward(id, packet, Asked::Names)
+            }
             Request::Realpath { path } => {
                 self.resolve(id, packet, path, true, None, vec![Stat], Asked::Names);
             }
@@ -407,7 +424,8 @@ impl Sftp {
     }
 
     fn read(&mut self, id: u32, packet: &[u8], handle: &[u8], offset: u64, length: u32) {
-        let Some((file, open)) = self.handles.find(handle).filter(|(_, open)| open.read && !open.folder) else {
+        let Some((file, open)) = self.handles.find(handle).filter(|(_, open)| open.read && !open.folder)
+        else {
             return self.no_handle(id);
         };
         let Some(contents) = &open.masked else {
@@ -469,148 +487,6 @@ impl Sftp {
         });
     }
 
-    /// `~` and `~/…`; nothing for another's home.
-    fn expanded(&self, path: &[u8]) -> Option<String> {
-        let path = std::str::from_utf8(path).ok()?;
-        match path.strip_prefix('~') {
-            None => Some(path.to_owned()),
-            Some(rest) if rest.is_empty() || rest.starts_with('/') => Some(format!("{}{rest}", self.home.as_deref()?)),
-            Some(_) => None,
-        }
-    }
-
-    /// Begins to resolve the path of a request, and the other one.
-    #[expect(clippy::too_many_arguments, reason = "one request, spelled out")]
-    fn resolve(
-        &mut self,
-        id: u32,
-        packet: &[u8],
-        path: &[u8],
-        follow: bool,
-        target: Option<(&[u8], bool)>,
-        operations: Vec<FileOperation>,
-        asked: Asked,
-    ) {
-        let paths = self.absolute(path).zip(match target {
-            None => Some(None),
-            Some((target, follow)) => self.absolute(target).map(|target| Some((target, follow))),
-        });
-        let Some((path, target)) = paths else {
-            let why = "the path is not UTF-8, or contains a zero byte";
-            return packet::status(&mut self.job_out, id, packet::PERMISSION_DENIED, why);
-        };
-        self.decide(id, packet, asked, VecDeque::new());
-        if let Some(current) = &mut self.current {
-            current.stage = Stage::Resolving;
-            current.unresolved.push(Unresolved {
-                operations,
-                path,
-                follow,
-                target,
-                done: None,
-                by_folder: false,
-            });
-        }
-        self.ask_realpath();
-    }
-
-    /// From home, without `.` and doubled slashes; `..` stays for the server.
-    fn absolute(&self, path: &[u8]) -> Option<String> {
-        let path = std::str::from_utf8(path).ok().filter(|path| !path.contains('\0'))?;
-        let home = self.home.as_deref().unwrap_or("/");
-        Some(files::joined(home, path))
-    }
-
-    /// Asks the server for the real path of what is to be resolved next.
-    fn ask_realpath(&mut self) {
-        let Some(next) = self.current.as_mut().and_then(|of| of.unresolved.last_mut()) else { return };
-        let (path, follow) = match (&next.done, &next.target) {
-            (Some(_), Some((target, follow))) => (target, *follow),
-            _ => (&next.path, next.follow),
-        };
-        // What is acted on itself is not followed: its folder is.
-        if !follow || next.by_folder {
-            next.by_folder = true;
-        }
-        let path = if next.by_folder { files::folder_of(path).to_owned() } else { path.clone() };
-        let id = self.own_id();
-        self.own = Some(id);
-        packet::write(&mut self.up_out, packet::REALPATH, |out| {
-            out.extend_from_slice(&id.to_be_bytes());
-            packet::put_string(out, path.as_bytes());
-        });
-    }
-
-    /// An id that no request of the client has.
-    fn own_id(&mut self) -> u32 {
-        loop {
-            let id = self.next_own;
-            self.next_own = self.next_own.wrapping_sub(1);
-            if !self.in_flight.contains_key(&id) && !self.unheard.contains(&id) {
-                return id;
-            }
-        }
-    }
-
-    /// The server's answer about a path; `None` = it has none.
-    fn resolved(&mut self, real: Option<String>) {
-        let Some(current) = &mut self.current else { return };
-        let Some(next) = current.unresolved.last_mut() else { return };
-        let asked = match (&next.done, &next.target) {
-            (Some(_), Some((target, _))) => target.clone(),
-            _ => next.path.clone(),
-        };
-        let path = match (real, next.by_folder) {
-            (Some(real), false) => real,
-            (Some(real), true) => files::joined(&real, files::name_of(&asked)),
-            (None, false) => {
-                // It may be about to be made: its folder has to be there.
-                next.by_folder = true;
-                return self.ask_realpath();
-            }
-            // Nothing is there. What is written is what is meant, as long as it leads nowhere upwards.
-            (None, true) => asked,
-        };
-        if files::leads_upwards(&path) {
-            let id = current.id;
-            self.current = None;
-            let why = "the host does not say where this path leads to";
-            return packet::status(&mut self.job_out, id, packet::PERMISSION_DENIED, why);
-        }
-        next.by_folder = false;
-        if next.target.is_some() && next.done.is_none() {
-            next.done = Some(path);
-            return self.ask_realpath();
-        }
-        let Some(done) = current.unresolved.pop() else { return };
-        let (path, target) = match done.done {
-            Some(first) => (first, Some(path)),
-            None => (path, None),
-        };
-        if let Asked::Open { path: opened, .. } = &mut current.asked {
-            opened.clone_from(&path);
-        }
-        current.stage = Stage::Deciding;
-        let home = self.home.clone();
-        current.undecided = done
-            .operations
-            .into_iter()
-            .map(|operation| FileRequest {
-                operation,
-                path: path.clone(),
-                target: target.clone(),
-                home: home.clone(),
-                by: Route::Sftp,
-            })
-            .collect();
-        // What opens nothing is told when it is done.
-        if matches!(current.asked, Asked::Plain)
-            && let Some(request) = current.undecided.front()
-        {
-            current.asked = Asked::Done(request.clone());
-        }
-    }
-
     /// Everything about the current request is allowed: it goes on.
     fn forward_decided(&mut self) -> bool {
         let ready = |of: &mut Current| of.stage == Stage::Deciding && of.undecided.is_empty();
@@ -638,41 +514,6 @@ impl Sftp {
     }
 }
 
-/// Bytes that came in.
-#[derive(Default)]
-struct Buffer {
-    bytes: Vec<u8>,
-    /// What is before it was taken.
-    start: usize,
-}
-
-impl Buffer {
-    fn add(&mut self, bytes: &[u8]) {
-        // Moved to the front seldom enough to cost nothing.
-        if self.start > self.bytes.len() / 2 {
-            self.bytes.drain(..self.start);
-            self.start = 0;
-        }
-        self.bytes.extend_from_slice(bytes);
-    }
-
-    fn len(&self) -> usize {
-        self.bytes.len() - self.start
-    }
-
-    /// Takes a whole packet, its length included.
-    fn packet(&mut self, error: fn(&'static str) -> SftpError) -> Result<Option<Vec<u8>>, SftpError> {
-        let rest = self.bytes.get(self.start..).unwrap_or_default();
-        let Some((head, _)) = rest.split_first_chunk::<4>() else { return Ok(None) };
-        let length = usize::try_from(u32::from_be_bytes(*head)).unwrap_or(usize::MAX);
-        if length == 0 || length > PACKET_MAX {
-            return Err(error("a packet without contents, or longer than 256 KiB"));
-        }
-        let Some(packet) = rest.get(..length + 4) else { return Ok(None) };
-        let packet = packet.to_vec();
-        self.start += packet.len();
-        Ok(Some(packet))
-    }
-}
-
+mod buffer;
 mod reply;
+mod resolve;

@@ -227,7 +227,11 @@ fn handles_are_good_for_what_they_were_opened_for() {
     let kinds: Vec<_> = world.replies.iter().map(|of| (of.0, of.1)).collect();
     // What is refused is answered at once, by its own id.
     assert_eq!(kinds.len(), 4);
-    assert!(kinds.contains(&(packet::DATA, 2)) && kinds.contains(&(packet::STATUS, 3)) && kinds.contains(&(packet::STATUS, 4)));
+    assert!(
+        kinds.contains(&(packet::DATA, 2))
+            && kinds.contains(&(packet::STATUS, 3))
+            && kinds.contains(&(packet::STATUS, 4))
+    );
     assert!(!world.seen.iter().any(|of| of.0 == 6), "written by a handle for reading");
     world.send(&request(4, 5, &[b"h/srv/a"], b""), |_| true);
     let events: Vec<_> = world.sftp.events().collect();
