@@ -99,6 +99,22 @@ pub const fn alive(beat_ns: u64, now_ns: u64) -> bool {
     beat_ns != 0 && now_ns.saturating_sub(beat_ns) <= crate::limits::STALE_NS
 }
 
+/// Whether a socket that is being closed leaves a connection behind that its peer can still accept and read: a TCP
+/// one that was established once. `state` is that of net/tcp_states.h.
+#[inline(always)]
+pub const fn outlives(protocol: u32, state: u32) -> bool {
+    protocol == IPPROTO_TCP as u32
+        && matches!(
+            state,
+            1 | // ESTABLISHED
+            4 | // FIN_WAIT1
+            5 | // FIN_WAIT2
+            8 | // CLOSE_WAIT
+            9 | // LAST_ACK
+            11 // CLOSING
+        )
+}
+
 /// Both ends are on loopback and one of them is the gateway's port.
 #[inline(always)]
 pub const fn gateway_leg(src: &Addr, sport: u16, dst: &Addr, dport: u16, port: u16) -> bool {

@@ -121,6 +121,14 @@ coded! {
         BpfCall = "bpf_call",
         /// Foreign programs work on the job's cgroup, or the gateway's own do not.
         Quarantined = "quarantined",
+        /// A client closed its connection to the gateway before the agent accepted it; it is served all the same.
+        ClosedEarly = "closed_early",
+        /// A job may talk to its own unix sockets and the gateway's only.
+        UnixSocket = "unix_socket",
+        /// A job receives no network socket that somebody else made.
+        ForeignDescriptor = "foreign_descriptor",
+        /// A job looks into and signals its own processes only.
+        ForeignProcess = "foreign_process",
     }
 }
 
@@ -147,13 +155,23 @@ coded! {
         SocketCreate = "socket_create",
         /// BPF LSM: the bpf(2) system call.
         Bpf = "bpf",
+        /// BPF LSM: connecting to a unix socket.
+        UnixStreamConnect = "unix_stream_connect",
+        /// BPF LSM: a datagram to a unix socket.
+        UnixMaySend = "unix_may_send",
+        /// BPF LSM: a descriptor from another process.
+        FileReceive = "file_receive",
+        /// BPF LSM: ptrace and its relatives.
+        PtraceAccessCheck = "ptrace_access_check",
+        /// BPF LSM: a signal.
+        TaskKill = "task_kill",
     }
 }
 
 impl Reason {
     /// Whether it means that something was refused.
     pub const fn is_denial(self) -> bool {
-        !matches!(self, Self::Redirected | Self::Allowed | Self::EventLost)
+        !matches!(self, Self::Redirected | Self::Allowed | Self::EventLost | Self::ClosedEarly)
     }
 }
 

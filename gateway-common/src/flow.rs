@@ -12,7 +12,7 @@ pub struct Config {
     pub root_level: u32,
     /// Cgroup id of the gateway itself; 0 until it is known.
     pub gateway: u64,
-    /// Live redirected sockets that one job may hold.
+    /// Live redirected sockets that one job may hold, and as many records of closed ones.
     pub flows_per_job: u32,
     /// Loopback port that stands for the gateway, network order.
     pub port: u16,
@@ -20,7 +20,7 @@ pub struct Config {
     pub flags: u16,
     /// Jobs in the `quarantine` map; 0 saves looking.
     pub quarantined: u32,
-    /// Changes with the jobs and with the gateway's cgroup: what was remembered before counts no more.
+    /// Changes with the jobs, the gateway's cgroup and the destinations: what was remembered before counts no more.
     pub generation: u32,
 }
 
@@ -47,6 +47,9 @@ pub struct Job {
     /// Redirected sockets that are still open. Only the kernel programs change it. Negative when sockets from
     /// before the job was released and enrolled again have been closed.
     pub live: i64,
+    /// Of those that were closed before the agent accepted them: records made. Only the kernel programs change it; how
+    /// many the agent took is counted by itself, in the map `returned`.
+    pub kept: i64,
     /// CLOCK_MONOTONIC at enrolment, nanoseconds.
     pub since_ns: u64,
 }
@@ -83,6 +86,36 @@ pub struct Stamp {
     /// 1 once the socket is part of its job's [`Job::live`].
     pub counted: u8,
     pub zero: u32,
+    /// Of the latest redirected connection, once its SYN has left: until then its port is 0. The namespace stays 0.
+    pub ends: Ends,
+    /// What the latest redirected connect noted.
+    pub origin: Origin,
+}
+
+/// The two ends of a redirected TCP connection. In one network namespace, no two live sockets of clients share them.
+#[repr(C)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Ends {
+    /// Cookie of the network namespace.
+    pub netns: u64,
+    pub client: Addr,
+    /// The gateway's port is [`Config::port`].
+    pub gateway: Addr,
+    /// The client's, network order.
+    pub port: u16,
+    pub zero: [u16; 3],
+}
+
+/// A redirected connection that its process closed before the agent accepted it: found by its [`Ends`], because
+/// the socket with its cookie is gone.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Released {
+    pub origin: Origin,
+    /// Of the client's socket.
+    pub cookie: u64,
+    /// CLOCK_MONOTONIC when it was closed, nanoseconds.
+    pub at_ns: u64,
 }
 
 /// Where a redirected socket wanted to go, by socket cookie.
@@ -120,7 +153,27 @@ pub struct DestKey {
     pub addr: Addr,
 }
 
+/// What the trie said about a destination, remembered from the last time that it was asked. Each CPU has its own.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct Seen {
+    /// As in [`Kin`].
+    pub sequence: u32,
+    /// [`Config::generation`] before the trie was asked.
+    pub generation: u32,
+    pub key: DestKey,
+    pub flags: u32,
+}
+
 impl DestKey {
+    /// Its place among `places`, a power of two.
+    #[inline(always)]
+    pub const fn place(&self, places: u32) -> u32 {
+        let [a, b, c, d] = self.addr.0;
+        let mixed = a ^ b ^ c ^ d ^ ((self.port as u32) << 8) ^ self.protocol as u32;
+        (mixed.wrapping_mul(0x9e37_79b1) >> 16) & (places - 1)
+    }
+
     /// Bits before the address.
     pub const HEAD_BITS: u32 = 32;
     /// Bits of a full key.
@@ -135,17 +188,20 @@ impl DestKey {
 const _: () = {
     assert!(size_of::<Config>() == 32);
     assert!(size_of::<Beat>() == 8);
-    assert!(size_of::<Job>() == 16);
+    assert!(size_of::<Job>() == 24);
     assert!(size_of::<Kin>() == 32);
-    assert!(size_of::<Stamp>() == 40);
+    assert!(size_of::<Stamp>() == 160);
+    assert!(size_of::<Ends>() == 48);
+    assert!(size_of::<Released>() == 88);
     assert!(size_of::<Origin>() == 72);
     assert!(size_of::<DestKey>() == 20 && align_of::<DestKey>() == 4);
+    assert!(size_of::<Seen>() == 32);
 };
 
 #[cfg(feature = "user")]
 #[expect(unsafe_code, reason = "aya's marker for types that may cross into the kernel")]
 mod pod {
-    use super::{Beat, Config, DestKey, Job, Origin, Stamp};
+    use super::{Beat, Config, DestKey, Ends, Job, Origin, Released, Stamp};
 
     // SAFETY: repr(C), Copy, made of integers only, and their sizes above leave no room for padding.
     unsafe impl aya::Pod for Config {}
@@ -159,4 +215,8 @@ mod pod {
     unsafe impl aya::Pod for Origin {}
     // SAFETY: as above.
     unsafe impl aya::Pod for DestKey {}
+    // SAFETY: as above.
+    unsafe impl aya::Pod for Ends {}
+    // SAFETY: as above.
+    unsafe impl aya::Pod for Released {}
 }

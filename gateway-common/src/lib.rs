@@ -13,7 +13,9 @@ pub mod decide;
 pub mod event;
 pub mod flow;
 pub mod limits;
+pub mod offsets;
 
 pub use addr::{Addr, Canonical};
 pub use event::{Event, Hook, Reason};
-pub use flow::{Beat, Config, DestKey, Job, Kin, Origin, Stamp, flags};
+pub use flow::{Beat, Config, DestKey, Ends, Job, Kin, Origin, Released, Seen, Stamp, flags};
+pub use offsets::Offsets;

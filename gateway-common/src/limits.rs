@@ -1,7 +1,7 @@
 //! Bounds that both sides rely on.
 
 /// Version of everything in this crate that crosses a pinned map. Raise it when a shared type changes.
-pub const LAYOUT: u32 = 2;
+pub const LAYOUT: u32 = 3;
 
 /// Cgroup levels below the attach root that are searched for a job. A job enrolled deeper is refused by the
 /// agent; whatever is nested below an enrolled job is found through its ancestor.
@@ -13,8 +13,18 @@ pub const MAX_JOBS: u32 = 16_384;
 /// Cgroups whose kin each CPU remembers; a power of two. Two that share a place displace each other.
 pub const MAX_KIN: u32 = 256;
 
+/// Destinations whose answer each CPU remembers; a power of two. Two that share a place displace each other.
+pub const MAX_SEEN: u32 = 512;
+
 /// Redirected sockets whose original destination the agent has not read yet.
 pub const MAX_ORIGINS: u32 = 65_536;
+
+/// Redirected connections that their process closed before the agent accepted them.
+pub const MAX_RELEASED: u32 = 65_536;
+
+/// How long the record of such a connection is kept for the agent, in nanoseconds. Longer than it accepts late
+/// without being taken for dead.
+pub const RELEASED_NS: u64 = 10_000_000_000;
 
 /// Declared destinations, counting one per port and protocol.
 pub const MAX_DESTINATIONS: u32 = 131_072;

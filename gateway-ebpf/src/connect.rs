@@ -68,7 +68,7 @@ fn examine<const V6: bool, const CONNECT: bool>(
         Who::Job(job) => job,
         Who::Nobody | Who::Gateway if born != 0 => born,
         Who::Gateway => return Ok(()),
-        Who::Nobody => return bystander(ctx, facts),
+        Who::Nobody => return bystander(ctx, config, facts),
     };
     if maps::is_quarantined(config, facts.job) {
         return Err(Reason::Quarantined);
@@ -95,7 +95,11 @@ fn examine<const V6: bool, const CONNECT: bool>(
     if !CONNECT && protocol == IPPROTO_UDP && facts.port == config.port && shown.is_loopback() && redirected {
         return Ok(());
     }
-    match decide::destination(maps::destination(facts.addr, facts.port, protocol), protocol as u32, CONNECT) {
+    match decide::destination(
+        maps::destination(config, facts.addr, facts.port, protocol),
+        protocol as u32,
+        CONNECT,
+    ) {
         Outcome::Deny(Reason::Undeclared) => Err(decide::undeclared(&facts.addr)),
         Outcome::Deny(reason) => Err(reason),
         Outcome::Pass => {
@@ -111,10 +115,10 @@ fn examine<const V6: bool, const CONNECT: bool>(
 
 /// A process outside every job: resources are closed to it, everything else is not our business.
 #[inline(always)]
-fn bystander(ctx: &SockAddrContext, facts: &mut Facts) -> Result<(), Reason> {
+fn bystander(ctx: &SockAddrContext, config: &Config, facts: &mut Facts) -> Result<(), Reason> {
     let Some(addr) = decide::lookup_form(facts.addr) else { return Ok(()) };
     let protocol = sockaddr::protocol(ctx) as u8;
-    if maps::destination(addr, facts.port, protocol) & dest::PROTECT == 0 {
+    if maps::destination(config, addr, facts.port, protocol) & dest::PROTECT == 0 {
         return Ok(());
     }
     facts.addr = addr;
@@ -159,6 +163,8 @@ fn redirect<const V6: bool>(
         (*stamp).shown = shown;
         (*stamp).port = facts.port;
         (*stamp).redirected = 1;
+        (*stamp).ends.port = 0;
+        (*stamp).origin = origin;
     }
     // The family stays what the socket expects: a mapped destination keeps an IPv6 socket on IPv4.
     let gateway = if shown.as_v4().is_some() { Addr::LOOPBACK_V4 } else { Addr::LOOPBACK_V6 };

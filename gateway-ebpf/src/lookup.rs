@@ -12,7 +12,7 @@ use aya_ebpf::{
     programs::SkLookupContext,
 };
 use gateway_common::{
-    Addr, Hook, Reason,
+    Addr, Ends, Hook, Reason,
     decide::{self, AF_INET, IPPROTO_TCP, IPPROTO_UDP},
 };
 
@@ -24,6 +24,10 @@ use crate::{
 /// Of the namespace that this program is attached to. Set when it is loaded.
 #[unsafe(no_mangle)]
 static SLOT: u32 = 0;
+
+/// Its cookie. Set when it is loaded.
+#[unsafe(no_mangle)]
+static NETNS_COOKIE: u64 = 0;
 
 #[sk_lookup]
 // Not named after its section: the linker would take the two for one symbol.
@@ -47,11 +51,18 @@ pub fn listener(ctx: SkLookupContext) -> u32 {
         return SK_PASS;
     }
     let v4 = family == AF_INET;
-    if !local(raw, v4).is_loopback() {
+    let gateway = local(raw, v4);
+    if !gateway.is_loopback() {
         return SK_PASS;
     }
-    // SAFETY: a static; volatile, because what the compiler sees in it is not what the agent puts there.
-    let slot = unsafe { ptr::read_volatile(&raw const SLOT) };
+    // SAFETY: statics; volatile, because what the compiler sees in them is not what the agent puts there.
+    let (slot, netns) =
+        unsafe { (ptr::read_volatile(&raw const SLOT), ptr::read_volatile(&raw const NETNS_COOKIE)) };
+    if transport == IPPROTO_TCP {
+        // SAFETY: field of the context.
+        let port = unsafe { ptr::read_volatile(&raw const (*raw).remote_port) };
+        maps::outdate(&Ends { netns, client: remote(raw, v4), gateway, port, zero: [0; 3] });
+    }
     if LISTENERS.redirect_sk_lookup(&ctx, decide::listener(slot, transport, v4), 0).is_ok() {
         return SK_PASS;
     }
@@ -76,4 +87,23 @@ fn local(raw: *const bpf_sk_lookup, v4: bool) -> Addr {
             ptr::read_volatile(&raw const (*ip)[3]),
         ])
     }
+}
+
+#[inline(always)]
+fn remote(raw: *const bpf_sk_lookup, v4: bool) -> Addr {
+    // SAFETY: fields of the context, as above; those of the other family are 0. All are read, whatever the family is:
+    // two ways to one read would be made one read at a computed place, which the verifier refuses.
+    let (short, long) = unsafe {
+        let ip = &raw const (*raw).remote_ip6;
+        (
+            ptr::read_volatile(&raw const (*raw).remote_ip4),
+            [
+                ptr::read_volatile(&raw const (*ip)[0]),
+                ptr::read_volatile(&raw const (*ip)[1]),
+                ptr::read_volatile(&raw const (*ip)[2]),
+                ptr::read_volatile(&raw const (*ip)[3]),
+            ],
+        )
+    };
+    if v4 { Addr::v4(short) } else { Addr(long) }
 }

@@ -12,6 +12,7 @@
 mod bind;
 mod connect;
 mod datagram;
+mod inside;
 mod lookup;
 mod lsm;
 mod maps;

@@ -3,14 +3,16 @@
 use core::ptr::{self, NonNull};
 
 use aya_ebpf::{
-    bindings::{BPF_SK_STORAGE_GET_F_CREATE, bpf_sock},
+    bindings::{BPF_NOEXIST, BPF_SK_STORAGE_GET_F_CREATE, bpf_sock},
     btf_maps::{
         Array, ArrayOfMaps, HashMap, LpmTrie, PerCpuArray, RingBuf, SkStorage, SockMap, lpm_trie::Key,
     },
     helpers::{bpf_ktime_get_ns, generated::bpf_sk_storage_get},
     macros::btf_map,
 };
-use gateway_common::{Addr, Beat, Config, DestKey, Event, Job, Kin, Origin, Reason, Stamp, decide, limits};
+use gateway_common::{
+    Addr, Beat, Config, DestKey, Ends, Event, Job, Kin, Origin, Reason, Released, Seen, Stamp, decide, limits,
+};
 
 #[btf_map]
 static CONFIG: Array<Config, 1> = Array::new();
@@ -38,11 +40,23 @@ static STAMPS: SkStorage<Stamp> = SkStorage::new();
 #[btf_map]
 pub static ORIGINS: HashMap<u64, Origin, { limits::MAX_ORIGINS as usize }> = HashMap::new();
 
+/// Connections that were closed before the agent accepted them, by their ends.
+#[btf_map]
+static RELEASED: HashMap<Ends, Released, { limits::MAX_RELEASED as usize }> = HashMap::new();
+
+/// How many of those the agent has taken, by job: its own side of the job's count, which it alone writes.
+#[btf_map]
+static RETURNED: HashMap<u64, u64, { limits::MAX_JOBS as usize }> = HashMap::new();
+
 type Trie = LpmTrie<DestKey, u32, { limits::MAX_DESTINATIONS as usize }>;
 
 /// The declared destinations: one trie, replaced whole.
 #[btf_map]
 static DESTINATIONS: ArrayOfMaps<Trie, 1> = ArrayOfMaps::new();
+
+/// What it said about each destination, by the bits of its key. A miss costs a search, and decides nothing.
+#[btf_map]
+static SEEN: PerCpuArray<Seen, { limits::MAX_SEEN as usize }> = PerCpuArray::new();
 
 /// Network namespaces with listeners: namespace cookie to slot.
 #[btf_map]
@@ -139,26 +153,85 @@ pub fn acquire(job: u64, limit: u32) -> bool {
     if unsafe { ptr::read_volatile(&raw const (*job).live) } >= limit as i64 {
         return false;
     }
-    add(job, 1);
+    add(live(job), 1);
     true
+}
+
+#[inline(always)]
+fn live(job: *mut Job) -> *mut i64 {
+    // SAFETY: an address inside of what the caller looked up.
+    unsafe { &raw mut (*job).live }
+}
+
+#[inline(always)]
+fn kept(job: *mut Job) -> *mut i64 {
+    // SAFETY: as above.
+    unsafe { &raw mut (*job).kept }
+}
+
+#[inline(always)]
+fn returned(job: u64) -> i64 {
+    let Some(count) = RETURNED.get_ptr(job) else { return 0 };
+    // SAFETY: the pointer comes from a lookup that did not miss. Volatile, because the agent writes it.
+    unsafe { ptr::read_volatile(count) as i64 }
 }
 
 /// One redirected socket less.
 #[inline(always)]
 pub fn release(job: u64) {
     if let Some(job) = JOBS.get_ptr_mut(job) {
-        add(job, 1_u64.wrapping_neg());
+        add(live(job), 1_u64.wrapping_neg());
+    }
+}
+
+/// Keeps the record of a connection that outlives its socket, if the agent has not taken it yet: from now on it is
+/// found by the connection's ends. At no moment is there none. A job that has as many as its limit keeps no more, so
+/// that it takes nobody else's place.
+#[inline(always)]
+pub fn keep(ends: &Ends, released: &Released, limit: u32) -> bool {
+    let (id, cookie) = (released.origin.job, released.cookie);
+    if ORIGINS.get_ptr(cookie).is_none() {
+        return false;
+    }
+    let Some(job) = JOBS.get_ptr_mut(id) else { return false };
+    // SAFETY: the pointer comes from a lookup that did not miss.
+    let made = unsafe { ptr::read_volatile(kept(job)) };
+    if made.wrapping_sub(returned(id)) >= limit as i64
+        || RELEASED.insert(ends, released, BPF_NOEXIST.into()).is_err()
+    {
+        return false;
+    }
+    if ORIGINS.remove(cookie).is_ok() {
+        add(kept(job), 1);
+        return true;
+    }
+    // The agent was faster.
+    let _ = RELEASED.remove(ends);
+    false
+}
+
+/// Somebody connects with these ends: what an earlier connection with the same ones left speaks for it no more.
+#[inline(always)]
+pub fn outdate(ends: &Ends) {
+    let Some(released) = RELEASED.get_ptr(ends) else { return };
+    // SAFETY: the pointer comes from a lookup that did not miss.
+    let job = unsafe { ptr::read_volatile(&raw const (*released).origin.job) };
+    // Otherwise the agent was faster, and what was read may be anybody's.
+    if RELEASED.remove(ends).is_ok()
+        && let Some(job) = JOBS.get_ptr_mut(job)
+    {
+        add(kept(job), 1_u64.wrapping_neg());
     }
 }
 
 #[inline(always)]
-fn add(job: *mut Job, count: u64) {
+fn add(field: *mut i64, count: u64) {
     // SAFETY: the pointer comes from a lookup that did not miss; the field is 8-aligned and only ever changed
     // by this instruction. The target has no atomic read-modify-write in core.
     unsafe {
         core::arch::asm!(
-            "lock *(u64 *)({live} + 0) += {count}",
-            live = in(reg) &raw mut (*job).live,
+            "lock *(u64 *)({field} + 0) += {count}",
+            field = in(reg) field,
             count = in(reg) count,
         );
     }
@@ -166,20 +239,67 @@ fn add(job: *mut Job, count: u64) {
 
 /// Flags of every entry for this destination: exactly this port, and any port.
 #[inline(always)]
-pub fn destination(addr: Addr, port: u16, protocol: u8) -> u32 {
+pub fn destination(config: &Config, addr: Addr, port: u16, protocol: u8) -> u32 {
+    let asked = DestKey::new(addr, port, protocol);
+    // Before the trie: what changes meanwhile must not be remembered as newer than it is. The agent changes this
+    // once no program has the old trie any more.
+    // SAFETY: a field of a map value; volatile, because the agent writes it.
+    let generation = unsafe { ptr::read_volatile(&raw const config.generation) };
+    let seen = SEEN.get_ptr_mut(asked.place(limits::MAX_SEEN));
+    if let Some(seen) = seen
+        && let Some(flags) = recall(seen, generation, &asked)
+    {
+        return flags;
+    }
     let Some(trie) = DESTINATIONS.get(0) else { return 0 };
-    let mut key = Key::new(DestKey::BITS, DestKey::new(addr, port, protocol));
+    let mut key = Key::new(DestKey::BITS, asked);
     let exact = trie.get(&key).copied().unwrap_or(0);
     key.data.port = 0;
-    exact | trie.get(&key).copied().unwrap_or(0)
+    let flags = exact | trie.get(&key).copied().unwrap_or(0);
+    if let Some(seen) = seen {
+        learn(seen, generation, &asked, flags);
+    }
+    flags
+}
+
+/// As in [`kin`].
+#[inline(always)]
+fn recall(seen: *mut Seen, generation: u32, asked: &DestKey) -> Option<u32> {
+    // SAFETY: the pointer comes from a lookup that did not miss. Volatile, so that the order is kept.
+    unsafe {
+        let sequence = ptr::read_volatile(&raw const (*seen).sequence);
+        let of = ptr::read_volatile(&raw const (*seen).generation);
+        let key = ptr::read_volatile(&raw const (*seen).key);
+        let flags = ptr::read_volatile(&raw const (*seen).flags);
+        let still = ptr::read_volatile(&raw const (*seen).sequence);
+        let whole = sequence & 1 == 0 && sequence == still;
+        if whole && of == generation && key == *asked { Some(flags) } else { None }
+    }
+}
+
+/// As in [`remember`].
+#[inline(always)]
+fn learn(seen: *mut Seen, generation: u32, asked: &DestKey, flags: u32) {
+    // SAFETY: as above.
+    unsafe {
+        let sequence = ptr::read_volatile(&raw const (*seen).sequence);
+        if sequence & 1 != 0 {
+            return;
+        }
+        ptr::write_volatile(&raw mut (*seen).sequence, sequence.wrapping_add(1));
+        ptr::write_volatile(&raw mut (*seen).generation, generation);
+        ptr::write_volatile(&raw mut (*seen).key, *asked);
+        ptr::write_volatile(&raw mut (*seen).flags, flags);
+        ptr::write_volatile(&raw mut (*seen).sequence, sequence.wrapping_add(2));
+    }
 }
 
 /// Whether jobs may exchange packets with this address directly.
 #[inline(always)]
-pub fn allowed(addr: Addr, port: u16, protocol: u8) -> bool {
+pub fn allowed(config: &Config, addr: Addr, port: u16, protocol: u8) -> bool {
     match decide::lookup_form(addr) {
         Some(addr) => {
-            decide::destination(destination(addr, port, protocol), protocol as u32, false)
+            decide::destination(destination(config, addr, port, protocol), protocol as u32, false)
                 == decide::Outcome::Pass
         }
         None => false,

@@ -44,6 +44,13 @@ pub fn deny(facts: &Facts, reason: Reason) -> i32 {
     verdict(facts, reason, true)
 }
 
+/// Refuses what a process asks only to see whether it may: counted, and told to nobody.
+#[inline(always)]
+pub fn deny_quietly(reason: Reason) -> i32 {
+    maps::count(reason);
+    if observing() { PASS } else { DENY }
+}
+
 /// Drops in a hook that runs for a packet: no process is to blame.
 #[inline(always)]
 pub fn drop(facts: &Facts, reason: Reason) -> i32 {
@@ -53,9 +60,14 @@ pub fn drop(facts: &Facts, reason: Reason) -> i32 {
 /// Says what was refused, and refuses it unless the mode is to observe. Without settings there is no such mode.
 #[inline(always)]
 fn verdict(facts: &Facts, reason: Reason, process: bool) -> i32 {
-    let observe = maps::config().is_some_and(|config| config.flags & flags::OBSERVE != 0);
+    let observe = observing();
     emit(facts, reason, process, observe);
     if observe { PASS } else { DENY }
+}
+
+#[inline(always)]
+fn observing() -> bool {
+    maps::config().is_some_and(|config| config.flags & flags::OBSERVE != 0)
 }
 
 #[inline(always)]

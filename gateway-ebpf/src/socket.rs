@@ -1,18 +1,21 @@
 //! sock_create: a job's internet sockets are TCP or UDP, and stamped with the job. sock_release: what was
-//! remembered about the socket goes with it.
+//! remembered about the socket goes with it, unless its connection can still be accepted.
 //!
 //! These hooks run for AF_INET and AF_INET6 only; see `lsm` for every other family.
 
-use core::ptr;
+use core::ptr::{self, NonNull};
 
 use aya_ebpf::{
     EbpfContext as _,
     bindings::bpf_sock,
-    helpers::generated::{bpf_get_current_cgroup_id, bpf_get_socket_cookie},
+    helpers::{
+        bpf_ktime_get_ns,
+        generated::{bpf_get_current_cgroup_id, bpf_get_netns_cookie, bpf_get_socket_cookie},
+    },
     macros::cgroup_sock,
     programs::SockContext,
 };
-use gateway_common::{Hook, Reason, decide};
+use gateway_common::{Ends, Hook, Reason, Released, Stamp, decide};
 
 use crate::{
     PASS, maps,
@@ -66,11 +69,41 @@ pub fn sock_release(ctx: SockContext) -> i32 {
     if counted == 1 {
         // SAFETY: as above; a second release must not count again.
         unsafe { (*stamp.as_ptr()).counted = 0 };
-        maps::release(job);
         // SAFETY: the argument is the context.
         let cookie = unsafe { bpf_get_socket_cookie(ctx.as_ptr()) };
+        maps::release(job);
+        if outlived(&ctx, stamp, cookie) {
+            maps::count(Reason::ClosedEarly);
+            return PASS;
+        }
         // Usually taken by the agent already.
         let _ = maps::ORIGINS.remove(&cookie);
     }
     PASS
+}
+
+/// A client may write, close and be gone before the agent accepts: tokio-postgres cancels like that. Its words
+/// wait in the connection, so what the connect hook noted has to wait too.
+#[inline(always)]
+fn outlived(ctx: &SockContext, stamp: NonNull<Stamp>, cookie: u64) -> bool {
+    let sock = ctx.sock;
+    let stamp = stamp.as_ptr();
+    // SAFETY: fields of the context, and of a stamp from a lookup that did not miss, which lives as long as the
+    // program runs.
+    let (protocol, state, redirected, ends) = unsafe {
+        (
+            ptr::read_volatile(&raw const (*sock).protocol),
+            ptr::read_volatile(&raw const (*sock).state),
+            (*stamp).redirected,
+            (*stamp).ends,
+        )
+    };
+    if redirected != 1 || ends.port == 0 || !decide::outlives(protocol, state) {
+        return false;
+    }
+    // SAFETY: the argument is the context.
+    let ends = Ends { netns: unsafe { bpf_get_netns_cookie(ctx.as_ptr()) }, ..ends };
+    // SAFETY: the stamp, as above; no arguments, always available.
+    let released = unsafe { Released { origin: (*stamp).origin, cookie, at_ns: bpf_ktime_get_ns() } };
+    maps::config().is_some_and(|config| maps::keep(&ends, &released, config.flows_per_job))
 }

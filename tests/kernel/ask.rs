@@ -17,10 +17,19 @@ pub(crate) enum Ask {
         from: SocketAddr,
         to: SocketAddr,
     },
+    /// Connect, write these words and the number of the turn, and close at once; that many times.
+    Leave {
+        from: Option<SocketAddr>,
+        to: SocketAddr,
+        words: String,
+        count: u32,
+    },
     /// Create a TCP socket for a later [`Ask::ConnectPrepared`].
     Prepare {
         v6: bool,
     },
+    /// Pass the prepared socket to itself by SCM_RIGHTS.
+    PassPrepared,
     /// Connect the prepared socket.
     ConnectPrepared {
         to: SocketAddr,
@@ -164,6 +173,18 @@ pub(crate) enum Step {
     UnixConnect {
         path: PathBuf,
     },
+    /// One datagram to a unix socket.
+    UnixSend {
+        path: PathBuf,
+    },
+    /// Everything that a job may do with unix sockets, descriptors and processes of its own.
+    OwnDoors,
+    /// kill(2) with signal 0.
+    Signal {
+        pid: u32,
+    },
+    /// Passes the latest socket to itself by SCM_RIGHTS.
+    PassSocket,
     /// A descriptor by SCM_RIGHTS from whoever listens there; it becomes the socket.
     ReceiveSocket {
         path: PathBuf,

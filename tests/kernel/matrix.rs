@@ -10,7 +10,7 @@ use gateway_agent::kernel::{Events, Hook, Kernel, Reason};
 use crate::{
     ask::{Answer, Ask},
     attempt::{Attempt, Expect, Verdict, answered},
-    ground::{Actor, Agent, FAR_V4, FAR_V6, Ground, User, declared, emulated},
+    ground::{Actor, Agent, Doors, FAR_V4, FAR_V6, Ground, User, declared, emulated},
     options,
     vectors::{self, Place},
 };
@@ -18,6 +18,8 @@ use crate::{
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum State {
     Up,
+    /// Up, and every resolver is the gateway.
+    Resolving,
     /// SIGKILL a moment ago, and until the heartbeat counts as dead.
     Killed,
     /// SIGSTOP, long enough ago that the heartbeat counts as dead.
@@ -27,11 +29,13 @@ pub(crate) enum State {
 }
 
 impl State {
-    pub(crate) const ALL: [Self; 4] = [Self::Up, Self::Killed, Self::Stopped, Self::Upgrading];
+    pub(crate) const ALL: [Self; 5] =
+        [Self::Up, Self::Resolving, Self::Killed, Self::Stopped, Self::Upgrading];
 
     pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Up => "up",
+            Self::Resolving => "resolving",
             Self::Killed => "killed",
             Self::Stopped => "stopped",
             Self::Upgrading => "upgrading",
@@ -62,14 +66,14 @@ pub(crate) struct Run {
 /// Runs the attempts whose row or name the filter admits.
 pub(crate) fn run(state: State, wanted: &dyn Fn(&Attempt) -> bool) -> Run {
     let started = Instant::now();
-    let mut world = World::new();
+    let mut world = World::new(if state == State::Resolving { Ground::with_dns() } else { Ground::new() });
     world.prove_the_canary();
     let attempts: Vec<Attempt> =
         vectors::attempts(&world.place()).into_iter().filter(|attempt| wanted(attempt)).collect();
     let mut outcomes = Vec::new();
     let mut swaps = 0;
     match state {
-        State::Up => world.pass(state, &attempts, &mut outcomes),
+        State::Up | State::Resolving => world.pass(state, &attempts, &mut outcomes),
         State::Killed => {
             if let Some(agent) = world.agent.take() {
                 agent.kill();
@@ -98,12 +102,12 @@ struct World {
     events: Events,
     job: u64,
     lsm: bool,
+    doors: Doors,
     ground: Ground,
 }
 
 impl World {
-    fn new() -> Self {
-        let ground = Ground::new();
+    fn new(ground: Ground) -> Self {
         // Maps and reader of this process; the agent takes the programs over.
         let kernel = ground.attach();
         let events = kernel.events().unwrap().unwrap();
@@ -114,7 +118,8 @@ impl World {
         let lsm = lsm_is_on(&kernel);
         let actors = User::JOBS.map(|user| (user, ground.actor_as("job", user))).into();
         let bystander = ground.actor("bystander");
-        Self { actors, bystander, agent, kernel, events, job, lsm, ground }
+        let doors = Doors::open(&ground);
+        Self { actors, bystander, agent, kernel, events, job, lsm, doors, ground }
     }
 
     fn place(&self) -> Place {
@@ -122,6 +127,9 @@ impl World {
             cgroup: self.ground.cgroup.clone(),
             pin_dir: self.ground.pin_dir.clone(),
             far: self.ground.far().into(),
+            stream: self.doors.stream.clone(),
+            datagram: self.doors.datagram.clone(),
+            neighbours: self.doors.neighbours(),
         }
     }
 

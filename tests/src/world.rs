@@ -480,9 +480,11 @@ impl Builder {
         if let Ok(venv) = crate::venv() {
             bind(&venv, &folder.join("venv"))?;
         }
-        let node = crate::target()?.join("tools/node");
-        if node.is_dir() {
-            bind(&node, &folder.join("tools/node"))?;
+        for tool in ["node", "sqlx"] {
+            let made = crate::target()?.join("tools").join(tool);
+            if made.is_dir() {
+                bind(&made, &folder.join("tools").join(tool))?;
+            }
         }
         let mut agent = Agent::new(&folder, &cgroup, &host)?;
         fs::write(agent.config_file(), config)?;

@@ -8,6 +8,7 @@
 mod admit;
 mod guard;
 mod host;
+mod keep;
 mod namespaces;
 mod policies;
 
@@ -83,6 +84,8 @@ pub struct Agent {
 /// Fails when anything that enforcement needs cannot be had; jobs then stay confined without service.
 pub fn run(config: Config) -> Result<()> {
     crate::tls::install_providers();
+    // Links that systemd kept meanwhile. They stay open here, and no helper inherits them.
+    sd_notify::listen_fds().context("descriptors from systemd")?.for_each(drop);
     // First of all: the sandbox runs no program any more.
     let helper = guard::helper()?;
     if config.sandbox {
@@ -302,6 +305,10 @@ impl Started {
 
         agent.log(&AuditEvent::new(unix_ns(), Kind::AgentStarted));
         tracing::info!(policy = %agent.shared.policy.load().policy.version(), "gateway is ready");
+        let links = agent.kernel.links().map(|(hook, link)| (hook.name(), link));
+        if let Err(error) = keep::with_systemd(links) {
+            tracing::warn!(%error, "systemd does not keep the kernel links; their pins do");
+        }
         notify(&[sd_notify::NotifyState::Ready]);
 
         let mut term = signal(SignalKind::terminate())?;
@@ -455,6 +462,7 @@ async fn sweep(agent: Arc<Agent>) {
     loop {
         ticks.tick().await;
         let enrolments = Arc::clone(&agent.enrolments);
+        let kernel = Arc::clone(&agent.kernel);
         let namespaces = agent.namespaces.clone();
         let front = Arc::clone(&agent.dns);
         // It writes to SQLite and reads /proc.
@@ -464,6 +472,11 @@ async fn sweep(agent: Arc<Agent>) {
                 namespaces.sweep();
             }
             front.sweep();
+            match kernel.sweep_released(Duration::from_nanos(gateway_common::limits::RELEASED_NS)) {
+                Ok(0) => {}
+                Ok(gone) => tracing::info!(gone, "connections that jobs closed were never accepted"),
+                Err(error) => tracing::error!(%error, "sweeping connections that jobs closed"),
+            }
         });
         if sweeping.await.is_err() {
             tracing::error!("sweeping jobs failed");

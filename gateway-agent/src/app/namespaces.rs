@@ -182,6 +182,8 @@ impl Namespaces {
         let (netns, inode) = match open(pid) {
             Ok(found) => found,
             Err(_) if !peer.still_there() => return Err(Lost::Gone),
+            // It has ended and nobody has asked how: its namespace is not its own any more.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Err(Lost::Gone),
             Err(error) => return Err(error.into()),
         };
         *seen = Some(inode);

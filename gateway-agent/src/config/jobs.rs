@@ -32,6 +32,15 @@ pub struct Jobs {
     pub workspaces: Vec<PathBuf>,
     pub refused: sandbox::seccomp::Refused,
     pub environment: Environment,
+    pub limits: Limits,
+}
+
+/// What one job may take of the host, all of its processes together; `None`: as much as there is.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Limits {
+    /// Processes and threads.
+    pub pids: Option<u32>,
+    pub memory_mib: Option<u32>,
 }
 
 /// The user of a job.
@@ -162,6 +171,8 @@ pub(super) struct Raw {
     namespaces: RawAccess,
     ptrace: RawAccess,
     environment: RawEnvironment,
+    pids_max: Option<u32>,
+    memory_mib: Option<u32>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -211,6 +222,12 @@ impl Checker<'_> {
                 "remove one of them",
             ));
         }
+        for (name, value) in [("pids_max", raw.pids_max), ("memory_mib", raw.memory_mib)] {
+            if value == Some(0) {
+                let hint = "write a positive number, or leave it out for no limit";
+                return Err(self.wrong(name, "0", &format!("jobs.{name} is 0: no job could run"), hint));
+            }
+        }
         Ok(Jobs {
             parent,
             user: self.job_user(raw.uid)?,
@@ -230,6 +247,7 @@ impl Checker<'_> {
                 remove: self.patterns("remove", REMOVED.iter().copied(), &raw.environment.remove)?,
                 keep: self.patterns("keep", std::iter::empty(), &raw.environment.keep)?,
             },
+            limits: Limits { pids: raw.pids_max, memory_mib: raw.memory_mib },
         })
     }
 

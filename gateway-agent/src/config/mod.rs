@@ -17,7 +17,7 @@ use std::{
 use ipnet::IpNet;
 
 pub use crate::audit::Durability;
-pub use jobs::{Environment, JobUser, Jobs};
+pub use jobs::{Environment, JobUser, Jobs, Limits};
 pub use raw::Raw;
 
 /// Where `run` and the other commands look when `--config` is not given.

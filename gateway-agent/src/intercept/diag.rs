@@ -32,9 +32,26 @@ pub(super) enum Transport {
 /// What the kernel says about a socket.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Socket {
+    /// Of one in TIME_WAIT this is not the cookie that it had in life.
     pub(super) cookie: u64,
     /// The cgroup in which the socket was created.
     pub(super) cgroup: Option<u64>,
+    state: u8,
+}
+
+impl Socket {
+    /// Whether a TCP socket can be the other end of a connection that was accepted: one that still connects cannot.
+    /// Of one in TIME_WAIT (whatever state it says) only the addresses are left, and no cgroup.
+    pub(super) fn is_connected(&self) -> bool {
+        const SYN_SENT: u8 = 2;
+        const SYN_RECV: u8 = 3;
+        const TIME_WAIT: u8 = 6;
+        const CLOSE: u8 = 7;
+        const LISTEN: u8 = 10;
+        const NEW_SYN_RECV: u8 = 12;
+        self.cgroup.is_some()
+            && !matches!(self.state, SYN_SENT | SYN_RECV | TIME_WAIT | CLOSE | LISTEN | NEW_SYN_RECV)
+    }
 }
 
 /// A netlink socket, bound to the network namespace in which it was made.
@@ -155,7 +172,8 @@ fn reply(
         }
         at += length.next_multiple_of(4);
     }
-    Ok(Some(Socket { cookie, cgroup }))
+    let [state] = read(message, 17)?;
+    Ok(Some(Socket { cookie, cgroup, state }))
 }
 
 fn read<const N: usize>(message: &[u8], at: usize) -> io::Result<[u8; N]> {
@@ -199,9 +217,15 @@ mod tests {
             let local = server.local_addr().unwrap();
             let found = diag.find(Transport::Tcp, peer, local).unwrap().unwrap();
             let other = diag.find(Transport::Tcp, local, peer).unwrap().unwrap();
-            assert_ne!(found.cookie, other.cookie, "the two ends are two sockets");
+            let cookie = found.cookie;
+            assert_ne!(cookie, other.cookie, "the two ends are two sockets");
             assert_eq!(found.cgroup, own_cgroup());
+            assert!(found.is_connected());
+            // The server's end waits for its own close; the client's is gone, or its addresses linger.
             drop(client);
+            let found = diag.find(Transport::Tcp, peer, local).unwrap();
+            assert!(found.is_none_or(|left| !left.is_connected() || left.cookie == cookie), "{found:?}");
+            assert!(diag.find(Transport::Tcp, local, peer).unwrap().unwrap().is_connected());
         }
     }
 

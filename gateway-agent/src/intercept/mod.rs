@@ -2,7 +2,8 @@
 //!
 //! The kernel programs send a job's connects to a pair of loopback listeners. For each accepted connection the
 //! client's own socket is found by its exact addresses, its cookie leads to what the connect hook noted, and
-//! the socket's cgroup is compared with the note. Anything missing or different closes the connection: dialling
+//! the socket's cgroup is compared with the note. Of a client that wrote and closed before it was accepted, the kernel
+//! kept the note under the connection's addresses. Anything missing or different closes the connection: dialling
 //! the listeners by hand leads nowhere. Questions to resolvers come as datagrams to a pair of sockets beside them,
 //! and are traced back in the same way.
 //!
@@ -51,6 +52,8 @@ pub enum Refused {
     NoSocket { peer: SocketAddr },
     #[error("the kernel names no cgroup for the socket of {peer}")]
     NoCgroup { peer: SocketAddr },
+    #[error("{peer} reset its connection")]
+    Reset { peer: SocketAddr },
     #[error("{peer} was not redirected here: it dialled the gateway itself")]
     NotRedirected { peer: SocketAddr },
     #[error("the socket of {peer} is in cgroup {found}, but cgroup {noted} made it")]
@@ -74,7 +77,7 @@ impl Intercept {
     pub fn bind(kernel: &Kernel) -> io::Result<Self> {
         let sockets = sockets::Sockets::open(dns_port(kernel))?;
         kernel.set_listeners(&sockets.as_kernel()).map_err(io::Error::other)?;
-        Self::new(sockets)
+        Self::new(sockets, kernel::netns_cookie()?)
     }
 
     /// The same in another network namespace, which `netns` opens. Returns its cookie too.
@@ -84,12 +87,12 @@ impl Intercept {
         let failed = |source| kernel::NotFollowed::System { what: "the sockets", source };
         let sockets = sockets::Sockets::open_in(netns, dns_port(kernel)).map_err(failed)?;
         let cookie = kernel.follow(netns, &sockets.as_kernel())?;
-        Ok((cookie, Self::new(sockets).map_err(failed)?))
+        Ok((cookie, Self::new(sockets, cookie).map_err(failed)?))
     }
 
-    fn new(sockets: sockets::Sockets) -> io::Result<Self> {
+    fn new(sockets: sockets::Sockets, netns: u64) -> io::Result<Self> {
         let [v4, v6] = sockets.tcp;
-        let identifier = Arc::new(Identifier { diag: Mutex::new(sockets.diag) });
+        let identifier = Arc::new(Identifier { diag: Mutex::new(sockets.diag), netns });
         let questions = sockets.udp.into_iter().flatten().map(|socket| {
             let local = socket.local_addr()?;
             let socket = Arc::new(UdpSocket::from_std(socket)?);
@@ -124,7 +127,12 @@ impl Intercept {
     pub fn identify(&self, kernel: &Kernel, stream: &TcpStream) -> Result<Flow, Refused> {
         let peer = stream.peer_addr().map_err(Refused::Addresses)?;
         let local = stream.local_addr().map_err(Refused::Addresses)?;
-        self.identifier.identify(kernel, peer, local)
+        let flow = self.identifier.identify(kernel, peer, local)?;
+        // Once a connection is reset, its addresses are anybody's: what was found may be about the next one.
+        match stream.peer_addr() {
+            Ok(still) if still == peer => Ok(flow),
+            _ => Err(Refused::Reset { peer }),
+        }
     }
 }
 
@@ -158,27 +166,35 @@ impl Questions {
 }
 
 /// Finds out whose connection it is; keeps one netlink socket for that.
-pub struct Identifier {
+struct Identifier {
     diag: Mutex<diag::Diag>,
+    /// Cookie of the network namespace.
+    netns: u64,
 }
 
 impl Identifier {
-    /// For connections in the network namespace of the calling thread.
-    pub fn new() -> io::Result<Self> {
-        Ok(Self { diag: Mutex::new(diag::Diag::new()?) })
-    }
-
-    /// `peer` and `local` are the two ends as the gateway's socket sees them.
-    pub fn identify(&self, kernel: &Kernel, peer: SocketAddr, local: SocketAddr) -> Result<Flow, Refused> {
-        let socket = self.find(diag::Transport::Tcp, peer, local)?;
+    /// `peer` and `local` are the two ends as the gateway's socket sees them. It holds for that connection only if
+    /// it is still open afterwards.
+    fn identify(&self, kernel: &Kernel, peer: SocketAddr, local: SocketAddr) -> Result<Flow, Refused> {
+        let socket = self.find(diag::Transport::Tcp, peer, local)?.filter(diag::Socket::is_connected);
         // Taken before anything is compared: a record is good for one attempt.
-        let origin = kernel.take_origin(socket.cookie)?.ok_or(Refused::NotRedirected { peer })?;
-        flow(socket, origin, peer)
+        if let Some(socket) = socket
+            && let Some(origin) = kernel.take_origin(socket.cookie)?
+        {
+            return flow(socket, origin, peer);
+        }
+        // Closed before, or in this very moment.
+        match (socket, kernel.take_released(self.netns, peer, local)?) {
+            (None, Some((cookie, origin))) => Ok(whose(cookie, origin, peer)),
+            (Some(socket), Some((cookie, origin))) if socket.cookie == cookie => flow(socket, origin, peer),
+            (None, None) => Err(Refused::NoSocket { peer }),
+            (Some(_), _) => Err(Refused::NotRedirected { peer }),
+        }
     }
 
     /// The same for a datagram. Its socket may send more: the record stays.
     fn datagram(&self, kernel: &Kernel, peer: SocketAddr, local: SocketAddr) -> Result<Flow, Refused> {
-        let socket = self.find(diag::Transport::Udp, peer, local)?;
+        let socket = self.find(diag::Transport::Udp, peer, local)?.ok_or(Refused::NoSocket { peer })?;
         let origin = kernel.origin(socket.cookie)?.ok_or(Refused::NotRedirected { peer })?;
         flow(socket, origin, peer)
     }
@@ -188,7 +204,7 @@ impl Identifier {
         transport: diag::Transport,
         peer: SocketAddr,
         local: SocketAddr,
-    ) -> Result<diag::Socket, Refused> {
+    ) -> Result<Option<diag::Socket>, Refused> {
         if !peer.ip().is_loopback() {
             return Err(Refused::NotLoopback { peer });
         }
@@ -196,8 +212,7 @@ impl Identifier {
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .find(transport, peer, local)
-            .map_err(|source| Refused::Lookup { peer, source })?
-            .ok_or(Refused::NoSocket { peer })
+            .map_err(|source| Refused::Lookup { peer, source })
     }
 }
 
@@ -206,11 +221,9 @@ fn flow(socket: diag::Socket, origin: kernel::Origin, peer: SocketAddr) -> Resul
     if found != origin.cgroup {
         return Err(Refused::Mismatch { peer, found, noted: origin.cgroup });
     }
-    Ok(Flow {
-        job: origin.job,
-        original: origin.destination,
-        cookie: socket.cookie,
-        process: origin.process,
-        peer,
-    })
+    Ok(whose(socket.cookie, origin, peer))
+}
+
+fn whose(cookie: u64, origin: kernel::Origin, peer: SocketAddr) -> Flow {
+    Flow { job: origin.job, original: origin.destination, cookie, process: origin.process, peer }
 }

@@ -48,6 +48,29 @@ pub const fn about(hook: Hook) -> About {
             ("6.0 with bpf in lsm=", "jobs make AF_VSOCK sockets, and AF_PACKET ones with CAP_NET_RAW")
         }
         Hook::Bpf => ("6.0 with bpf in lsm=", "jobs with CAP_BPF load and attach programs of their own"),
+        Hook::UnixStreamConnect => (
+            "6.0 with bpf in lsm=",
+            "jobs that `exec` did not make reach container engines, D-Bus and agents by their unix sockets",
+        ),
+        Hook::UnixMaySend => ("6.0 with bpf in lsm=", "the same, where such a socket takes datagrams"),
+        Hook::FileReceive => {
+            ("6.0 with bpf in lsm=", "a helper outside can pass a job a socket that it connected")
+        }
+        Hook::PtraceAccessCheck => (
+            "6.0 with bpf in lsm=",
+            "jobs look into processes of the same user outside, and take their sockets",
+        ),
+        Hook::TaskKill => ("6.0 with bpf in lsm=", "jobs signal processes of the same user outside"),
     };
-    About { since, without, optional: matches!(hook, Hook::SocketCreate | Hook::Bpf) }
+    let optional = matches!(
+        hook,
+        Hook::SocketCreate
+            | Hook::Bpf
+            | Hook::UnixStreamConnect
+            | Hook::UnixMaySend
+            | Hook::FileReceive
+            | Hook::PtraceAccessCheck
+            | Hook::TaskKill
+    );
+    About { since, without, optional }
 }

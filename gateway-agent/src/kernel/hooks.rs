@@ -10,10 +10,10 @@ use aya::{
     Btf, Ebpf,
     programs::{Program, ProgramError},
 };
-use gateway_common::Hook;
+use gateway_common::{Hook, Offsets};
 
 use super::{
-    Error, Missing, Mode,
+    Config, Error, Missing, Mode,
     about::about,
     bpffs,
     sys::{self, AttachType},
@@ -54,6 +54,11 @@ const ORDER: &[(Hook, AttachType)] = &[
     (Hook::Ingress, AttachType::Ingress),
     (Hook::SocketCreate, AttachType::LsmCgroup),
     (Hook::Bpf, AttachType::LsmCgroup),
+    (Hook::UnixStreamConnect, AttachType::LsmCgroup),
+    (Hook::UnixMaySend, AttachType::LsmCgroup),
+    (Hook::FileReceive, AttachType::LsmCgroup),
+    (Hook::PtraceAccessCheck, AttachType::LsmCgroup),
+    (Hook::TaskKill, AttachType::LsmCgroup),
 ];
 
 /// Where on a cgroup the hook's programs are listed; `None` for those of other places, and for LSM hooks, whose
@@ -69,14 +74,18 @@ pub(super) fn cgroup_attach_type(hook: Hook) -> Option<AttachType> {
 pub(super) fn install(
     ebpf: &mut Ebpf,
     targets: &Targets<'_>,
-    pin_dir: &Path,
-    mode: Mode,
+    config: &Config,
+    offsets: &Result<Offsets, String>,
     mut missing: Vec<Missing>,
 ) -> Result<Vec<Attached>, Error> {
+    let (mode, pin_dir) = (config.mode, &config.pin_dir);
     let loaded: Vec<_> = ORDER
         .iter()
         .map(|(hook, attach_type)| {
-            let off = load(ebpf, *hook).err().map(|error| reason(&error));
+            let off = match offsets {
+                Err(why) if looks_inside(*hook) => Some(why.clone()),
+                _ => load(ebpf, *hook).err().map(|error| reason(&error)),
+            };
             missing.extend(off.as_ref().and_then(|why| lack(*hook, why)));
             (*hook, *attach_type, off)
         })
@@ -88,6 +97,9 @@ pub(super) fn install(
     for (hook, attach_type, off) in loaded {
         let link = match off {
             Some(why) => Err(why),
+            None if attach_type == AttachType::LsmCgroup => {
+                lsm_runs().and_then(|()| put(ebpf, hook, attach_type, targets, pin_dir))
+            }
             None => put(ebpf, hook, attach_type, targets, pin_dir),
         };
         missing.extend(link.as_ref().err().and_then(|why| lack(hook, why)));
@@ -98,6 +110,34 @@ pub(super) fn install(
         Mode::Enforce if !missing.is_empty() => Err(Error::Missing(missing)),
         _ => Ok(hooks),
     }
+}
+
+/// Whether the program follows the kernel's own pointers.
+const fn looks_inside(hook: Hook) -> bool {
+    matches!(
+        hook,
+        Hook::UnixStreamConnect
+            | Hook::UnixMaySend
+            | Hook::FileReceive
+            | Hook::PtraceAccessCheck
+            | Hook::TaskKill
+    )
+}
+
+/// A kernel takes programs for its security module also when it does not run them.
+fn lsm_runs() -> Result<(), String> {
+    const LIST: &str = "/sys/kernel/security/lsm";
+    let list = fs::read_to_string(LIST).map_err(|error| {
+        format!("{LIST}: {error}: whether the kernel runs them cannot be told; mount securityfs")
+    })?;
+    if list.trim().split(',').any(|name| name == "bpf") {
+        return Ok(());
+    }
+    Err(format!(
+        "the kernel does not run them: bpf is not in {}; boot with lsm={},bpf",
+        list.trim(),
+        list.trim()
+    ))
 }
 
 /// A hook that is off, unless it may be.
@@ -196,7 +236,8 @@ fn attach(
     Ok(link)
 }
 
-/// The whole chain of an error in one line: aya keeps the cause apart, and the verifier's log is long.
+/// The whole chain of an error in one line: aya keeps the cause apart, and the verifier's log is long. What it did not
+/// like stands at its end, before the statistics.
 fn reason(error: &ProgramError) -> String {
     let mut text = error.to_string();
     let mut source = std::error::Error::source(error);
@@ -204,6 +245,16 @@ fn reason(error: &ProgramError) -> String {
         text = format!("{text}: {cause}");
         source = cause.source();
     }
-    let line = text.lines().next().unwrap_or_default();
-    line.to_owned()
+    let mut lines = text.lines().map(str::trim).filter(|line| !line.is_empty());
+    let first = lines.next().unwrap_or_default();
+    // The system's error is told again after the log.
+    let told = |line: &&str| {
+        ["processed ", "verification time ", "stack depth ", ": "]
+            .iter()
+            .all(|begin| !line.starts_with(begin))
+    };
+    match lines.rfind(told) {
+        Some(last) => format!("{first} … {last}"),
+        None => first.to_owned(),
+    }
 }

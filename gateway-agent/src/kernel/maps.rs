@@ -13,7 +13,7 @@ use aya::{
     },
 };
 use gateway_common::{
-    Beat, Config as Settings, DestKey, Job, Kin, Origin, Reason, Stamp,
+    Beat, Config as Settings, DestKey, Ends, Job, Kin, Offsets, Origin, Reason, Released, Seen, Stamp,
     decide::{self, IPPROTO_TCP, IPPROTO_UDP},
     limits,
 };
@@ -27,14 +27,17 @@ pub(super) const KIN: &str = "KIN";
 pub(super) const QUARANTINE: &str = "QUARANTINE";
 pub(super) const STAMPS: &str = "STAMPS";
 pub(super) const ORIGINS: &str = "ORIGINS";
+pub(super) const RELEASED: &str = "RELEASED";
+pub(super) const RETURNED: &str = "RETURNED";
 pub(super) const DESTINATIONS: &str = "DESTINATIONS";
+pub(super) const SEEN: &str = "SEEN";
 pub(super) const NETNS: &str = "NETNS";
 pub(super) const LISTENERS: &str = "LISTENERS";
 pub(super) const EVENTS: &str = "EVENTS";
 pub(super) const COUNTERS: &str = "COUNTERS";
 
 /// Key bytes, value bytes and entries of every map, as this version makes it. 0 entries: any number.
-const SHAPES: [(&str, usize, usize, u32); 12] = [
+const SHAPES: [(&str, usize, usize, u32); 15] = [
     (CONFIG, 4, size_of::<Settings>(), 1),
     (BEAT, 4, size_of::<Beat>(), 1),
     (JOBS, 8, size_of::<Job>(), limits::MAX_JOBS),
@@ -42,7 +45,10 @@ const SHAPES: [(&str, usize, usize, u32); 12] = [
     (QUARANTINE, 8, 4, limits::MAX_JOBS),
     (STAMPS, 4, size_of::<Stamp>(), 0),
     (ORIGINS, 8, size_of::<Origin>(), limits::MAX_ORIGINS),
+    (RELEASED, size_of::<Ends>(), size_of::<Released>(), limits::MAX_RELEASED),
+    (RETURNED, 8, 8, limits::MAX_JOBS),
     (DESTINATIONS, 4, 4, 1),
+    (SEEN, 4, size_of::<Seen>(), limits::MAX_SEEN),
     (NETNS, 8, 4, limits::MAX_NETNS),
     (LISTENERS, 4, 4, limits::MAX_LISTENERS),
     (EVENTS, 0, 0, limits::EVENT_BYTES),
@@ -57,11 +63,13 @@ const NOEXIST: u64 = 1;
 pub(super) type BeatMap = Array<MapData, Beat>;
 pub(super) type Trie = LpmTrie<MapData, DestKey, u32>;
 
-/// Parses the programs and makes or opens the pinned maps. Nothing is loaded yet. `slot`: the network namespace
-/// for which sk_lookup will be.
-pub(super) fn load(pin_dir: &Path, slot: u32) -> Result<Ebpf, Error> {
+/// Parses the programs and makes or opens the pinned maps. Nothing is loaded yet. `slot` and `cookie`: the network
+/// namespace for which sk_lookup will be. `offsets`: of the running kernel, where LSM programs are to be loaded.
+pub(super) fn load(pin_dir: &Path, slot: u32, cookie: u64, offsets: Offsets) -> Result<Ebpf, Error> {
     let mut loader = EbpfLoader::new();
     loader.override_global("SLOT", &slot, true);
+    loader.override_global("NETNS_COOKIE", &cookie, true);
+    loader.override_global("OFFSETS", &offsets, true);
     for (name, ..) in SHAPES {
         loader.map_pin_path(name, pin_dir.join(name));
     }
@@ -101,14 +109,18 @@ pub(super) fn open(ebpf: &mut Ebpf, pin_dir: &Path) -> Result<(Maps, BeatMap, Or
     let settings: Array<_, Settings> = typed(ebpf, CONFIG)?;
     // Before any other map: when this one has another layout, theirs cannot be told.
     check_layout(&settings, pin_dir)?;
+    let again =
+        |name| sys::object_get(&pin_dir.join(name)).map_err(|source| Error::MapSyscall { name, source });
     let origins = Origins {
         map: typed(ebpf, ORIGINS)?,
-        fd: sys::object_get(&pin_dir.join(ORIGINS))
-            .map_err(|source| Error::MapSyscall { name: ORIGINS, source })?,
+        fd: again(ORIGINS)?,
+        released: typed(ebpf, RELEASED)?,
+        released_fd: again(RELEASED)?,
     };
     let maps = Maps {
         settings,
         jobs: typed(ebpf, JOBS)?,
+        returned: typed(ebpf, RETURNED)?,
         quarantine: typed(ebpf, QUARANTINE)?,
         destinations: typed(ebpf, DESTINATIONS)?,
         netns: typed(ebpf, NETNS)?,
@@ -152,11 +164,13 @@ pub(super) fn forward_log(ebpf: &mut Ebpf) {
     });
 }
 
-/// Records of redirected sockets.
+/// Records of redirected sockets, and of those that are closed already.
 pub(super) struct Origins {
     map: HashMap<MapData, u64, Origin>,
     /// The same map: aya has no lookup-and-delete.
     fd: OwnedFd,
+    released: HashMap<MapData, Ends, Released>,
+    released_fd: OwnedFd,
 }
 
 impl Origins {
@@ -172,12 +186,24 @@ impl Origins {
             Err(source) => Err(Error::Map { name: ORIGINS, source }),
         }
     }
+
+    /// The caller owes the job its place: [`Maps::give_back`].
+    pub(super) fn take_released(&self, ends: &Ends) -> Result<Option<Released>, Error> {
+        sys::map_take(self.released_fd.as_fd(), ends)
+            .map_err(|source| Error::MapSyscall { name: RELEASED, source })
+    }
+
+    /// What waits now; entries that go meanwhile may be missing.
+    pub(super) fn released(&self) -> Vec<(Ends, Released)> {
+        self.released.iter().filter_map(Result::ok).collect()
+    }
 }
 
 /// Everything but the heartbeat and the origins, behind one lock.
 pub(super) struct Maps {
     settings: Array<MapData, Settings>,
     jobs: HashMap<MapData, u64, Job>,
+    returned: HashMap<MapData, u64, u64>,
     quarantine: HashMap<MapData, u64, u32>,
     destinations: ArrayOfMaps<MapData, Trie>,
     netns: HashMap<MapData, u64, u32>,
@@ -212,6 +238,30 @@ impl Maps {
                 Ok(false)
             }
             Err(source) => Err(Error::Map { name: JOBS, source }),
+        }
+    }
+
+    /// A record of the job that the kernel programs counted is gone. Jobs that ended have nothing to be given back.
+    pub(super) fn give_back(&mut self, job: u64) -> Result<(), Error> {
+        match self.jobs.get(&job, 0) {
+            Ok(_) => {}
+            Err(error) if is_missing(&error) => return Ok(()),
+            Err(source) => return Err(Error::Map { name: JOBS, source }),
+        }
+        let failed = |source| Error::Map { name: RETURNED, source };
+        let before = match self.returned.get(&job, 0) {
+            Ok(count) => count,
+            Err(error) if is_missing(&error) => 0,
+            Err(source) => return Err(failed(source)),
+        };
+        self.returned.insert(job, before.wrapping_add(1), 0).map_err(failed)
+    }
+
+    /// The job's count begins anew.
+    pub(super) fn forget_returned(&mut self, job: u64) -> Result<(), Error> {
+        match self.returned.remove(&job) {
+            Err(error) if !is_missing(&error) => Err(Error::Map { name: RETURNED, source: error }),
+            _ => Ok(()),
         }
     }
 
@@ -309,6 +359,7 @@ impl Maps {
                 used: origins.map.keys().filter(Result::is_ok).count(),
                 limit: limits::MAX_ORIGINS,
             },
+            MapStatus { name: RELEASED, used: origins.released().len(), limit: limits::MAX_RELEASED },
             MapStatus {
                 name: NETNS,
                 used: self.netns.keys().filter(Result::is_ok).count(),

@@ -8,6 +8,7 @@
 
 mod about;
 mod bpffs;
+mod btf;
 mod cost;
 mod destinations;
 mod destroy;
@@ -16,6 +17,7 @@ mod events;
 mod hooks;
 mod maps;
 mod namespaces;
+mod released;
 mod require;
 mod selftest;
 mod status;
@@ -61,7 +63,7 @@ pub struct Config {
     /// Loopback port that stands for the gateway. Nothing needs to listen on it; keep it out of the range of
     /// ephemeral ports.
     pub virtual_port: u16,
-    /// Redirected sockets that one job may hold open at once.
+    /// Redirected sockets that one job may hold open at once, and as many that it closed before they were accepted.
     pub flows_per_job: u32,
     /// Whether questions to resolvers, port 53 of any address, are redirected like flows. Otherwise they are
     /// refused like anything undeclared.
@@ -121,6 +123,7 @@ pub struct Kernel {
     /// Apart from the rest: the heartbeat must not wait for anybody.
     beat: Mutex<maps::BeatMap>,
     origins: maps::Origins,
+    swept: Mutex<released::Swept>,
     hooks: Vec<hooks::Attached>,
     /// In which sk_lookup is attached.
     netns: File,
@@ -143,7 +146,11 @@ impl Kernel {
 
         bpffs::prepare(&config.pin_dir)?;
         maps::check_pins(&config.pin_dir)?;
-        let mut ebpf = maps::load(&config.pin_dir, 0)?;
+        // Without one, `require` says so.
+        let cookie = netns_cookie().unwrap_or(0);
+        let offsets = btf::offsets();
+        let known = offsets.as_ref().copied().unwrap_or_default();
+        let mut ebpf = maps::load(&config.pin_dir, 0, cookie, known)?;
         let (mut maps, beat, origins) = maps::open(&mut ebpf, &config.pin_dir)?;
         // Complete before anything is attached.
         let before = maps.settings(&config.pin_dir)?.unwrap_or_default();
@@ -158,11 +165,18 @@ impl Kernel {
             generation: before.generation.wrapping_add(1),
         })?;
         let targets = hooks::Targets { cgroup: root.as_fd(), cgroup_id, netns: netns.as_fd(), netns_ino };
-        let hooks =
-            hooks::install(&mut ebpf, &targets, &config.pin_dir, config.mode, require::missing(&origins)?)?;
+        let hooks = hooks::install(&mut ebpf, &targets, &config, &offsets, require::missing(&origins)?)?;
         #[cfg(feature = "ebpf-log")]
         maps::forward_log(&mut ebpf);
-        Ok(Self { config, maps: Mutex::new(maps), beat: Mutex::new(beat), origins, hooks, netns })
+        Ok(Self {
+            config,
+            maps: Mutex::new(maps),
+            beat: Mutex::new(beat),
+            origins,
+            swept: Mutex::default(),
+            hooks,
+            netns,
+        })
     }
 
     pub fn config(&self) -> &Config {
@@ -220,7 +234,10 @@ impl Kernel {
         let since_ns =
             sys::monotonic_ns().map_err(|source| Error::System { what: "reading the clock", source })?;
         let mut maps = self.maps();
-        let new = maps.add_job(cgroup, Job { live: 0, since_ns })?;
+        let new = maps.add_job(cgroup, Job { live: 0, kept: 0, since_ns })?;
+        if new {
+            maps.forget_returned(cgroup)?;
+        }
         maps.change(&self.config.pin_dir, |_| ())?;
         Ok(new)
     }
@@ -229,6 +246,12 @@ impl Kernel {
     pub fn remove_job(&self, cgroup: u64) -> Result<bool, Error> {
         let mut maps = self.maps();
         let removed = maps.remove_job(cgroup)?;
+        for (ends, released) in self.origins.released() {
+            if released.origin.job == cgroup {
+                self.origins.take_released(&ends)?;
+            }
+        }
+        maps.forget_returned(cgroup)?;
         maps.quarantine(cgroup, false)?;
         let quarantined = count(&maps.quarantined()?);
         maps.change(&self.config.pin_dir, |settings| settings.quarantined = quarantined)?;
@@ -262,9 +285,13 @@ impl Kernel {
         self.commit(&Self::prepare(destinations)?)
     }
 
-    /// Puts a prepared set in force: one store of a pointer, which connects and packets see at once.
+    /// Puts a prepared set in force: one store of a pointer, and one of a number that ends what was remembered. Each
+    /// connect and packet sees the old set or the new one, and from the return of this on the new one.
     pub fn commit(&self, prepared: &Prepared) -> Result<(), Error> {
-        self.maps().set_destinations(&prepared.trie)
+        let mut maps = self.maps();
+        maps.set_destinations(&prepared.trie)?;
+        // No program has the old set any more, and what they remember of it counts no more.
+        maps.change(&self.config.pin_dir, |_| ())
     }
 
     /// Fills a set that is not in force yet. This is where a set that is too large or memory that is short is
@@ -286,7 +313,7 @@ impl Kernel {
     }
 
     /// Takes the record of a redirected socket. Exactly one caller gets it; `None` when the kernel redirected
-    /// no such socket, or it is closed already.
+    /// no such socket, or it is closed already: see [`Kernel::take_released`].
     pub fn take_origin(&self, cookie: u64) -> Result<Option<Origin>, Error> {
         Ok(self.origins.take(cookie)?.map(Origin::from))
     }
@@ -340,6 +367,13 @@ fn flags(config: &Config) -> u16 {
     let dns = if config.dns { flags::DNS } else { 0 };
     let observe = if config.mode == Mode::Observe { flags::OBSERVE } else { 0 };
     dns | observe
+}
+
+/// Cookie of the calling thread's network namespace.
+pub fn netns_cookie() -> io::Result<u64> {
+    let socket =
+        rustix::net::socket(rustix::net::AddressFamily::INET, rustix::net::SocketType::STREAM, None)?;
+    sys::netns_cookie(socket.as_fd())
 }
 
 fn count<T>(all: &[T]) -> u32 {

@@ -12,7 +12,7 @@ use std::{
     },
 };
 
-use gateway_common::limits;
+use gateway_common::{Offsets, limits};
 
 use super::{Error, Kernel, bpffs, hooks, maps, sys};
 
@@ -77,7 +77,7 @@ impl Kernel {
             }
         };
         let pin_dir = &self.config.pin_dir;
-        let mut ebpf = maps::load(pin_dir, slot)?;
+        let mut ebpf = maps::load(pin_dir, slot, cookie, Offsets::UNKNOWN)?;
         self.maps().set_listeners(slot, sockets)?;
         // The pin keeps it.
         let _link =

@@ -25,7 +25,7 @@ use super::{analysis::Scope, observer::Approval};
 use crate::{
     audit::Facts,
     telemetry::{Metrics, Verdict},
-    upstream::Place,
+    upstream::{Place, Stay},
 };
 
 /// Text and overhead kept per scope before the cache starts anew.
@@ -44,6 +44,7 @@ pub struct Decisions {
     pub key: Key,
     /// By which the catalogue is read.
     pub permit: Permit,
+    _stay: Stay,
     /// False after the catalogue could not be read again: nothing can be decided until it can.
     pub names_known: Cell<bool>,
     /// Dropped by whoever is reading the catalogue when it is done.
@@ -104,10 +105,11 @@ impl Origins for Names {
 }
 
 impl Decisions {
-    pub fn new(key: Key, permit: Permit, scope: Scope, epoch: u64) -> Self {
+    pub fn new(key: Key, permit: Permit, stay: Stay, scope: Scope, epoch: u64) -> Self {
         Self {
             key,
             permit,
+            _stay: stay,
             names_known: Cell::new(true),
             reading: RefCell::default(),
             origins: Arc::new(Names(ArcSwap::new(Arc::clone(&scope.catalogue)))),
@@ -271,7 +273,9 @@ impl Answer {
             Outcome::Approve(terms) => Decided::Approve(terms),
             Outcome::Deny(denial) => {
                 let rule = about.rules.first().map_or("builtin:default-deny", |r| &**r);
-                Decided::Deny(Refusal::policy(rule, &denial.reason, Some(denial.hint)))
+                let refusal = Refusal::policy(rule, &denial.reason, Some(denial.hint));
+                let sqlstate = if ruling.not_sql { Refusal::SYNTAX } else { refusal.sqlstate };
+                Decided::Deny(Refusal { sqlstate, ..refusal })
             }
         };
         Self { outcome, about, gated: false, valid_until: ruling.valid_until }

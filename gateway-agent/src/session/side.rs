@@ -4,7 +4,8 @@
 //! answer. Shared by the sessions of a worker on one database with one login.
 
 use std::{
-    cell::RefCell,
+    cell::{Cell, RefCell},
+    rc::{Rc, Weak},
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -87,11 +88,23 @@ pub struct Side {
     account: Account,
     idle: RefCell<Vec<(OwnConnection, Instant)>>,
     turns: Semaphore,
+    /// Somebody closes what was kept long enough.
+    swept: Cell<bool>,
+    me: Weak<Self>,
 }
 
 impl Side {
-    pub fn new(shared: Arc<Shared>, resource: Arc<Resource>, place: Place, account: Account) -> Self {
-        Self { shared, resource, place, account, idle: RefCell::default(), turns: Semaphore::new(MOST) }
+    pub fn new(shared: Arc<Shared>, resource: Arc<Resource>, place: Place, account: Account) -> Rc<Self> {
+        Rc::new_cyclic(|me| Self {
+            shared,
+            resource,
+            place,
+            account,
+            idle: RefCell::default(),
+            turns: Semaphore::new(MOST),
+            swept: Cell::new(false),
+            me: Weak::clone(me),
+        })
     }
 
     /// Whether it was made for this resource as it is now.
@@ -212,8 +225,25 @@ impl Side {
     fn done<T>(&self, connection: OwnConnection, answer: Result<T, OwnError>) -> Result<T, OwnError> {
         if answer.as_ref().err().is_none_or(OwnError::is_refusal) {
             self.idle.borrow_mut().push((connection, Instant::now()));
+            if !self.swept.replace(true) {
+                tokio::task::spawn_local(sweep(Weak::clone(&self.me)));
+            }
         }
         answer
+    }
+}
+
+/// Closes connections that nobody asked for in time, until there are none.
+async fn sweep(side: Weak<Side>) {
+    loop {
+        tokio::time::sleep(KEEP).await;
+        let Some(side) = side.upgrade() else { return };
+        let mut idle = side.idle.borrow_mut();
+        idle.retain(|(_, since)| since.elapsed() < KEEP);
+        if idle.is_empty() {
+            side.swept.set(false);
+            return;
+        }
     }
 }
 

@@ -138,7 +138,8 @@ impl Worker {
             return self.put_in_force(&known, catalogue).then_some(known);
         }
         let scope = self.scope(&key, catalogue)?;
-        let made = Rc::new(Decisions::new(key.clone(), permit, scope, next_epoch()));
+        let stay = self.shared.catalogues.stay(&key.place);
+        let made = Rc::new(Decisions::new(key.clone(), permit, stay, scope, next_epoch()));
         let mut all = self.decisions.borrow_mut();
         all.retain(|_, cell| cell.strong_count() > 0);
         all.insert(key, Rc::downgrade(&made));
@@ -155,7 +156,7 @@ impl Worker {
         if let Some(known) = known {
             return known;
         }
-        let made = Rc::new(Side::new(Arc::clone(&self.shared), Arc::clone(resource), place.clone(), account));
+        let made = Side::new(Arc::clone(&self.shared), Arc::clone(resource), place.clone(), account);
         sides.retain(|_, side| side.strong_count() > 0);
         sides.insert(key, Rc::downgrade(&made));
         made
@@ -234,7 +235,6 @@ impl Worker {
 /// longer than [`STALE`], nothing is decided until it can.
 async fn follow_catalogue(worker: Rc<Worker>, of: Weak<Decisions>) {
     let shared = Arc::clone(&worker.shared);
-    let mut place = None;
     let mut known = Instant::now();
     loop {
         tokio::time::sleep(FRESH).await;
@@ -244,7 +244,7 @@ async fn follow_catalogue(worker: Rc<Worker>, of: Weak<Decisions>) {
             known = Instant::now();
             continue;
         }
-        let at = place.get_or_insert_with(|| decisions.key.place.clone());
+        let at = &decisions.key.place;
         let read =
             shared.catalogues.get(&shared.tls, &decisions.permit, &scope.resource, at, &shared.mask_key);
         match read.await {
@@ -263,9 +263,6 @@ async fn follow_catalogue(worker: Rc<Worker>, of: Weak<Decisions>) {
                 }
             }
         }
-    }
-    if let Some(place) = place {
-        shared.catalogues.leave(&place).await;
     }
 }
 

@@ -7,7 +7,10 @@
 use std::{
     collections::HashMap,
     net::SocketAddr,
-    sync::{Arc, LazyLock, Mutex, PoisonError},
+    sync::{
+        Arc, LazyLock, Mutex, PoisonError,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
+    },
     thread,
     time::{Duration, Instant},
 };
@@ -73,12 +76,38 @@ pub struct Place {
 
 /// One reader at a time; the others wait for its result.
 #[derive(Default)]
-struct Slot(AsyncMutex<Known>);
+struct Slot {
+    known: AsyncMutex<Known>,
+    stays: AtomicUsize,
+    /// What is known has to be compared, however short ago that was done.
+    doubted: AtomicBool,
+}
+
+/// Somebody is at a place. With the last one the gateway's own connection there is closed.
+pub struct Stay(Arc<Slot>);
+
+impl Drop for Stay {
+    fn drop(&mut self) {
+        self.0.stays.fetch_sub(1, Ordering::SeqCst);
+        self.0.leave();
+    }
+}
+
+impl Slot {
+    /// Closes the connection that is kept for nobody. Whoever reads meanwhile does so afterwards.
+    fn leave(&self) {
+        if self.stays.load(Ordering::SeqCst) == 0
+            && let Ok(mut known) = self.known.try_lock()
+        {
+            known.connection = None;
+        }
+    }
+}
 
 #[derive(Default)]
 struct Known {
     catalogue: Option<Read>,
-    /// Kept while sessions are open there.
+    /// Kept while somebody stays there.
     connection: Option<OwnConnection>,
 }
 
@@ -131,14 +160,23 @@ impl Catalogues {
         place: &Place,
         mask_key: &Arc<mask::Key>,
     ) -> Result<Arc<Catalogue>, CatalogueError> {
-        let slot = Arc::clone(
-            self.known.lock().unwrap_or_else(PoisonError::into_inner).entry(place.clone()).or_default(),
-        );
-        let mut known = slot.0.lock().await;
+        let slot = self.slot(place);
+        let read = Self::read(&slot, Target { tls, resource, place, mask_key }, permit).await;
+        slot.leave();
+        read
+    }
+
+    async fn read(slot: &Slot, to: Target<'_>, permit: &Permit) -> Result<Arc<Catalogue>, CatalogueError> {
+        let mut known = slot.known.lock().await;
+        // Doubts that come from here on are of what is read now, too.
+        if slot.doubted.swap(false, Ordering::SeqCst)
+            && let Some(read) = &mut known.catalogue
+        {
+            read.fresh = Duration::ZERO;
+        }
         if let Some(read) = known.catalogue.as_ref().filter(|read| read.compared.elapsed() < read.fresh) {
             return Ok(Arc::clone(&read.catalogue));
         }
-        let to = Target { tls, resource, place, mask_key };
         tokio::time::timeout(PATIENCE, known.refresh(to, permit)).await.map_err(|_| {
             // Its state is unknown: an answer may still come.
             CatalogueError::Timeout
@@ -147,28 +185,19 @@ impl Catalogues {
 
     /// The next `get` compares, however short ago that was done.
     pub fn doubt(&self, place: &Place) {
-        let slot = self.known.lock().unwrap_or_else(PoisonError::into_inner).get(place).cloned();
-        if let Some(slot) = slot {
-            match slot.0.try_lock() {
-                Ok(mut known) => {
-                    if let Some(read) = &mut known.catalogue {
-                        read.fresh = Duration::ZERO;
-                    }
-                }
-                // Somebody reads: what they find may be older than what is doubted.
-                Err(_) => {
-                    self.known.lock().unwrap_or_else(PoisonError::into_inner).remove(place);
-                }
-            }
-        }
+        self.slot(place).doubted.store(true, Ordering::SeqCst);
     }
 
-    /// Nobody is there any more: closes the connection that was kept.
-    pub async fn leave(&self, place: &Place) {
-        let slot = self.known.lock().unwrap_or_else(PoisonError::into_inner).get(place).cloned();
-        if let Some(slot) = slot {
-            slot.0.lock().await.connection = None;
-        }
+    /// Until this is dropped, the connection by which names are read there is kept.
+    pub fn stay(&self, place: &Place) -> Stay {
+        let slot = self.slot(place);
+        slot.stays.fetch_add(1, Ordering::SeqCst);
+        Stay(slot)
+    }
+
+    fn slot(&self, place: &Place) -> Arc<Slot> {
+        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        Arc::clone(known.entry(place.clone()).or_default())
     }
 }
 

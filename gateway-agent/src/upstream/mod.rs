@@ -19,7 +19,7 @@ use tokio::{
 use tokio_rustls::TlsConnector;
 
 pub use addresses::Addresses;
-pub use catalogue::{Catalogues, FRESH, Place, no_names};
+pub use catalogue::{Catalogues, FRESH, Place, Stay, no_names};
 pub use names::{Answer, Names};
 pub use own::{OwnConnection, OwnError, Target};
 pub use tls::Tls;

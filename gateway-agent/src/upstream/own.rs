@@ -203,6 +203,7 @@ impl OwnConnection {
                             defines: None,
                             refers: None,
                             copy: None,
+                            inert: false,
                             plan: Plannable::Nothing,
                         }],
                         epoch: 0,

@@ -41,6 +41,8 @@ rules:
         - pg_catalog.pg_notify
         - pg_catalog.pg_cancel_backend
         - pg_catalog.set_config
+        - pg_catalog.pg_advisory_lock
+        - pg_catalog.pg_advisory_unlock
         - pg_catalog.pg_advisory_unlock_all
       opaque: true
     record: statements
@@ -126,6 +128,17 @@ fn node_postgres() {
     let script = script(&world, "node-postgres.js");
     let modules = format!("NODE_PATH={modules}/node_modules");
     same(&world, &["env", &modules, "node", &script]);
+}
+
+#[test]
+fn sqlx_and_its_migrations() {
+    let world = world();
+    let built = world.tool("sqlx/debug/sqlx-client").expect("`cargo xtask test e2e drivers` builds it");
+    let from = Path::new(env!("CARGO_MANIFEST_DIR")).join("e2e/drivers/sqlx/migrations");
+    let migrations = world.folder().join("migrations");
+    tests::process::must(Command::new("cp").arg("-r").args([&from, &migrations])).expect("migrations");
+    let said = same(&world, &[&built, &migrations.display().to_string()]);
+    assert!(said.contains("migrated"), "{said}");
 }
 
 #[test]

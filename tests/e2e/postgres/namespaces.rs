@@ -158,22 +158,23 @@ fn a_job_that_moves_is_followed_at_its_second_attempt_and_left_when_it_is_over()
 fn a_namespace_that_the_job_made_for_itself_stays_refused() {
     // Unless told otherwise, `exec` lets a job make none at all.
     let world = World::builder().configure("/jobs/namespaces", "allow").up();
+    // A process that ends before the agent looks tells nothing: the last one stays until it was looked at.
     let script = format!(
-        "ip link set lo up && for try in 1 2 3 4 5 6; do python3 -c '{DIAL}' {} 5432; done",
-        world::DATABASE
+        "ip link set lo up && for try in 1 2 3; do python3 -c '{DIAL}' {host} 5432; done; \
+         exec python3 -c '{DIAL}sys.stdin.read()' {host} 5432",
+        host = world::DATABASE
     );
-    let out = world.job(&["unshare", "--user", "--map-root-user", "--net", "sh", "-c", &script]).run().ok();
-    assert_eq!(out.text(), "Operation not permitted\n".repeat(6).trim());
+    let mut job = world
+        .job(&["unshare", "--user", "--map-root-user", "--net", "sh", "-c", &script])
+        .open()
+        .expect("a job");
     wait_for_audit(&world, "kernel_denied", |line| line["reason"] == "unknown_netns");
-    // A process that ended before the agent looked tells nothing; there is always a later one.
-    let owned =
-        |line: &serde_json::Value| line["reason"].as_str().is_some_and(|why| why.contains("user namespace"));
-    let _refused = wait_for_audit(&world, "namespace_refused", owned);
-    assert_eq!(
-        audited(&world, "namespace_refused").iter().filter(|line| owned(line)).count(),
-        1,
-        "told once"
-    );
+    let refused = wait_for_audit(&world, "namespace_refused", |_| true);
+    job.close_stdin();
+    let out = job.finish(LIMIT).expect("its end").ok();
+    assert_eq!(out.text(), "Operation not permitted\n".repeat(4).trim());
+    assert!(refused["reason"].as_str().expect("a reason").contains("user namespace"), "{refused}");
+    assert_eq!(audited(&world, "namespace_refused").len(), 1, "told once");
     assert_eq!(followed(&world), 0);
     assert_eq!(world.canary().expect("a count"), 0);
 }

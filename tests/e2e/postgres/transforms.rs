@@ -39,7 +39,7 @@ with psycopg.connect() as db:
     rows = db.execute("SELECT d, h4, t4, tt FROM typed ORDER BY id").fetchall()
     said["days"] = (rows[1][0] - rows[0][0]).days
     said["same"] = [rows[0][1] == rows[1][1], rows[0][2] != rows[1][2], rows[0][3] == rows[1][3]]
-    said["made"] = db.execute("SELECT h4 + 1, upper(tt), d + 1 FROM typed LIMIT 1").fetchone()
+    said["made"] = db.execute("SELECT greatest(h4, 0), upper(tt), greatest(d, d) FROM typed LIMIT 1").fetchone()
 print(json.dumps(said))
 "#;
     let said = json(&world.job(&[&world.python(), "-c", script]).run().ok().stdout);

@@ -1,9 +1,14 @@
 //! What the wire allows and no ordinary client of today sends: spoken byte by byte, inside jobs.
 
 use serde_json::json;
-use tests::{World, postgres, sample};
+use tests::{
+    World, postgres,
+    process::{self, Running},
+    sample,
+    world::DATABASE,
+};
 
-use crate::support::json;
+use crate::support::{REDACTED, json, put_in_force, wait_for};
 
 /// Packets, and reading them.
 const WIRE: &str = r#"
@@ -186,6 +191,56 @@ said["unknown function"] = [tags(got), [code(body) for tag, body in got if tag =
     assert_eq!(world.db.ask("SELECT count(*) FROM pg_largeobject_metadata"), "0");
 }
 
+/// What a name means is what the server has by it, whatever failed to replace it.
+#[test]
+fn a_statement_that_outlives_its_successor_stays_masked() {
+    let world = World::new();
+    let said = speak(
+        &world,
+        r#"
+db = dial()
+db.sendall(startup(0, user="job", database="orders"))
+until(db, "Z")
+def parse(name, sql): return message(b"P", name + b"\0" + sql + b"\0\0\0")
+def bind(portal, name): return message(b"B", portal + b"\0" + name + b"\0\0\0\0\0\0\0")
+def execute(portal): return message(b"E", portal + b"\0" + struct.pack("!I", 0))
+sync = message(b"S")
+db.sendall(parse(b"s", b"SELECT upper(email) FROM customers WHERE id = 1") + sync)
+until(db, "Z")
+db.sendall(parse(b"s", b"SELECT 'open'") + sync + bind(b"", b"s") + execute(b"") + sync)
+said["taken"] = [code(body) for tag, body in until(db, "Z") if tag == "E"]
+said["row"] = [body[6:].decode() for tag, body in until(db, "Z") if tag == "D"]
+"#,
+    );
+    assert_eq!(said, json!({ "taken": ["42P05"], "row": [REDACTED] }));
+}
+
+/// Large objects by function calls, as libpq's and psql's own commands use them.
+#[test]
+fn large_objects_go_where_a_rule_lets_them() {
+    // Without rules that ask or deny, and without masks: code that cannot be seen through touches every one of them.
+    let (head, _) = sample::POLICY.split_once("  - id: delete-order").expect("its rule");
+    let world = World::builder().policy(head).up();
+    let file = world.folder().join("large");
+    std::fs::write(&file, vec![7u8; 300_000]).expect("a file");
+    let import = format!("\\lo_import {}\n", file.display());
+    let refused = world.psql(&import).run().failed();
+    assert!(refused.stderr.contains("default-deny") && refused.stderr.contains("lo_creat"), "{refused}");
+    assert_eq!(world.db.ask("SELECT count(*) FROM pg_largeobject_metadata"), "0");
+    let objects = "  - id: objects\n    effect: allow\n    subjects: [agents]\n    resources: [orders]\n    statements: \
+         { classes: [read, write, utility, ddl, code], opaque: true, functions: [pg_catalog.lo_creat, pg_catalog.lo_create, \
+         pg_catalog.lo_open, pg_catalog.lo_close, pg_catalog.loread, pg_catalog.lowrite, pg_catalog.lo_unlink] }\n";
+    put_in_force(&world, &format!("{head}{objects}"));
+    // Into the job's own folder: standard output is a pipe of somebody else's, which a job may write but not open.
+    let script = format!(
+        "{import}\\lo_export :LASTOID /tmp/back\n\\! cmp {} /tmp/back && echo same\n\\lo_unlink :LASTOID\n",
+        file.display()
+    );
+    let out = world.psql(&script).run().ok();
+    assert!(out.text().ends_with("same"), "{out}");
+    assert_eq!(world.db.ask("SELECT count(*) FROM pg_largeobject_metadata"), "0");
+}
+
 #[test]
 fn a_client_certificate_logs_in_upstream() {
     let certificate = "certificate: { chain: @DIR@/secrets/client.pem, key: @DIR@/secrets/client.key }";
@@ -199,10 +254,80 @@ fn a_client_certificate_logs_in_upstream() {
     // Without it the server lets nobody in, and the client learns no more than that.
     world.write_policy(sample::POLICY).expect("a policy");
     world.agent.hang_up();
-    crate::support::wait_for("the new policy", || {
+    wait_for("the new policy", || {
         let out = world.psql("SELECT 1").run();
         out.stderr.contains("the gateway could not log in").then_some(())
     });
+}
+
+/// Ends TLS on either side, with a certificate of the right name by the right authority, and passes on what is said.
+const MIDDLE: &str = r#"
+import socket, ssl, sys, threading
+server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+server.load_cert_chain(sys.argv[2], sys.argv[3])
+client = ssl._create_unverified_context()
+def relay(a, b):
+    try:
+        while part := a.recv(65536):
+            b.sendall(part)
+    except OSError:
+        pass
+    for end in (a, b):
+        try:
+            end.shutdown(socket.SHUT_RDWR)
+        except OSError:
+            pass
+def serve(near):
+    near.recv(8)
+    near.sendall(b"S")
+    near = server.wrap_socket(near, server_side=True)
+    far = socket.create_connection((sys.argv[1], 5432))
+    far.sendall(b"\x00\x00\x00\x08\x04\xd2\x16\x2f")
+    far.recv(1)
+    far = client.wrap_socket(far)
+    threading.Thread(target=relay, args=(near, far), daemon=True).start()
+    relay(far, near)
+listener = socket.create_server((sys.argv[1], 6432))
+print("up", flush=True)
+while True:
+    threading.Thread(target=serve, args=(listener.accept()[0],), daemon=True).start()
+"#;
+
+/// SCRAM-SHA-256-PLUS: who stands between gateway and server does not get in, even with a certificate that is trusted.
+#[test]
+fn the_login_upstream_is_bound_to_the_server_s_own_certificate() {
+    let policy = sample::POLICY.replacen("ports: [5432]", "ports: [5432, 6432]", 1);
+    let world = World::builder().policy(&policy).up();
+    let identity = world.authority.server(&["db.internal"]).expect("a certificate");
+    let (certificate, key) = (world.folder().join("middle.pem"), world.folder().join("middle.key"));
+    std::fs::write(&certificate, identity.certificate).expect("written");
+    std::fs::write(&key, identity.key).expect("written");
+    let mut middle = world.far.command("python3");
+    middle.args(["-c", MIDDLE, DATABASE]).args([&certificate, &key]);
+    let log = world.folder().join("middle.log");
+    let _middle = Running::logging(&mut middle, &log).expect("it runs");
+    wait_for("it to listen", || {
+        std::fs::read_to_string(&log).is_ok_and(|said| said.contains("up")).then_some(())
+    });
+    // It does pass a login on that is bound to nothing.
+    let direct = |binding: &str| {
+        let place = format!(
+            "host={DATABASE} port=6432 user=gateway dbname=orders sslmode=require channel_binding={binding}"
+        );
+        let mut psql = world.host.command("psql");
+        psql.args(["-XAt", &place, "-c", "SELECT 'in'"]).env("PGPASSWORD", world.password());
+        process::run(&mut psql).expect("psql")
+    };
+    assert_eq!(direct("disable").ok().text(), "in");
+    let broken = "SCRAM channel binding check failed";
+    let refused = direct("require").failed();
+    assert!(refused.stderr.contains(broken), "{refused}");
+
+    assert_eq!(world.psql("SELECT 'in'").run().ok().text(), "in");
+    let before = world.db.log().matches(broken).count();
+    let refused = world.job(&["psql", "-XAt", "-p", "6432", "-c", "SELECT 'in'"]).run().failed();
+    assert!(!refused.stdout.contains("in"), "{refused}");
+    assert!(world.db.log().matches(broken).count() > before, "the server noticed: {refused}");
 }
 
 #[test]

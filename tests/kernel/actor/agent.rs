@@ -8,15 +8,15 @@ use gateway_agent::{
     kernel::{Config, Kernel, Mode},
 };
 
-/// `agent CGROUP_ROOT PIN_DIR PORT`. Prints `ready`, then one line for each flow.
+/// `agent CGROUP_ROOT PIN_DIR PORT [dns]`. Prints `ready`, then one line for each flow.
 pub(crate) fn run(mut args: impl Iterator<Item = String>) -> Result<()> {
-    let mut next = || args.next().context("usage: agent CGROUP_ROOT PIN_DIR PORT");
+    let mut next = || args.next().context("usage: agent CGROUP_ROOT PIN_DIR PORT [dns]");
     let config = Config {
         cgroup_root: PathBuf::from(next()?),
         pin_dir: PathBuf::from(next()?),
         virtual_port: next()?.parse()?,
         flows_per_job: 1000,
-        dns: false,
+        dns: next().is_ok_and(|word| word == "dns"),
         mode: Mode::Enforce,
     };
     let kernel = Arc::new(Kernel::attach(config)?);

@@ -5,6 +5,7 @@
 mod agent;
 #[path = "../ask.rs"]
 mod ask;
+mod door;
 mod random;
 mod raw;
 mod repeat;
@@ -118,9 +119,15 @@ impl Actor {
                 let stream = raw::connect(socket, to)?;
                 self.keep(stream)
             }
+            Ask::Leave { from, to, words, count } => leave(from, to, &words, count),
             Ask::Prepare { v6 } => {
                 let family = if v6 { libc::AF_INET6 } else { libc::AF_INET };
                 self.prepared = Some(raw::socket(family, libc::SOCK_STREAM, 0)?);
+                Ok((None, None))
+            }
+            Ask::PassPrepared => {
+                let socket = self.prepared.take().ok_or_else(|| io::Error::other("nothing prepared"))?;
+                self.prepared = Some(door::pass(&socket)?);
                 Ok((None, None))
             }
             Ask::ConnectPrepared { to } => {
@@ -169,6 +176,22 @@ impl Actor {
         self.streams.push(stream);
         Ok(ends)
     }
+}
+
+/// As a client does that wants no answer. The local end is that of the last turn.
+fn leave(from: Option<SocketAddr>, to: SocketAddr, words: &str, count: u32) -> io::Result<Ends> {
+    let mut last = None;
+    for turn in 0..count {
+        let socket = raw::socket(family(to), libc::SOCK_STREAM, 0)?;
+        if let Some(from) = from {
+            raw::set_option(&socket, libc::SOL_SOCKET, libc::SO_REUSEADDR, &1_i32.to_ne_bytes())?;
+            raw::bind(&socket, from)?;
+        }
+        let mut stream = raw::connect(socket, to)?;
+        last = Some(stream.local_addr()?);
+        stream.write_all(format!("{words} {turn}").as_bytes())?;
+    }
+    Ok((None, last))
 }
 
 pub(crate) fn family(addr: SocketAddr) -> i32 {

@@ -6,7 +6,7 @@ use std::{
     net::SocketAddr,
     os::{
         fd::{AsFd as _, OwnedFd},
-        unix::net::UnixStream,
+        unix::net::{UnixDatagram, UnixStream},
     },
     time::{Duration, Instant},
 };
@@ -16,7 +16,7 @@ use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 use crate::{
     Ends,
     ask::{Answer, Step},
-    errno, raw, ring,
+    door, errno, raw, ring,
 };
 
 /// How long a step may wait for a peer.
@@ -156,6 +156,14 @@ impl Open {
                 self.sockets.push(UnixStream::connect(path)?.into());
                 Ok(())
             }
+            Step::UnixSend { path } => UnixDatagram::unbound()?.send_to(b"datagram", path).map(drop),
+            Step::OwnDoors => door::own(),
+            Step::Signal { pid } => door::signal(*pid),
+            Step::PassSocket => {
+                let passed = door::pass(self.top()?)?;
+                self.sockets.push(passed);
+                Ok(())
+            }
             Step::ReceiveSocket { path } => self.receive(path),
             Step::StealSocket { pid, fd } => {
                 self.sockets.push(raw::steal(*pid, *fd)?);
@@ -166,26 +174,12 @@ impl Open {
     }
 
     fn receive(&mut self, path: &std::path::Path) -> io::Result<()> {
-        use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg};
         let stream = UnixStream::connect(path)?;
         stream.set_read_timeout(Some(PATIENCE))?;
-        let mut space = [std::mem::MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
-        let mut control = RecvAncillaryBuffer::new(&mut space);
-        let mut byte = [0; 1];
-        recvmsg(&stream, &mut [io::IoSliceMut::new(&mut byte)], &mut control, RecvFlags::empty())?;
-        for message in control.drain() {
-            if let RecvAncillaryMessage::ScmRights(passed) = message {
-                self.sockets.extend(passed);
-            }
-        }
+        let passed = door::receive(&stream)?;
         self.sockets.push(stream.into());
         // The passed one on top.
-        let count = self.sockets.len();
-        if count < 2 {
-            // What security modules refuse is left out of the message.
-            return Err(io::Error::from_raw_os_error(libc::EPERM));
-        }
-        self.sockets.swap(count - 1, count - 2);
+        self.sockets.push(passed);
         Ok(())
     }
 }

@@ -139,6 +139,7 @@ impl Agent {
             .args([&ground.host(), outside.to_str().unwrap(), "root", "agent"])
             .args([ground.cgroup.as_os_str(), ground.pin_dir.as_os_str()])
             .arg(PORT.to_string())
+            .arg(if ground.dns { "dns" } else { "" })
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .spawn()

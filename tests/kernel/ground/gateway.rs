@@ -20,7 +20,7 @@ use super::Ground;
 /// An attached kernel with a heartbeat and a gateway that identifies flows, in this process.
 pub(crate) struct Gateway {
     pub(crate) kernel: Arc<Kernel>,
-    flows: mpsc::Receiver<Result<intercept::Flow, String>>,
+    flows: mpsc::Receiver<Result<Come, String>>,
     /// What resolvers were asked: each is answered with itself.
     questions: mpsc::Receiver<Result<intercept::Flow, String>>,
     pub(crate) events: kernel::Events,
@@ -28,6 +28,17 @@ pub(crate) struct Gateway {
     threads: Vec<JoinHandle<()>>,
     stop_accepting: Option<tokio::sync::oneshot::Sender<()>>,
     identify: Arc<AtomicBool>,
+    /// Whoever comes says something: it is waited for.
+    hear: Arc<AtomicBool>,
+    pause: tokio::sync::watch::Sender<bool>,
+    /// It accepts no more.
+    paused: mpsc::Receiver<()>,
+}
+
+/// Whose connection it is, and what was written.
+struct Come {
+    flow: intercept::Flow,
+    words: String,
 }
 
 impl Gateway {
@@ -55,9 +66,12 @@ impl Gateway {
         let (stop_accepting, stopped) = tokio::sync::oneshot::channel();
         let (listening, ready) = mpsc::channel();
         let identify = Arc::new(AtomicBool::new(true));
+        let hear = Arc::new(AtomicBool::new(false));
+        let (pause, mut pausing) = tokio::sync::watch::channel(false);
+        let (rest, paused) = mpsc::channel();
         let accepting = {
             let kernel = Arc::clone(&kernel);
-            let identify = Arc::clone(&identify);
+            let (identify, hear) = (Arc::clone(&identify), Arc::clone(&hear));
             std::thread::spawn(move || {
                 let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
                 runtime.block_on(async {
@@ -69,13 +83,29 @@ impl Gateway {
                     let mut streams = Vec::new();
                     let serve = async {
                         loop {
-                            let (stream, _) = intercept.accept().await.unwrap();
+                            let (stream, _) = tokio::select! {
+                                biased;
+                                changed = pausing.changed() => {
+                                    if changed.is_ok() && *pausing.borrow_and_update() {
+                                        rest.send(()).unwrap();
+                                        let _ = pausing.wait_for(|paused| !paused).await;
+                                    }
+                                    continue;
+                                }
+                                accepted = intercept.accept() => accepted.unwrap(),
+                            };
                             if !identify.load(Ordering::Relaxed) {
                                 streams.insert(0, stream);
                                 continue;
                             }
-                            let flow =
-                                intercept.identify(&kernel, &stream).map_err(|error| error.to_string());
+                            let flow = intercept.identify(&kernel, &stream);
+                            let flow = match flow {
+                                Ok(flow) if hear.load(Ordering::Relaxed) => {
+                                    Ok(Come { flow, words: words(&stream).await })
+                                }
+                                Ok(flow) => Ok(Come { flow, words: String::new() }),
+                                Err(error) => Err(error.to_string()),
+                            };
                             // Kept open for a while when it is a flow, closed when it is none.
                             streams.truncate(64);
                             if flow.is_ok() {
@@ -100,6 +130,9 @@ impl Gateway {
             threads: vec![beating, accepting],
             stop_accepting: Some(stop_accepting),
             identify,
+            hear,
+            pause,
+            paused,
         }
     }
 
@@ -108,7 +141,32 @@ impl Gateway {
         self.identify.store(false, Ordering::Relaxed);
     }
 
+    /// Accepts nobody from now on; returns when that is so.
+    pub(crate) fn pause(&self) {
+        self.pause.send(true).unwrap();
+        self.paused.recv().unwrap();
+    }
+
+    /// Accepts again, those first who came meanwhile.
+    pub(crate) fn resume(&self) {
+        self.pause.send(false).unwrap();
+    }
+
     pub(crate) fn flow(&self) -> Result<intercept::Flow, String> {
+        self.come().map(|come| come.flow)
+    }
+
+    /// Reads the first words of whoever comes from now on.
+    pub(crate) fn hear(&self) {
+        self.hear.store(true, Ordering::Relaxed);
+    }
+
+    /// The same, with the first words; see [`Gateway::hear`].
+    pub(crate) fn words(&self) -> Result<(intercept::Flow, String), String> {
+        self.come().map(|come| (come.flow, come.words))
+    }
+
+    fn come(&self) -> Result<Come, String> {
         self.flows.recv_timeout(Duration::from_secs(5)).expect("nobody came to the gateway")
     }
 
@@ -119,7 +177,7 @@ impl Gateway {
 
     /// A flow that came already.
     pub(crate) fn try_flow(&self) -> Result<Result<intercept::Flow, String>, mpsc::TryRecvError> {
-        self.flows.try_recv()
+        self.flows.try_recv().map(|come| come.map(|come| come.flow))
     }
 
     /// The next event with this reason.
@@ -152,8 +210,15 @@ impl Gateway {
 
     /// The listeners close, the heartbeat goes on.
     pub(crate) fn stop_listening(&mut self) {
+        let before = listening();
         drop(self.stop_accepting.take());
         self.threads.pop().unwrap().join().unwrap();
+        // A process that another thread starts just now has every descriptor, until it becomes that program.
+        let deadline = Instant::now() + Duration::from_secs(10);
+        while listening() + 2 > before {
+            assert!(Instant::now() < deadline, "the listeners do not close");
+            std::thread::yield_now();
+        }
     }
 
     /// The heartbeat stops; returns when it counts as dead.
@@ -178,6 +243,33 @@ impl Drop for Gateway {
             let _ = thread.join();
         }
     }
+}
+
+/// What comes first; nothing when nothing comes.
+async fn words(stream: &tokio::net::TcpStream) -> String {
+    let mut buffer = [0; 64];
+    let read = async {
+        loop {
+            stream.readable().await?;
+            match stream.try_read(&mut buffer) {
+                Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {}
+                read => return read,
+            }
+        }
+    };
+    let length = tokio::time::timeout(Duration::from_secs(5), read).await;
+    let length = length.map_or(0, |read| read.unwrap_or(0));
+    String::from_utf8_lossy(&buffer[..length]).into_owned()
+}
+
+/// Listeners in the network namespace of the calling thread.
+fn listening() -> usize {
+    let of = |table: &str| {
+        let table = std::fs::read_to_string(format!("/proc/thread-self/net/{table}")).unwrap();
+        // Number, the two ends, state.
+        table.lines().filter(|line| line.split_whitespace().nth(3) == Some("0A")).count()
+    };
+    of("tcp") + of("tcp6")
 }
 
 /// Answers each datagram with itself, until the runtime ends.

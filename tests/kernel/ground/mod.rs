@@ -12,6 +12,7 @@
 
 mod actor;
 mod canary;
+mod doors;
 mod gateway;
 
 use std::{
@@ -29,6 +30,7 @@ use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 use canary::Canary;
 
 pub(crate) use actor::{Actor, Agent, User};
+pub(crate) use doors::Doors;
 pub(crate) use gateway::Gateway;
 
 use crate::{bpf, options, vectors::RESOURCE};
@@ -47,6 +49,8 @@ pub(crate) struct Ground {
     pub(crate) cgroup: PathBuf,
     scratch: PathBuf,
     pub(crate) pin_dir: PathBuf,
+    /// The gateway answers resolvers' questions.
+    dns: bool,
     canary: Canary,
 }
 
@@ -95,9 +99,16 @@ impl Ground {
         enter(&format!("/run/netns/{host}"));
         // As far as the kernel is concerned, everybody may use ping sockets here.
         fs::write("/proc/sys/net/ipv4/ping_group_range", "0 2147483647").unwrap();
-        let ground = Self { name, cgroup, scratch, pin_dir, canary };
+        let ground = Self { name, cgroup, scratch, pin_dir, dns: false, canary };
         // Links up.
         ground.canary.drain_until_marker();
+        ground
+    }
+
+    /// The same, and every resolver is the gateway.
+    pub(crate) fn with_dns() -> Self {
+        let mut ground = Self::new();
+        ground.dns = true;
         ground
     }
 
@@ -107,7 +118,7 @@ impl Ground {
             pin_dir: self.pin_dir.clone(),
             virtual_port: PORT,
             flows_per_job: 1000,
-            dns: false,
+            dns: self.dns,
             mode: kernel::Mode::Enforce,
         }
     }

@@ -1,6 +1,7 @@
 //! The ways around, by theme.
 
 mod address;
+mod closed;
 mod datagram;
 mod gateway;
 mod host;
@@ -29,6 +30,11 @@ pub(crate) struct Place {
     pub(crate) pin_dir: PathBuf,
     /// The file of the far network namespace.
     pub(crate) far: PathBuf,
+    /// A daemon's unix sockets, outside of the job.
+    pub(crate) stream: PathBuf,
+    pub(crate) datagram: PathBuf,
+    /// Processes outside of the job: of its user, and of root as a container gives it.
+    pub(crate) neighbours: [u32; 2],
 }
 
 /// A declared resource, on both addresses of the far end.
@@ -52,6 +58,7 @@ pub(crate) fn attempts(place: &Place) -> Vec<Attempt> {
 pub(crate) fn scenarios() -> Vec<Scenario> {
     [
         address::SCENARIOS,
+        closed::SCENARIOS,
         datagram::SCENARIOS,
         gateway::SCENARIOS,
         host::SCENARIOS,

@@ -11,7 +11,20 @@ pub(super) fn ensure(host: &Host) -> Vec<Lack> {
         "pg8000, sqlalchemy, alembic",
     ));
     lacks.extend(node(host));
+    lacks.extend(sqlx(host));
     lacks
+}
+
+/// The client that uses sqlx: a crate of its own, which nothing else waits for.
+fn sqlx(host: &Host) -> Option<Lack> {
+    let folder = host.root.join("tests/e2e/drivers/sqlx");
+    let mut cargo = host.cargo();
+    cargo.args(["build", "--locked", "--manifest-path"]).arg(folder.join("Cargo.toml"));
+    cargo.arg("--target-dir").arg(host.tools().join("sqlx"));
+    match host::quietly("building the client of sqlx", &mut cargo) {
+        Ok(()) => None,
+        Err(error) => Some(Lack::new("the client of sqlx", format!("{}\n({error:#})", host::show(&cargo)))),
+    }
 }
 
 fn node(host: &Host) -> Option<Lack> {

@@ -52,6 +52,8 @@ pub struct Statement {
     pub stores_unseen: bool,
     /// Such a value decides which rows there are or in what order.
     pub filters_unseen: bool,
+    /// Whether the statement fails, or how long it takes, depends on such a value.
+    pub fails_unseen: bool,
     /// Where each result column comes from.
     pub outputs: Outputs,
     /// A statement name or cursor this one runs (EXECUTE, FETCH); its own meaning must be decided too.
@@ -75,6 +77,7 @@ impl Statement {
             opaque: true,
             stores_unseen: true,
             filters_unseen: true,
+            fails_unseen: true,
             outputs: Outputs::Unknown,
             refers: None,
             defines: None,
@@ -156,6 +159,9 @@ pub struct ColumnUse {
     pub predicate: bool,
     /// Its value flows into a stored row or object: INSERT … SELECT, UPDATE SET, CREATE TABLE AS.
     pub stored: bool,
+    /// Whether the statement fails, or how long it takes, may depend on it: it is cast, computed with, or decides whether
+    /// something else is.
+    pub fails: bool,
     /// It is assigned.
     pub written: bool,
     /// The statement does not name it nor its relation: a column that it does name may show its values (a partition's

@@ -318,7 +318,7 @@ fn leak<'a>(masks: &MaskSet, facts: &Facts<'_>, granting: &[&Rule]) -> Option<Ou
             "leave the column out of what is stored or defined",
         ));
     }
-    let unseen = statement.filters_unseen
+    let unseen = (statement.filters_unseen || statement.fails_unseen)
         && !facts.each_command_by(granting, |m, named| {
             (named && m.opaque) || ((named || m.grants_reads()) && m.masked_predicates)
         });
@@ -327,26 +327,30 @@ fn leak<'a>(masks: &MaskSet, facts: &Facts<'_>, granting: &[&Rule]) -> Option<Ou
             let matcher = rule.statements.as_ref().filter(|matcher| matcher.masked_predicates);
             matcher.is_some_and(|matcher| facts.grants_reading(matcher, used))
         });
-        used.predicate && !allowed
+        (used.predicate || used.fails) && !allowed
     });
     let Some(predicate) = predicate else {
         return unseen.then(|| {
             deny(
                 builtin::MASKED_PREDICATE,
-                "columns are masked, and where a value that decides about rows comes from cannot be told"
+                "columns are masked, and where a value that decides about rows or errors comes from cannot be told"
                     .to_owned(),
-                "filter, join, group and order by columns that are not masked, with built-in functions",
+                "filter, join, group, order, cast and compute with columns that are not masked and built-in functions",
             )
         });
     };
-    Some(deny(
-        builtin::MASKED_PREDICATE,
-        format!(
-            "{} is masked: it may not decide which rows come back, nor their order",
-            name(&predicate.column)
+    let (decides, hint) = match predicate.predicate {
+        true => (
+            "which rows come back, nor their order",
+            "filter, join, group and order by columns that are not masked",
         ),
-        "filter, join, group and order by columns that are not masked",
-    ))
+        false => (
+            "whether the statement fails, nor how long it takes",
+            "select it as it is, or with functions that cannot fail: comparisons, casts to text, ||, lower, left, count, max, json",
+        ),
+    };
+    let reason = format!("{} is masked: it may not decide {decides}", name(&predicate.column));
+    Some(deny(builtin::MASKED_PREDICATE, reason, hint))
 }
 
 fn name(column: &Column) -> String {

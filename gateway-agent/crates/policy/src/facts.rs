@@ -376,7 +376,7 @@ impl<'a> Facts<'a> {
 
 /// A column is read unless all that happens to it is that it is assigned.
 fn reads(used: &ColumnUse) -> bool {
-    used.output || used.predicate || used.stored || !used.written
+    used.output || used.predicate || used.stored || used.fails || !used.written
 }
 
 fn same(a: Option<&str>, b: Option<&str>) -> bool {

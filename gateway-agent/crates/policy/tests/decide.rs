@@ -365,6 +365,27 @@ fn what_a_rule_grants_to_one_command_is_not_granted_to_another_beside_it() {
 }
 
 #[test]
+fn a_masked_value_does_not_decide_whether_a_statement_fails() {
+    let masked = |rest: &str| {
+        load(&format!(
+            "rules:\n{}masks: [{{ id: m, columns: [public.customers.ssn], transform: redact }}]\n",
+            rule("r", "allow", &format!("statements: {{classes: [read], relations: [public.*]{rest}}}"))
+        ))
+    };
+    let fails = |column: &str| select(&[]).uses(column, |used| (used.output, used.fails) = (true, true));
+    let (rule, reason) = denied(ask(&masked(""), &fails("public.customers.ssn")));
+    assert_eq!(rule, builtin::MASKED_PREDICATE);
+    assert!(reason.contains("whether the statement fails"), "{reason}");
+    allowed(ask(&masked(""), &fails("public.customers.name")));
+    allowed(ask(&masked(", masked_predicates: true"), &fails("public.customers.ssn")));
+
+    let mut unseen = select(&["public.customers.name"]);
+    unseen.fails_unseen = true;
+    denied(ask(&masked(""), &unseen));
+    allowed(ask(&policy(&[READ]), &unseen));
+}
+
+#[test]
 fn what_only_carries_a_command_needs_no_grant_of_what_that_does() {
     let policy = policy(&[
         ("r", "allow", "statements: {classes: [read], relations: [public.*], functions: [app.f]}"),
@@ -591,6 +612,7 @@ fn a_statement_with_too_many_names_is_refused_quickly() {
             output: true,
             predicate: false,
             stored: false,
+            fails: false,
             written: false,
             shown_through: false,
         });

@@ -20,7 +20,7 @@ const KINDS: &[(&str, Class)] = &[
 
 fn any_statement() -> impl Strategy<Value = Statement> {
     let relation = (one_of(RELATIONS), one_of(&[Access::Read, Access::Write, Access::Define][..]));
-    let column = (one_of(RELATIONS), one_of(&["x", "y", "*"][..]), any::<[bool; 4]>(), any::<bool>());
+    let column = (one_of(RELATIONS), one_of(&["x", "y", "*"][..]), any::<[bool; 5]>(), any::<bool>());
     (
         one_of(KINDS),
         vec(one_of(KINDS), 0..2),
@@ -28,10 +28,18 @@ fn any_statement() -> impl Strategy<Value = Statement> {
         vec(column, 0..3),
         vec(one_of(&["lower", "f", "public.f", "pg_read_file"][..]), 0..2),
         vec(one_of(&["datestyle", "role", "search_path", "my.x"][..]), 0..2),
-        [0.1, 0.1, 0.1].map(prop::bool::weighted),
+        [0.1; 4].map(prop::bool::weighted),
     )
         .prop_map(
-            |((kind, class), nested, relations, columns, functions, settings, [opaque, stores, filters])| {
+            |(
+                (kind, class),
+                nested,
+                relations,
+                columns,
+                functions,
+                settings,
+                [opaque, stores, filters, fails],
+            )| {
                 let mut made = statement(kind, class);
                 for (kind, class) in nested {
                     made = made.with(kind);
@@ -40,11 +48,11 @@ fn any_statement() -> impl Strategy<Value = Statement> {
                 for (relation, access) in relations {
                     made = made.on(access, relation);
                 }
-                for (relation, name, [output, predicate, stored, written], owned) in columns {
+                for (relation, name, [output, predicate, stored, fails, written], owned) in columns {
                     let text = if owned { format!("{relation}.{name}") } else { name.to_owned() };
                     made = made.uses(&text, |used| {
-                        (used.output, used.predicate, used.stored, used.written) =
-                            (output, predicate, stored, written);
+                        (used.output, used.predicate, used.stored, used.fails, used.written) =
+                            (output, predicate, stored, fails, written);
                     });
                 }
                 for function in functions {
@@ -53,7 +61,7 @@ fn any_statement() -> impl Strategy<Value = Statement> {
                 for setting in settings {
                     made = made.sets(setting, Some("x"));
                 }
-                (made.stores_unseen, made.filters_unseen) = (stores, filters);
+                (made.stores_unseen, made.filters_unseen, made.fails_unseen) = (stores, filters, fails);
                 if opaque { made.opaque() } else { made }
             },
         )

@@ -147,7 +147,7 @@ fn catalogue() -> Catalogue {
         ("4", "v", "v", &["id", "mail"]),
     ];
     let columns = relations.iter().flat_map(|(oid, _, _, columns)| {
-        columns.iter().zip(["1", "2", "3", "4"]).map(|(name, at)| row(&[oid, at, name]))
+        columns.iter().zip(["1", "2", "3", "4"]).map(|(name, at)| row(&[oid, at, name, "25", "false"]))
     });
     Catalogue::build(&[
         relations.iter().map(|(oid, name, kind, _)| row(&[oid, "public", name, kind])).collect(),

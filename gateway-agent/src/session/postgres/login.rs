@@ -93,6 +93,8 @@ impl Driver {
             address: self.flow.original,
             database: startup.database.clone(),
         };
+        // From the first look at its names until decisions are made, which stay there themselves.
+        let _stay = shared.catalogues.stay(&place);
         let open = policy
             .policy
             .subject_named(&self.registration.live.subject)

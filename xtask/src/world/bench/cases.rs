@@ -10,6 +10,7 @@ CREATE TABLE public.bench_plain AS
     SELECT n AS id, 'Customer ' || n AS name, 'customer' || n || '@mail.example' AS email, md5(n::text) AS note
     FROM generate_series(1, 200000) AS n;
 CREATE TABLE public.bench_masked AS SELECT * FROM public.bench_plain;
+CREATE TABLE public.bench_recorded AS SELECT * FROM public.bench_plain;
 GRANT SELECT ON ALL TABLES IN SCHEMA public TO gateway;
 VACUUM ANALYZE;
 ";
@@ -38,16 +39,40 @@ resources:
     login: { user: gateway, password: { file: @DIR@/secrets/orders } }
     tls: { mode: verify-full, server_name: db.internal, ca: @DIR@/db-ca.pem }
     search_path: [public]
+  - name: searched
+    kind: postgres
+    hosts: ["2001:db8:51::10"]
+    ports: [5432]
+    databases: [orders]
+    login: { user: gateway, password: { file: @DIR@/secrets/orders } }
+    tls: { mode: disable }
+    search_path: [public]
+  # Of a server that only lets in.
+  - name: idle
+    kind: postgres
+    hosts: [198.51.100.10]
+    ports: [5434]
+    databases: ["*"]
+    login: { user: gateway, password: { file: @DIR@/secrets/orders } }
+    tls: { mode: disable }
 rules:
-  - { id: connect, effect: allow, subjects: [payments-agent], resources: [plain, secure], connect: true }
+  - { id: connect, effect: allow, subjects: [payments-agent], resources: [plain, secure, searched], connect: true }
   - id: read
     effect: allow
     subjects: [payments-agent]
-    resources: [plain, secure]
-    statements: { classes: [read, transaction, session], relations: ["public.pgbench_*", "public.bench_*"] }
+    resources: [plain, secure, searched]
+    statements: { classes: [read, transaction, session], relations: ["public.pgbench_*", public.bench_plain, public.bench_masked] }
     record: statements
+  - id: read-recorded
+    effect: allow
+    subjects: [payments-agent]
+    resources: [plain]
+    statements: { classes: [read], relations: [public.bench_recorded] }
+    record: results
+  - { id: idle, effect: allow, subjects: [payments-agent], resources: [idle], connect: true, statements: { everything: true } }
 masks:
   - { id: mail, resources: [plain, secure], columns: [public.bench_masked.email], transform: redact }
+  - { id: found, resources: [searched], detectors: [email, card, iban, phone, jwt], transform: redact }
 "#;
 
 /// One thing to measure.
@@ -57,8 +82,8 @@ pub(super) enum Case {
     Select { mode: &'static str, clients: usize },
     /// New connections, one query each.
     Connect,
-    /// One statement that returns much.
-    Stream { name: &'static str, sql: &'static str },
+    /// One statement that returns much. `searched`: through the gateway, by the resource with detectors.
+    Stream { name: &'static str, sql: &'static str, searched: bool },
 }
 
 /// What one batch brought.
@@ -76,10 +101,16 @@ pub(super) struct Batch {
 const SECONDS: u32 = 3;
 
 pub(super) const STREAMS: [Case; 4] = [
-    Case::Stream { name: "200,000 rows", sql: "SELECT * FROM bench_plain" },
-    Case::Stream { name: "200,000 rows, masked", sql: "SELECT * FROM bench_masked" },
-    Case::Stream { name: "COPY", sql: "COPY bench_plain TO STDOUT" },
-    Case::Stream { name: "COPY, masked", sql: "COPY bench_masked TO STDOUT" },
+    Case::Stream { name: "200,000 rows", sql: "SELECT * FROM bench_plain", searched: false },
+    Case::Stream { name: "200,000 rows, masked", sql: "SELECT * FROM bench_masked", searched: false },
+    Case::Stream { name: "COPY", sql: "COPY bench_plain TO STDOUT", searched: false },
+    Case::Stream { name: "COPY, masked", sql: "COPY bench_masked TO STDOUT", searched: false },
+];
+
+/// What looks at every cell, or keeps it.
+pub(super) const LOOKING: [Case; 2] = [
+    Case::Stream { name: "200,000 rows, five detectors", sql: "SELECT * FROM bench_plain", searched: true },
+    Case::Stream { name: "200,000 rows, recorded", sql: "SELECT * FROM bench_recorded", searched: false },
 ];
 
 /// pgbench -S in every mode.
@@ -128,7 +159,8 @@ impl Case {
                 let rate = number(&contender.lane.run(&command)?, "tps = ")?;
                 Ok(Batch { rate, cpu: contender.cpu()? - before, operations: connections as f64 })
             }
-            Self::Stream { sql, .. } => {
+            Self::Stream { sql, searched, .. } => {
+                let target = contender.searched.clone().filter(|_| *searched).unwrap_or(target);
                 let command =
                     format!("{prefix} {psql} -XqAt -o /dev/null -c '\\timing on' -c '{sql}' '{target}'");
                 let before = contender.cpu()?;

@@ -7,7 +7,7 @@ use tests::{
     World,
     postgres::Postgres,
     process::{Running, wait_for, which},
-    world::{DATABASE, UNDECLARED},
+    world::{DATABASE, DATABASE_V6, UNDECLARED},
 };
 
 use super::{lane::Lane, usage};
@@ -19,6 +19,8 @@ pub(super) struct Contender {
     /// Without TLS, and with TLS on every leg that the proxy has.
     pub(super) plain: String,
     pub(super) tls: Option<String>,
+    /// By another resource, where answers are searched.
+    pub(super) searched: Option<String>,
     /// Whose CPU is counted.
     pub(super) pid: Option<u32>,
     pub(super) lane: Lane,
@@ -47,6 +49,7 @@ pub(super) fn gateway(name: &'static str, world: &World) -> Result<Contender> {
         name,
         plain: at(DATABASE, Postgres::PORT, PLAIN),
         tls: Some(at(UNDECLARED, Postgres::PORT, TLS)),
+        searched: Some(at(DATABASE_V6, Postgres::PORT, PLAIN)),
         pid: world.agent.pid(),
         lane: inside(world)?,
         process: None,
@@ -62,6 +65,7 @@ pub(super) fn all(world: &World) -> Result<Vec<Contender>> {
             name: "direct",
             plain: at(DATABASE, Postgres::PORT, &format!("{plain} {own}")),
             tls: Some(at(DATABASE, Postgres::PORT, &format!("{tls} {own}"))),
+            searched: None,
             pid: None,
             lane: beside(world)?,
             process: None,
@@ -80,6 +84,7 @@ pub(super) fn all(world: &World) -> Result<Vec<Contender>> {
             name: "pgbouncer",
             plain: at("127.0.0.1", 6432, plain),
             tls: None,
+            searched: None,
             pid: Some(process.pid()),
             lane: beside(world)?,
             process: Some(process),
@@ -94,6 +99,7 @@ pub(super) fn all(world: &World) -> Result<Vec<Contender>> {
             name: PGBOUNCER_TLS,
             plain: String::new(),
             tls: Some(at("127.0.0.1", 6433, tls)),
+            searched: None,
             pid: Some(process.pid()),
             lane: beside(world)?,
             process: Some(process),
@@ -111,6 +117,7 @@ pub(super) fn all(world: &World) -> Result<Vec<Contender>> {
             name: "haproxy",
             plain: at("127.0.0.1", 6434, &format!("{plain} {own}")),
             tls: None,
+            searched: None,
             pid: Some(process.pid()),
             lane: beside(world)?,
             process: Some(process),
@@ -125,6 +132,7 @@ pub(super) fn all(world: &World) -> Result<Vec<Contender>> {
         name: "relay",
         plain: at("127.0.0.1", 6435, &format!("{plain} {own}")),
         tls: None,
+        searched: None,
         pid: Some(process.pid()),
         lane: beside(world)?,
         process: Some(process),

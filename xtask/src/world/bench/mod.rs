@@ -13,15 +13,16 @@ mod lane;
 mod report;
 mod usage;
 
-use std::{fs, path::PathBuf, process::Command};
+use std::{fs, path::PathBuf, process::Command, time::Duration};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail, ensure};
+use rustix::process::{Resource, getrlimit};
 use serde_json::{Value, json};
 use tests::{
     World,
     postgres::{Options, Postgres},
-    process::must,
-    world::{DATABASE, UNDECLARED},
+    process::{self, Running, must, wait_for},
+    world::{DATABASE, DATABASE_V6, UNDECLARED},
 };
 
 use self::{
@@ -50,6 +51,8 @@ pub(crate) struct Arguments {
 const ALLOWED: &str = "127.0.0.53";
 /// A UDP port there; port 53 of any address is the gateway's.
 const UDP: u16 = 5353;
+/// Sessions that do nothing; fewer where the machine allows fewer open files.
+const IDLE: u32 = 10_000;
 
 struct Bench {
     world: World,
@@ -73,12 +76,15 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
         bench.section(&format!("queries, {label}"), &cases::selects(&[1, 8, 32]), false, &prefix)?;
         bench.section(&format!("connections, {label}"), &[Case::Connect], false, &prefix)?;
         bench.section(&format!("streaming, {label}"), &cases::STREAMS, false, &prefix)?;
+        bench.section(&format!("streaming, {label}"), &cases::LOOKING, false, &prefix)?;
         let mut secure = cases::selects(&[8]);
         secure.push(Case::Connect);
         secure.extend(cases::STREAMS);
         bench.section(&format!("TLS on both legs, {label}"), &secure, true, &prefix)?;
     }
     bench.memory()?;
+    bench.idle()?;
+    bench.analysis()?;
     bench.connect()?;
     let target =
         std::env::var_os("GATEWAY_TARGET_DIR").map_or_else(|| PathBuf::from("target"), PathBuf::from);
@@ -188,6 +194,73 @@ impl Bench {
         Ok(())
     }
 
+    /// What deciding about an unknown statement costs beside parsing it alone.
+    fn analysis(&mut self) -> Result<()> {
+        if !self.wants("analysis", "cold statements") {
+            return Ok(());
+        }
+        let said =
+            process::run(Command::new("taskset").args(["-c", "0"]).arg(tests::program("analysis-cost")?))?;
+        ensure!(said.success(), "{said}");
+        println!("\ndeciding about a statement that was not seen before, and parsing it alone");
+        for line in said.stdout.lines() {
+            let mut words = line.splitn(3, ' ');
+            let mut number = || words.next().unwrap_or_default().parse::<f64>().context("reading a number");
+            let (parse, decide) = (number()?, number()?);
+            let name = words.next().unwrap_or_default();
+            println!(
+                "  {name:<24} {:>5.1} µs, {:>5.1} µs: {:.2}",
+                decide / 1000.0,
+                parse / 1000.0,
+                decide / parse
+            );
+            let ratio = decide / parse;
+            self.facts.push((
+                format!("analysis: {name}"),
+                json!({ "decide_ns": decide, "parse_ns": parse, "ratio": ratio }),
+            ));
+        }
+        Ok(())
+    }
+
+    /// The gateway's memory for sessions that do nothing, towards a server that only lets in: a real one would need
+    /// more memory than there is.
+    fn idle(&mut self) -> Result<()> {
+        if !self.wants("memory", "idle sessions") {
+            return Ok(());
+        }
+        let world = &self.world;
+        let pid = world.agent.pid().context("the gateway does not run")?;
+        // Two sockets for each session, and some files more.
+        let most = getrlimit(Resource::Nofile).maximum.unwrap_or(u64::MAX);
+        let count = u32::try_from(most.saturating_sub(400) / 2)?.min(IDLE);
+        let address = format!("{DATABASE}:5434");
+        let limited =
+            |words: String| ["sh".to_owned(), "-c".to_owned(), format!("ulimit -n {most}; exec {words}")];
+        let program = tests::program("idle-peer")?;
+        let [shell, rest @ ..] = limited(format!("{} serve {address}", program.display()));
+        let _server = Running::capturing(world.far.command(shell).args(rest), None)?;
+        let before = usage::resident(pid)?;
+        let hold = format!("{} hold {address} {count}", world.program("idle-peer"));
+        let mut client = world.job(&limited(hold)).open()?;
+        let active = || world.agent.metric("gateway_sessions_active", &[]).ok();
+        let up = wait_for("the sessions", Duration::from_secs(120), || {
+            (active()? >= f64::from(count) || !client.alive()).then_some(())
+        });
+        if up.is_err() || !client.alive() {
+            client.close_stdin();
+            bail!("{:?} of {count} sessions: {:?}", active(), client.finish(Duration::from_secs(30)));
+        }
+        let with = usage::resident(pid)?;
+        client.close_stdin();
+        let said = client.finish(Duration::from_secs(60))?;
+        ensure!(said.success() && said.stdout.contains(&format!("held {count}")), "{said}");
+        println!("\n{count} idle sessions: {with:.0} MiB, {before:.0} before");
+        self.facts
+            .push((format!("{count} idle sessions"), json!({ "resident_mib": with, "before_mib": before })));
+        Ok(())
+    }
+
     /// What the kernel programs add to `connect`.
     fn connect(&mut self) -> Result<()> {
         if !self.wants("connect()", "cost") {
@@ -233,9 +306,11 @@ fn world(builder: tests::world::Builder) -> Result<World> {
         .postgres(Options {
             quiet: true,
             // The second address is for the resource with TLS.
-            settings: vec![format!("listen_addresses = '{DATABASE},{UNDECLARED}'")],
+            settings: vec![format!("listen_addresses = '{DATABASE},{DATABASE_V6},{UNDECLARED}'")],
             ..Options::default()
         })
+        .configure("/sessions/max_per_job", 2 * IDLE)
+        .configure("/sessions/max_total", 2 * IDLE)
         // As many threads as the others have.
         .configure("/sessions/workers", 1)
         .configure(

@@ -16,10 +16,20 @@ pub(super) fn cpu(pid: u32) -> Result<f64> {
     Ok(std::time::Duration::from_nanos(nanoseconds).as_secs_f64())
 }
 
+/// The memory that a process has resident now, in MiB.
+pub(super) fn resident(pid: u32) -> Result<f64> {
+    status(pid, "VmRSS:")
+}
+
 /// The most memory that a process ever had resident since [`forget_peak`], in MiB.
 pub(super) fn peak(pid: u32) -> Result<f64> {
+    status(pid, "VmHWM:")
+}
+
+fn status(pid: u32, field: &str) -> Result<f64> {
     let text = fs::read_to_string(format!("/proc/{pid}/status"))?;
-    let line = text.lines().find_map(|line| line.strip_prefix("VmHWM:")).context("no VmHWM")?;
+    let line =
+        text.lines().find_map(|line| line.strip_prefix(field)).with_context(|| format!("no {field}"))?;
     let kib: f64 = line.trim().trim_end_matches(" kB").parse()?;
     Ok(kib / 1024.0)
 }

@@ -48,12 +48,13 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
 fn tell(suite: Suite, compared: &Comparison, reports: &Path, lines: &mut Vec<String>) -> Result<usize> {
     let all = compared.direct.len();
     let different: Vec<&str> = compared.differences().collect();
-    let passed = compared.direct.values().filter(|ending| ending.passed).count();
-    lines.push(format!(
-        "{}: {} of {all} as direct ({passed} of {all} pass directly)",
-        suite.name(),
-        all - different.len()
-    ));
+    let failed: Vec<&str> =
+        compared.direct.iter().filter(|(_, ending)| !ending.passed).map(|(name, _)| name.as_str()).collect();
+    let passed = match failed.as_slice() {
+        [] => "all pass directly".to_owned(),
+        some => format!("directly these fail too: {}", some.join(", ")),
+    };
+    lines.push(format!("{}: {} of {all} as direct ({passed})", suite.name(), all - different.len()));
     let mut unexplained = 0;
     let folder = reports.join(suite.name());
     // What an earlier run left would look like a difference of this one.

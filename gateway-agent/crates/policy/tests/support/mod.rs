@@ -111,6 +111,7 @@ pub(crate) fn statement(kind: &'static str, class: Class) -> Statement {
         opaque: false,
         stores_unseen: false,
         filters_unseen: false,
+        fails_unseen: false,
         outputs: Outputs::None,
         refers: None,
         defines: None,
@@ -189,6 +190,7 @@ impl Build for Statement {
                 output: false,
                 predicate: false,
                 stored: false,
+                fails: false,
                 written: false,
                 shown_through: false,
             };

@@ -1,5 +1,8 @@
 //! A session to feed, and decisions to answer its questions with.
 
+#[path = "../../tests/session/model/mod.rs"]
+pub mod model;
+
 use std::sync::{Arc, OnceLock};
 
 use policy::{
@@ -89,10 +92,26 @@ pub fn decision(sql: &str) -> Arc<Decision> {
         rules: Vec::new(),
         defines: None,
         refers: None,
-        copy,
+        copy: copy.map(Into::into),
+        inert: false,
         plan: protocol::postgres::Plannable::Nothing,
     };
     Arc::new(Decision { statements: vec![statement], epoch: 0, open: false, context: Arc::new(()) })
+}
+
+/// As many statements as there are obligations.
+pub fn statements(each: Vec<Obligations>) -> Arc<Decision> {
+    let allowed = |obligations| Allowed {
+        allow: Allow { obligations, ..allow() },
+        rules: Vec::new(),
+        defines: None,
+        refers: None,
+        copy: None,
+        inert: false,
+        plan: protocol::postgres::Plannable::Nothing,
+    };
+    let statements = each.into_iter().map(allowed).collect();
+    Arc::new(Decision { statements, epoch: 0, open: false, context: Arc::new(()) })
 }
 
 pub fn session() -> Session {

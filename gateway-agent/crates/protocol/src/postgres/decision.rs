@@ -42,7 +42,9 @@ pub struct Allowed {
     pub refers: Option<Named>,
     /// Of a COPY … TO STDOUT: what its data looks like. `None` there means unknown: where anything would have
     /// to be masked, the data is withheld and the job gets an error.
-    pub copy: Option<CopyOptions>,
+    pub copy: Option<CopyData>,
+    /// It evaluates nothing: what an error about a missing object names is in its own text, and comes from no value.
+    pub inert: bool,
     /// What the server can be asked the cost of. Only told where a limit of the policy needs it.
     pub plan: Plannable,
 }
@@ -59,6 +61,22 @@ pub enum Plannable {
     Unknown(&'static str),
 }
 
+/// The data of COPY … TO STDOUT.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CopyData {
+    pub options: CopyOptions,
+    /// Of each column the oid of its type, where it is a table's column as it stands. COPY does not tell it itself: of
+    /// others what is masked is text in the textual formats, and becomes NULL in the binary one.
+    pub types: Vec<Option<u32>>,
+}
+
+impl From<CopyOptions> for CopyData {
+    /// Of columns that are not known.
+    fn from(options: CopyOptions) -> Self {
+        Self { options, types: Vec::new() }
+    }
+}
+
 /// The format of COPY … TO STDOUT.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum CopyOptions {
@@ -66,7 +84,7 @@ pub enum CopyOptions {
     Text(CopyText),
     /// `FORMAT csv`.
     Csv { text: CopyText, quote: u8, escape: u8 },
-    /// `FORMAT binary`. It does not name types: what is masked becomes NULL.
+    /// `FORMAT binary`.
     Binary,
 }
 
@@ -134,6 +152,8 @@ pub struct Refusal {
 impl Refusal {
     /// SQLSTATE of a refusal by policy.
     pub const DENIED: &'static str = "42501";
+    /// SQLSTATE of what is no SQL: the server would have said so, too, and failed the transaction.
+    pub const SYNTAX: &'static str = "42601";
 
     /// `denied by policy rule <rule>: <reason>`, SQLSTATE 42501.
     pub fn policy(rule: &str, reason: &str, hint: Option<String>) -> Self {

@@ -44,6 +44,8 @@ pub struct Ruling {
     pub unresolved: Vec<Named>,
     /// Running it changes what names mean.
     pub changes_catalogue: bool,
+    /// It is denied because the grammar does not know it.
+    pub not_sql: bool,
     /// Policy lets everything through: see [`Decision::open`](super::Decision::open).
     pub open: bool,
 }
@@ -63,19 +65,11 @@ pub fn decide(cx: &Context<'_>, sql: &str, names: &dyn Fn(&Named) -> Option<Stri
     let statements = match sql::analyse(sql, cx.catalogue, cx.max_bytes) {
         Ok(statements) => statements,
         Err(refused) => {
-            return Ruling::deny("builtin:unparsable", Denial { reason: refused.reason, hint: refused.hint });
+            let denial = Denial { reason: refused.reason, hint: refused.hint };
+            return Ruling { not_sql: refused.not_sql, ..Ruling::deny("builtin:unparsable", denial) };
         }
     };
-    let mut ruling = Ruling {
-        outcome: Outcome::Allow(Vec::with_capacity(statements.len())),
-        rules: Vec::new(),
-        kinds: statements.iter().map(|s| s.kind).collect(),
-        valid_until: None,
-        cacheable: true,
-        unresolved: Vec::new(),
-        changes_catalogue: false,
-        open: false,
-    };
+    let mut ruling = Ruling::about(&statements);
     for (index, statement) in statements.iter().enumerate() {
         ruling.changes_catalogue |= changes_catalogue(statement);
         if let Some(name) = &statement.refers {
@@ -106,16 +100,7 @@ fn unrestricted(cx: &Context<'_>, sql: &str) -> Ruling {
     if statements.is_empty() {
         statements.push(Statement::unread());
     }
-    let mut ruling = Ruling {
-        outcome: Outcome::Allow(Vec::with_capacity(statements.len())),
-        rules: Vec::new(),
-        kinds: statements.iter().map(|s| s.kind).collect(),
-        valid_until: None,
-        cacheable: true,
-        unresolved: Vec::new(),
-        changes_catalogue: false,
-        open: true,
-    };
+    let mut ruling = Ruling { open: true, ..Ruling::about(&statements) };
     for (index, statement) in statements.into_iter().enumerate() {
         // Names are not followed: whatever they stand for is allowed.
         ruling.take(cx, sql, index, Statement { defines: None, refers: None, ..statement });
@@ -124,17 +109,23 @@ fn unrestricted(cx: &Context<'_>, sql: &str) -> Ruling {
 }
 
 impl Ruling {
-    fn deny(rule: &str, denial: Denial) -> Self {
+    /// Nothing is decided about these yet.
+    fn about(statements: &[Statement]) -> Self {
         Self {
-            outcome: Outcome::Deny(denial),
-            rules: vec![rule.into()],
-            kinds: Vec::new(),
+            outcome: Outcome::Allow(Vec::with_capacity(statements.len())),
+            rules: Vec::new(),
+            kinds: statements.iter().map(|s| s.kind).collect(),
             valid_until: None,
             cacheable: true,
             unresolved: Vec::new(),
             changes_catalogue: false,
+            not_sql: false,
             open: false,
         }
+    }
+
+    fn deny(rule: &str, denial: Denial) -> Self {
+        Self { outcome: Outcome::Deny(denial), rules: vec![rule.into()], ..Self::about(&[]) }
     }
 
     /// The statement behind a name is decided anew: policy may have changed since it was made.
@@ -165,8 +156,8 @@ impl Ruling {
         match verdict.effect {
             Effect::Allow(allow) => {
                 if let (Outcome::Allow(allowed), Action::Statement(statement)) = (&mut self.outcome, action) {
-                    let copy =
-                        (statement.kind == "copy_to_stdout").then(|| sql::copy_options(sql, index)).flatten();
+                    let copy = (statement.kind == "copy_to_stdout")
+                        .then(|| sql::copy_data(sql, index, cx.catalogue));
                     let gates = allow.obligations.gates.as_deref();
                     let estimated = gates.is_some_and(|g| g.before.iter().any(policy::Gate::needs_estimate));
                     let plan = match estimated {
@@ -175,11 +166,12 @@ impl Ruling {
                     };
                     allowed.push(Allowed {
                         plan,
+                        inert: inert(statement.kind),
                         allow,
                         rules: verdict.rules,
                         defines: statement.defines,
                         refers: statement.refers,
-                        copy,
+                        copy: copy.flatten(),
                     });
                 }
             }
@@ -267,6 +259,25 @@ fn stricter(a: &ApprovalTerms, b: ApprovalTerms) -> Option<ApprovalTerms> {
 
 fn changes_catalogue(statement: &Statement) -> bool {
     matches!(statement.class, Class::Ddl | Class::Privilege | Class::Code)
+}
+
+/// Commands that name objects and evaluate no expression. What triggers of theirs say carries a context.
+fn inert(kind: &str) -> bool {
+    const INERT: [&str; 12] = [
+        "close",
+        "comment",
+        "deallocate",
+        "listen",
+        "lock",
+        "notify",
+        "release_savepoint",
+        "rollback_to_savepoint",
+        "set",
+        "show",
+        "truncate",
+        "unlisten",
+    ];
+    INERT.contains(&kind) || kind.starts_with("drop_")
 }
 
 fn describe(name: &Named) -> String {

@@ -17,7 +17,7 @@ mod session;
 
 pub use cancel::{BackendKey, CancelKey};
 pub use decision::{
-    Allowed, CopyOptions, CopyText, Decision, NoOrigins, Origin, Origins, Plannable, Refusal,
+    Allowed, CopyData, CopyOptions, CopyText, Decision, NoOrigins, Origin, Origins, Plannable, Refusal,
 };
 pub use session::{
     AskKind, Columns, Event, Events, Login, Outcome, Output, Param, Params, Pending, Row, Session, Settings,

@@ -32,6 +32,8 @@ pub(crate) enum Expect {
         ready: bool,
         /// The server was made to fail too, and this replaces its error.
         provoked: bool,
+        /// The unnamed statement that is gone with it. Where something before it fails, the server never heard of this.
+        gone: Option<Change>,
     },
 }
 

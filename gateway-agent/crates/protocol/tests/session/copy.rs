@@ -24,7 +24,7 @@ fn data(text: &[u8]) -> Vec<u8> {
 fn masked(copy: Option<CopyOptions>) -> Arc<Decision> {
     let masks = vec![None, Some(OutputMask::new(Transform::Redact))];
     let obligations = Obligations { outputs: OutputMasks::Columns(masks), ..Obligations::default() };
-    decision(vec![Allowed { copy, ..allowed(obligations) }])
+    decision(vec![Allowed { copy: copy.map(Into::into), ..allowed(obligations) }])
 }
 
 #[test]

@@ -4,6 +4,8 @@ mod copy;
 mod extended;
 mod login;
 mod masks;
+mod model;
 mod random;
+mod refused;
 mod simple;
 mod support;

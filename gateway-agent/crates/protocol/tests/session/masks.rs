@@ -2,7 +2,7 @@ use std::sync::Arc;
 
 use mask::{Detector, Detectors, Transform};
 use policy::{Obligations, OutputMask, OutputMasks, Recording};
-use protocol::postgres::{Decision, Event};
+use protocol::postgres::{Allowed, Decision, Event};
 
 use crate::support::*;
 
@@ -216,6 +216,13 @@ fn errors_about_names_stay_readable() {
     let fields = [('S', "ERROR"), ('V', "ERROR"), ('C', "42P01"), ('M', "relation \"4711\" does not exist")];
     let seen = rig.reply(&failure(&fields));
     assert!(has(&seen, "42P01") && has(&seen, "withheld") && !has(&seen, "4711"));
+    // A command that evaluates nothing has it from its own text; a function that it sets off may not.
+    rig.reply(&ready('I'));
+    let drop = Allowed { inert: true, ..allowed(by_origin()) };
+    rig.run(&query("DROP TABLE nope"), &decision(vec![drop]));
+    assert_eq!(rig.reply(&failure(&fields)), failure(&fields));
+    let inside = [fields.as_slice(), &[('W', "SQL function \"on_drop\"")]].concat();
+    assert!(!has(&rig.reply(&failure(&inside)), "4711"));
 }
 
 #[test]

@@ -6,7 +6,7 @@ use policy::{Obligations, OutputMasks};
 use proptest::prelude::*;
 use protocol::Step;
 
-use crate::support::*;
+use crate::{model, support::*};
 
 /// Something a client or server could send, or nearly.
 fn piece() -> impl Strategy<Value = Vec<u8>> {
@@ -101,6 +101,16 @@ fn play(rig: &mut Rig, moves: &[Move]) -> (Vec<u8>, Vec<u8>) {
         job.extend(rig.sent_to_job());
     }
     (up, job)
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(3000))]
+
+    #[test]
+    fn a_model_of_both_sides_finds_nothing(entropy in prop::collection::vec(any::<u8>(), 0..400)) {
+        let decide = |each: Vec<Obligations>| decision(each.into_iter().map(allowed).collect());
+        model::play(&entropy, Rig::ready().session, 1, &decide);
+    }
 }
 
 proptest! {

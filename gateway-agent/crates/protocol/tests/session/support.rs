@@ -75,6 +75,7 @@ pub(crate) fn allow() -> Allow {
         opaque: false,
         stores_unseen: false,
         filters_unseen: false,
+        fails_unseen: false,
         outputs: Outputs::None,
         refers: None,
         defines: None,
@@ -96,6 +97,7 @@ pub(crate) fn allowed(obligations: Obligations) -> Allowed {
         defines: None,
         refers: None,
         copy: None,
+        inert: false,
         plan: Plannable::Nothing,
     }
 }
@@ -334,6 +336,15 @@ pub(crate) fn failure(fields: &[(char, &str)]) -> Vec<u8> {
     }
     body.push(0);
     message(b'E', &body)
+}
+
+/// What the server is sent where it has to fail as well, and what it says to that.
+pub(crate) fn provoked() -> Vec<u8> {
+    parse("refused", "refused by the gateway")
+}
+
+pub(crate) fn syntax_error() -> Vec<u8> {
+    failure(&[('S', "ERROR"), ('V', "ERROR"), ('C', "42601"), ('M', "syntax error at or near \"refused\"")])
 }
 
 /// The error that a refusal becomes.

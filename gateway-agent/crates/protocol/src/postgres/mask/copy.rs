@@ -1,17 +1,20 @@
 //! COPY … TO STDOUT data, rewritten.
 //!
 //! The server sends one row per CopyData message; data of which that is not true is malformed, and ends the
-//! session. COPY names neither types nor origins: masks count by position, and what has no textual form
-//! becomes NULL.
+//! session. COPY names neither types nor origins: masks count by position, and types are known of a table's own columns
+//! only. Others are text; in the binary format, what has to be hidden of them becomes NULL.
 
 use std::sync::Arc;
 
 use mask::{Detectors, Key, Masked, Transform};
 use policy::{Obligations, OutputMasks, Recording};
 
-use super::row::{Rewriter, Row, value};
+use super::{
+    kind::Kind,
+    row::{Found, Rewriter, Row, value},
+};
 use crate::postgres::{
-    CopyOptions, CopyText,
+    CopyData, CopyOptions, CopyText,
     message::{Malformed, Reader},
 };
 
@@ -19,8 +22,9 @@ use crate::postgres::{
 #[derive(Debug)]
 pub(crate) struct CopyOut {
     options: CopyOptions,
-    /// One per column.
+    /// One per column, as all of these.
     masks: Vec<Option<Transform>>,
+    kinds: Vec<Kind>,
     detectors: Option<Arc<Detectors>>,
     pub(crate) record: bool,
     /// No data came yet: what comes first may be, or begin with, a header.
@@ -39,19 +43,24 @@ pub(crate) fn untouched(obligations: &Obligations) -> bool {
 impl CopyOut {
     /// From the body of the CopyOutResponse. `None` when masks or detectors apply and the format is not known, or is not what
     /// the server says: then nothing of the data may be shown.
-    pub(crate) fn new(obligations: &Obligations, options: Option<&CopyOptions>, body: &[u8]) -> Option<Self> {
+    pub(crate) fn new(obligations: &Obligations, data: Option<&CopyData>, body: &[u8]) -> Option<Self> {
         let mut reader = Reader::new(body);
         let binary = reader.u8().ok()? != 0;
         let columns = reader.i16_list().ok()?.len();
+        // What the server sends is not what was read of the statement where their numbers differ.
+        let types = data.map(|data| data.types.as_slice()).filter(|types| types.len() == columns);
+        let type_of = |at: usize| types.and_then(|types| types.get(at).copied().flatten());
         let masks = match &obligations.outputs {
             OutputMasks::None => vec![None; columns],
-            OutputMasks::Columns(masks) if masks.len() == columns => {
-                masks.iter().map(|mask| mask.map(|mask| mask.transform(false))).collect()
-            }
+            OutputMasks::Columns(masks) if masks.len() == columns => masks
+                .iter()
+                .enumerate()
+                .map(|(at, mask)| mask.map(|mask| mask.transform(type_of(at).is_some())))
+                .collect(),
             OutputMasks::Columns(_) | OutputMasks::Unknown => vec![Some(Transform::Redact); columns],
         };
         let looked_at = obligations.detectors.is_some() || masks.iter().any(Option::is_some);
-        let options = match options {
+        let options = match data.map(|data| &data.options) {
             Some(options) if binary == matches!(options, CopyOptions::Binary) => options.clone(),
             _ if looked_at => return None,
             _ => CopyOptions::Binary,
@@ -59,6 +68,13 @@ impl CopyOut {
         Some(Self {
             options,
             masks,
+            kinds: (0..columns)
+                .map(|at| match (type_of(at), binary) {
+                    (Some(type_oid), _) => Kind::of(type_oid, binary),
+                    (None, true) => Kind::Container,
+                    (None, false) => Kind::Text,
+                })
+                .collect(),
             detectors: obligations.detectors.clone(),
             record: obligations.record == Recording::Results,
             first: true,
@@ -87,7 +103,7 @@ impl CopyOut {
             CopyOptions::Csv { text, quote, escape } => {
                 self.csv(rewriter, key, Csv { text, quote: *quote, escape: *escape }, data, out)
             }
-            CopyOptions::Binary => self.binary(rewriter, first, data, out),
+            CopyOptions::Binary => self.binary(rewriter, key, first, data, out),
         };
         self.options = options;
         match changed? {
@@ -106,14 +122,30 @@ impl CopyOut {
 
     /// What takes the place of the value in `self.cell`, if anything: in `self.masked`, or NULL.
     fn replace(&mut self, rewriter: &mut Rewriter, key: &Key, at: usize) -> Option<Masked> {
+        let found = self.hide(rewriter, key, at, &self.cell)?;
         self.masked.clear();
+        self.masked.extend_from_slice(found.unwrap_or_default());
+        Some(if found.is_some() { Masked::Text } else { Masked::Null })
+    }
+
+    /// What takes the place of a value: something, or NULL.
+    fn hide<'r>(
+        &self,
+        rewriter: &'r mut Rewriter,
+        key: &Key,
+        at: usize,
+        cell: &[u8],
+    ) -> Option<Option<&'r [u8]>> {
+        // A column too many ends the session at the end of its row.
+        let kind = self.kinds.get(at).copied().unwrap_or(Kind::Container);
         match self.masks.get(at) {
-            Some(Some(transform)) => Some(transform.apply(key, &self.cell, &mut self.masked)),
-            _ => {
-                let hidden = rewriter.text(self.detectors.as_deref()?, &self.cell)?;
-                self.masked.extend_from_slice(hidden);
-                Some(Masked::Text)
-            }
+            Some(None) => match rewriter.detect(self.detectors.as_deref(), kind, cell) {
+                Found::Nothing => None,
+                Found::Text => Some(Some(rewriter.hidden())),
+                Found::Null => Some(None),
+            },
+            Some(Some(transform)) => Some(rewriter.mask(*transform, kind, key, cell)),
+            None => Some(None),
         }
     }
 
@@ -193,6 +225,7 @@ impl CopyOut {
     fn binary(
         &mut self,
         rewriter: &mut Rewriter,
+        key: &Key,
         first: bool,
         data: &[u8],
         out: &mut Vec<u8>,
@@ -222,14 +255,15 @@ impl CopyOut {
         }
         out.extend_from_slice(data.get(..data.len() - reader.rest().len()).ok_or(Malformed)?);
         let mut changed = 0;
-        for mask in &self.masks {
+        for at in 0..self.masks.len() {
             let cell = reader.value()?;
-            let hidden = cell.is_some_and(|cell| {
-                mask.is_some()
-                    || self.detectors.as_ref().is_some_and(|found| rewriter.text(found, cell).is_some())
-            });
-            changed += u64::from(hidden);
-            value(out, cell.filter(|_| !hidden));
+            match cell.and_then(|cell| self.hide(rewriter, key, at, cell)) {
+                None => value(out, cell),
+                Some(hidden) => {
+                    value(out, hidden);
+                    changed += 1;
+                }
+            }
         }
         reader.end()?;
         Ok(changed)
@@ -382,7 +416,8 @@ mod tests {
     fn masked(options: CopyOptions, masks: &[Option<Transform>], data: &[u8]) -> Result<Vec<u8>, Malformed> {
         let binary = options == CopyOptions::Binary;
         let columns = u8::try_from(masks.len()).unwrap();
-        let mut copy = CopyOut::new(&obligations(masks), Some(&options), &response(binary, columns)).unwrap();
+        let mut copy =
+            CopyOut::new(&obligations(masks), Some(&options.into()), &response(binary, columns)).unwrap();
         let mut out = Vec::new();
         match copy.data(&mut Rewriter::default(), &key(), data, &mut out)? {
             Row::Same => Ok(data.to_vec()),
@@ -452,7 +487,7 @@ mod tests {
             escape: b'\\',
         };
         let body = response(false, 2);
-        let mut copy = CopyOut::new(&obligations(&[None, REDACT]), Some(&options), &body).unwrap();
+        let mut copy = CopyOut::new(&obligations(&[None, REDACT]), Some(&options.into()), &body).unwrap();
         let (mut rewriter, mut out) = (Rewriter::default(), Vec::new());
         assert_eq!(copy.data(&mut rewriter, &key(), b"id;email\n", &mut out), Ok(Row::Same));
         assert_eq!(copy.data(&mut rewriter, &key(), b"'a\\'b';c\n", &mut out), Ok(Row::Changed(1)));
@@ -472,19 +507,56 @@ mod tests {
         assert!(masked(CopyOptions::Binary, &masks, row).is_err());
     }
 
+    /// A row of one cell, as the job gets it.
+    fn typed(options: CopyOptions, type_oid: u32, mask: Transform, data: &[u8]) -> Vec<u8> {
+        let binary = options == CopyOptions::Binary;
+        let data_of = CopyData { options, types: vec![Some(type_oid)] };
+        let mut copy =
+            CopyOut::new(&obligations(&[Some(mask)]), Some(&data_of), &response(binary, 1)).unwrap();
+        copy.first = false;
+        let mut out = Vec::new();
+        assert_eq!(copy.data(&mut Rewriter::default(), &key(), data, &mut out), Ok(Row::Changed(1)));
+        out
+    }
+
+    #[test]
+    fn columns_of_tables_keep_their_type() {
+        let binary = |type_oid, mask, cell: &[u8]| {
+            let length = u32::try_from(cell.len()).unwrap().to_be_bytes();
+            let row = typed(CopyOptions::Binary, type_oid, mask, &[b"\0\x01", &length[..], cell].concat());
+            row[2..].to_vec()
+        };
+        assert_eq!(binary(25, Transform::Redact, b"a@b"), b"\0\0\0\x0a[redacted]");
+        assert_eq!(binary(3802, Transform::Redact, b"\x01{}"), b"\0\0\0\x0d\x01\"[redacted]\"");
+        assert_eq!(binary(16, Transform::Redact, b"\x01"), b"\xff\xff\xff\xff");
+        // As the same column's in a result: a number stays one, and the same one.
+        let mut token = Vec::new();
+        let of = Transform::Tokenise.apply_typed(
+            &key(),
+            mask::Type::Int4,
+            mask::Format::Binary,
+            &[0, 0, 0, 7],
+            &mut token,
+        );
+        assert_eq!((of, token.len()), (Masked::Text, 4));
+        assert_eq!(binary(23, Transform::Tokenise, &[0, 0, 0, 7]), [&[0, 0, 0, 4], &token[..]].concat());
+        let last = Transform::Partial(mask::Partial { keep_first: 0, keep_last: 2 });
+        assert_eq!(typed(CopyOptions::text(), 25, last, b"4111222233334444\n"), b"****44\n");
+    }
+
     #[test]
     fn unknown_formats_show_nothing() {
         assert!(CopyOut::new(&obligations(&[REDACT]), None, &response(false, 1)).is_none());
-        assert!(
-            CopyOut::new(&obligations(&[REDACT]), Some(&CopyOptions::Binary), &response(false, 1)).is_none()
-        );
+        let binary = CopyOptions::Binary.into();
+        assert!(CopyOut::new(&obligations(&[REDACT]), Some(&binary), &response(false, 1)).is_none());
         assert!(CopyOut::new(&obligations(&[None]), None, &response(false, 1)).is_some());
     }
 
     #[test]
     fn lineage_that_does_not_fit_masks_everything() {
         let options = CopyOptions::text();
-        let mut copy = CopyOut::new(&obligations(&[None]), Some(&options), &response(false, 2)).unwrap();
+        let mut copy =
+            CopyOut::new(&obligations(&[None]), Some(&options.into()), &response(false, 2)).unwrap();
         let mut out = Vec::new();
         copy.data(&mut Rewriter::default(), &key(), b"a\tb\n", &mut out).unwrap();
         assert_eq!(out, b"[redacted]\t[redacted]\n");

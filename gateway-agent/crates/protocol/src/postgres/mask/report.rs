@@ -34,20 +34,23 @@ impl Veil {
         !self.masks && self.detectors.is_none()
     }
 
-    /// Appends an ErrorResponse or NoticeResponse with its telling fields dropped or rewritten.
+    /// Appends an ErrorResponse or NoticeResponse with its telling fields dropped or rewritten. `inert`: the server is at
+    /// a command that evaluates nothing.
     pub(crate) fn report(
         &self,
         rewriter: &mut Rewriter,
         tag: u8,
         body: &[u8],
+        inert: bool,
         out: &mut Vec<u8>,
     ) -> Result<(), Malformed> {
         // What says nothing of where it comes from may quote anything.
         let (mut quotes, mut names) = (true, false);
         let (mut data, mut wordy) = (false, false);
         // What is looked up while a statement runs (`secret::regclass`) has a name that comes from a value; what is
-        // looked up in the statement's own text has a position there.
-        let (mut looked_up, mut positioned) = (false, false);
+        // looked up in the statement's own text has a position there, or the statement has nothing but names. Functions
+        // that it sets off say so in a context.
+        let (mut looked_up, mut positioned, mut inside) = (false, false, false);
         let mut raised = false;
         report::fields(body, |letter, text| match letter {
             b'C' => {
@@ -56,13 +59,14 @@ impl Veil {
                 looked_up = may_be_looked_up(text);
             }
             b'P' => positioned = true,
+            b'W' => inside = true,
             b'M' => wordy = text.iter().all(|byte| byte.is_ascii_alphabetic() || b" ,-".contains(byte)),
             b'F' => raised |= text == b"pl_exec.c",
             b'V' => raised |= text.starts_with(b"DEBUG") || text == b"LOG",
             _ => {}
         })?;
         // The server quotes values in its own messages about data: "division by zero" has none.
-        let looked_up = looked_up && !positioned;
+        let looked_up = looked_up && !positioned && (inside || !inert);
         let quotes = (quotes && !(data && wordy)) || looked_up;
         let names = names && !looked_up;
         let withhold = self.masks && (quotes || raised);

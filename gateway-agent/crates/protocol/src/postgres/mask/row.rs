@@ -103,8 +103,13 @@ impl Rewriter {
         }
     }
 
+    /// What the last call put in a value's place.
+    pub(crate) fn hidden(&self) -> &[u8] {
+        &self.hidden
+    }
+
     /// What detectors make of a cell; for [`Found::Text`] the replacement is in `hidden`.
-    fn detect(&mut self, detectors: Option<&Detectors>, kind: Kind, cell: &[u8]) -> Found {
+    pub(crate) fn detect(&mut self, detectors: Option<&Detectors>, kind: Kind, cell: &[u8]) -> Found {
         let Some(detectors) = detectors else { return Found::Nothing };
         self.hidden.clear();
         match kind {
@@ -143,7 +148,7 @@ impl Rewriter {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Found {
+pub(crate) enum Found {
     Nothing,
     Text,
     Null,

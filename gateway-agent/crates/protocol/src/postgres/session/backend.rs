@@ -230,17 +230,24 @@ impl Session {
             (b'V', Some(Expect::Call(_))) => self.called(body),
             (b'Z', Some(Expect::Query(_) | Expect::Call(_) | Expect::Sync)) => self.ready(body),
             (b'T', Some(_)) => self.row_description(body),
-            (b'1' | b'2' | b'3', Some(Expect::Named(expected, _))) if *expected == tag => {
+            (b'1' | b'2' | b'3', Some(Expect::Named(expected, change))) if *expected == tag => {
+                self.names.confirm(change);
                 self.advance();
                 Ok(Fate::Relay)
             }
             (b't', Some(Expect::DescribeStatement(_))) => Ok(Fate::Relay),
-            (b'n', Some(Expect::DescribeStatement(_))) => {
+            (b'n', Some(Expect::DescribeStatement(statement))) => {
+                if let Some(statement) = statement {
+                    statement.text.described.known();
+                }
                 self.advance();
                 Ok(Fate::Relay)
             }
-            (b'n', Some(Expect::DescribePortal { hidden, .. })) => {
+            (b'n', Some(Expect::DescribePortal { portal, hidden })) => {
                 let fate = if *hidden { Fate::Drop } else { Fate::Relay };
+                if let Some(portal) = portal.as_ref().filter(|portal| portal.looked_at()) {
+                    lock(&portal.state).described.known();
+                }
                 self.advance();
                 Ok(fate)
             }
@@ -356,9 +363,18 @@ impl Session {
                 self.log.finished(run.id, 0, Ended::Skipped, b"", Counts::default());
             }
         }
-        for expect in dropped.into_iter().rev() {
-            if let Expect::Named(_, change) = expect {
-                self.names.undo(change, &mut self.queue);
+        for (at, expect) in dropped.into_iter().enumerate().rev() {
+            match expect {
+                Expect::Named(_, mut change) => {
+                    if at == 0 {
+                        change.refused();
+                    }
+                    self.names.undo(change, &mut self.queue);
+                }
+                Expect::Refused { gone: Some(change), .. } if at > 0 => {
+                    self.names.undo(change, &mut self.queue);
+                }
+                _ => {}
             }
         }
     }
@@ -388,9 +404,15 @@ impl Session {
         if self.veil.lifted() {
             return Ok(Fate::Relay);
         }
+        let inert = match self.queue.front() {
+            Some(Expect::Query(run) | Expect::Execute { run, .. }) => {
+                run.decision.statement(self.current.index).is_some_and(|allowed| allowed.inert)
+            }
+            _ => false,
+        };
         let Self { veil, rewriter, side, .. } = self;
         let veil: &Veil = veil;
-        veil.report(rewriter, tag, body, side).map_err(|Malformed| MALFORMED)?;
+        veil.report(rewriter, tag, body, inert, side).map_err(|Malformed| MALFORMED)?;
         Ok(Fate::Drop)
     }
 
@@ -458,6 +480,8 @@ impl Session {
             return Err("other messages were sent where the server expects COPY data");
         }
         self.copy_in = CopyIn::Active;
+        // A Sync that the server drops ended nothing.
+        self.unsynced = matches!(self.queue.front(), Some(Expect::Execute { .. }));
         Ok(Fate::Relay)
     }
 

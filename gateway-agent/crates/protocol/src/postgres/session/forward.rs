@@ -1,13 +1,13 @@
 //! What is sent upstream, and what is refused in its place.
 
-use std::sync::{Arc, Mutex, PoisonError, atomic::Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use policy::{Obligations, Recording};
 
 use super::{
     AskKind, Params, Phase, Session, Waiting,
     frontend::{error, own},
-    names::{Change, Portal, PortalState, Statement, Text, lock},
+    names::{Change, Described, Portal, PortalState, Statement, Text, lock},
 };
 use crate::postgres::{
     Allowed, Decision, Refusal,
@@ -30,11 +30,36 @@ pub(super) enum Answer<'a> {
     Defer,
 }
 
+/// Whose fault a refusal is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Blame {
+    /// The server would have taken it: policy, or a bound of the gateway's own.
+    Gateway,
+    /// The server would have refused it, too, and so a transaction fails.
+    Client,
+}
+
+fn blame(refusal: &Refusal) -> Blame {
+    match refusal.sqlstate {
+        Refusal::SYNTAX => Blame::Client,
+        _ => Blame::Gateway,
+    }
+}
+
 impl Session {
     /// The driver decided about the statement whose message is the first in `job_in`.
     pub(super) fn answer(&mut self, answer: Answer<'_>) {
-        let Some(waiting) = self.ask.take() else { return };
+        let Some(mut waiting) = self.ask.take() else { return };
         if self.phase != Phase::Ready {
+            return;
+        }
+        if let Answer::Deny(refusal) = &answer
+            && matches!(waiting.kind, AskKind::Query | AskKind::Function)
+            && !waiting.void
+            && (if blame(refusal) == Blame::Client { self.unsettled() } else { self.must_settle() })
+        {
+            waiting.refused = Some(Box::new((*refusal).clone()));
+            self.ask = Some(waiting);
             return;
         }
         let mut input = std::mem::take(&mut self.job_in);
@@ -49,19 +74,19 @@ impl Session {
 
     fn answered(&mut self, waiting: &Waiting, answer: Answer<'_>, message: &[u8]) {
         let granted = match answer {
-            Answer::Deny(refusal) => return self.refuse_asked(waiting.kind, refusal),
+            Answer::Deny(refusal) => return self.refuse_asked(waiting.kind, refusal, message),
             Answer::Allow(decision) => Some((waiting.id, decision)),
             Answer::Defer if matches!(waiting.kind, AskKind::Parse | AskKind::Bind) => None,
             Answer::Defer => {
                 let refusal = own(Refusal::DENIED, "the statement needs an approval".to_owned());
-                return self.refuse_asked(waiting.kind, &refusal);
+                return self.refuse_asked(waiting.kind, &refusal, message);
             }
         };
         if let Some((_, decision)) = &granted
             && !covers(decision, waiting, message)
         {
             let refusal = own(Refusal::DENIED, "the gateway's answer was for another statement".to_owned());
-            return self.refuse_asked(waiting.kind, &refusal);
+            return self.refuse_asked(waiting.kind, &refusal, message);
         }
         match (waiting.kind, granted) {
             (AskKind::Query, Some((_, decision))) => {
@@ -101,7 +126,7 @@ impl Session {
         self.note(&decision);
         self.runs += 1;
         self.log.started(self.runs, ask, &decision, sql, Params::NONE);
-        self.unsynced = false;
+        self.next_part();
         self.send(message, Expect::Query(Run { id: self.runs, decision }));
     }
 
@@ -124,14 +149,14 @@ impl Session {
                 ..own(Refusal::DENIED, "the result of a function call cannot be masked".to_owned())
             };
             self.log.refused(refusal.sqlstate, &refusal.message);
-            return self.refuse_query(&refusal);
+            return self.refuse_query(&refusal, Blame::Gateway);
         }
         self.note(&decision);
         self.runs += 1;
         let complete = call.arguments.len() <= self.settings.params_max;
         let kept = if complete { call.arguments } else { &[] };
         self.log.started(self.runs, ask, &decision, sql, Params::from_raw(kept, complete));
-        self.unsynced = false;
+        self.next_part();
         self.send(message, Expect::Call(Run { id: self.runs, decision }));
     }
 
@@ -139,7 +164,7 @@ impl Session {
         if decision.as_ref().is_some_and(|(_, decision)| decision.statements.len() > 1 && !decision.open) {
             let refusal =
                 own("42601", "cannot insert multiple commands into a prepared statement".to_owned());
-            return self.refuse_extended(&refusal);
+            return self.refuse_parse(parse.name, &refusal, Blame::Client);
         }
         if let Some((_, decision)) = &decision {
             decision.statements.iter().for_each(|allowed| self.veil.draw(&allowed.allow.obligations));
@@ -148,9 +173,10 @@ impl Session {
             sql: str::from_utf8(parse.sql).unwrap_or_default().into(),
             types: parse.types.into(),
             columns: Mutex::default(),
-            described: false.into(),
+            described: Described::default(),
+            confirmed: false.into(),
         };
-        let statement = Statement { id: self.names.id(), text: Arc::new(text), decision };
+        let statement = Statement { id: self.names.id(), text: Arc::new(text), decision, part: self.part };
         let change = Change::Statement(self.names.statements.set(parse.name, statement));
         self.send(message, Expect::Named(b'1', change));
     }
@@ -173,6 +199,7 @@ impl Session {
             portal.params.clear();
             portal.params.extend_from_slice(kept);
             portal.complete = complete;
+            portal.part = self.part;
             *portal.state.get_mut().unwrap_or_else(PoisonError::into_inner) = PortalState::default();
         }
         let change = Change::Portal(self.names.portals.set(bind.portal, portal));
@@ -192,9 +219,12 @@ impl Session {
         let blind = {
             let mut state = lock(&portal.state);
             state.begun = true;
-            let described = state.described || portal.statement.text.described.load(Ordering::Relaxed);
-            state.described |= looked_at;
-            looked_at && !described
+            let of_statement = &portal.statement.text.described;
+            let blind = looked_at && !state.described.holds(self.part) && !of_statement.holds(self.part);
+            if blind {
+                state.described.asked(self.part);
+            }
+            blind
         };
         if blind {
             // The job does not want to know its columns, but masks have to.
@@ -237,36 +267,90 @@ impl Session {
         }
     }
 
-    fn refuse_asked(&mut self, kind: AskKind, refusal: &Refusal) {
+    /// Something sent is not answered yet. It will be.
+    pub(super) fn unsettled(&mut self) -> bool {
+        let unsettled = !self.queue.is_empty();
+        if unsettled {
+            self.flush_upstream();
+        }
+        unsettled
+    }
+
+    /// A query that comes between Execute and Sync cannot be refused before it is known that the server gets there.
+    pub(super) fn must_settle(&mut self) -> bool {
+        self.unsynced && self.unsettled()
+    }
+
+    fn next_part(&mut self) {
+        self.unsynced = false;
+        self.part += 1;
+    }
+
+    pub(super) fn send_sync(&mut self, message: &[u8]) {
+        self.next_part();
+        self.send(message, Expect::Sync);
+    }
+
+    fn refuse_asked(&mut self, kind: AskKind, refusal: &Refusal, message: &[u8]) {
+        let blame = blame(refusal);
         match kind {
-            AskKind::Query | AskKind::Function => self.refuse_query(refusal),
-            AskKind::Parse | AskKind::Bind | AskKind::Execute => self.refuse_extended(refusal),
+            AskKind::Query | AskKind::Function => self.refuse_query(refusal, blame),
+            AskKind::Parse => {
+                let name = Parse::read(body(message)).map(|parse| parse.name).unwrap_or_default();
+                self.refuse_parse(name, refusal, blame);
+            }
+            AskKind::Bind | AskKind::Execute => self.refuse_extended(refusal, blame),
         }
     }
 
-    /// An error and ReadyForQuery in the place of a simple query's replies.
-    pub(super) fn refuse_query(&mut self, refusal: &Refusal) {
-        self.flush_upstream();
-        self.queue.push_back(Expect::Refused { error: error(refusal), ready: true, provoked: false });
-        self.answer_refused();
-        self.spill();
-    }
-
-    /// An error in the place of a reply; whatever else comes before the next Sync is dropped.
-    pub(super) fn refuse_extended(&mut self, refusal: &Refusal) {
-        // What ran since the last Sync would be committed by it, while the client reads from the error that it was
-        // rolled back. So the server is made to fail here, too.
-        let provoked = self.unsynced;
+    /// An error and ReadyForQuery in the place of a simple query's replies. Where the server has to fail, everything
+    /// sent has been answered.
+    pub(super) fn refuse_query(&mut self, refusal: &Refusal, blame: Blame) {
+        let provoked = self.unsynced || blame == Blame::Client;
         if provoked {
-            Parse { name: b"", sql: b"refused by the gateway", types: &[] }.write(self.up_out.vec());
-            drop(self.names.statements.take_unnamed());
+            self.provoke();
         } else {
             self.flush_upstream();
         }
-        self.queue.push_back(Expect::Refused { error: error(refusal), ready: false, provoked });
+        let error = error(refusal);
+        self.queue.push_back(Expect::Refused { error, ready: !provoked, provoked, gone: None });
+        if provoked {
+            let mut sync = Vec::new();
+            frame(&mut sync, b'S', |_| {});
+            self.send_sync(&sync);
+        }
+        self.answer_refused();
+        self.spill();
+    }
+
+    /// As `refuse_extended`. The unnamed statement is gone where another was to take its place.
+    pub(super) fn refuse_parse(&mut self, name: &[u8], refusal: &Refusal, blame: Blame) {
+        let gone = name.is_empty().then(|| Change::Statement(self.names.statements.remove(name)));
+        self.refuse_message(refusal, blame, gone);
+    }
+
+    /// An error in the place of a reply; whatever else comes before the next Sync is dropped.
+    pub(super) fn refuse_extended(&mut self, refusal: &Refusal, blame: Blame) {
+        self.refuse_message(refusal, blame, None);
+    }
+
+    fn refuse_message(&mut self, refusal: &Refusal, blame: Blame, gone: Option<Change>) {
+        let provoked = self.unsynced || blame == Blame::Client;
+        if provoked {
+            self.provoke();
+        } else {
+            self.flush_upstream();
+        }
+        self.queue.push_back(Expect::Refused { error: error(refusal), ready: false, provoked, gone });
         self.skip = true;
         self.answer_refused();
         self.spill();
+    }
+
+    /// Makes the server fail. What ran since the last Sync would be committed by it, while the client reads from the error
+    /// that it was rolled back. The name keeps the unnamed statement as it is: the text is read first, and cannot be.
+    fn provoke(&mut self) {
+        Parse { name: b"refused", sql: b"refused by the gateway", types: &[] }.write(self.up_out.vec());
     }
 }
 
@@ -296,6 +380,7 @@ impl Portal {
             formats: Formats::All(0),
             params: Vec::new(),
             complete: true,
+            part: 0,
             state: Mutex::default(),
         }
     }

@@ -1,16 +1,17 @@
 //! From the client to the server.
 
-use std::sync::{Arc, atomic::Ordering};
+use std::sync::Arc;
 
 use super::{
     AskKind, Cancel, CopyIn, Phase, Session, Waiting,
+    forward::Blame,
     names::{Change, NAME_MAX, Portal, Statement, lock},
 };
 use crate::{
     postgres::{
         Refusal,
         message::{
-            Header, Malformed,
+            HEADER, Header, Malformed,
             bind::Bind,
             body, execute,
             function_call::{self, FunctionCall},
@@ -116,16 +117,21 @@ impl Session {
         match header.tag {
             b'd' | b'c' | b'f' => self.copy_data(header, bytes),
             b'Q' if header.total > self.settings.sql_max + 6 => {
+                if self.must_settle() {
+                    return Moved::Wait;
+                }
                 let refusal = self.too_long();
                 self.log.refused(refusal.sqlstate, &refusal.message);
-                self.refuse_query(&refusal);
+                self.refuse_query(&refusal, Blame::Gateway);
                 self.job_drop = header.total;
                 Moved::Bytes(0)
             }
             b'P' if header.total > self.settings.sql_max + PARSE_EXTRA => {
                 let refusal = self.too_long();
                 self.log.refused(refusal.sqlstate, &refusal.message);
-                self.refuse_extended(&refusal);
+                // What the name is has perhaps not come yet.
+                let unnamed = bytes.get(HEADER).is_none_or(|first| *first == 0);
+                self.refuse_parse(if unnamed { b"" } else { b"?" }, &refusal, Blame::Gateway);
                 self.job_drop = header.total;
                 Moved::Bytes(0)
             }
@@ -144,7 +150,7 @@ impl Session {
             b'B' => return self.bind(message),
             b'E' => return self.execute(message),
             b'F' => return self.function_call(message),
-            b'D' => self.describe(message),
+            b'D' => return self.describe(message),
             b'C' => self.close(message),
             b'H' => {
                 if self.copy_in != CopyIn::Active {
@@ -171,7 +177,11 @@ impl Session {
     fn query(&mut self, message: &[u8]) -> Moved {
         let Ok(sql) = query::read(body(message)) else { return self.malformed() };
         if str::from_utf8(sql).is_err() {
-            self.refuse_query(&own("22021", "the statement is not valid UTF-8".to_owned()));
+            if self.unsettled() {
+                return Moved::Wait;
+            }
+            let refusal = own("22021", "the statement is not valid UTF-8".to_owned());
+            self.refuse_query(&refusal, Blame::Client);
             return Moved::Bytes(message.len());
         }
         self.wait_for(AskKind::Query, message.len(), None, None)
@@ -179,29 +189,32 @@ impl Session {
 
     fn parse(&mut self, message: &[u8]) -> Moved {
         let Ok(parse) = Parse::read(body(message)) else { return self.malformed() };
-        let refusal = if parse.sql.len() > self.settings.sql_max {
-            self.too_long()
+        let (refusal, blame) = if parse.sql.len() > self.settings.sql_max {
+            (self.too_long(), Blame::Gateway)
         } else if str::from_utf8(parse.sql).is_err() {
-            own("22021", "the statement is not valid UTF-8".to_owned())
+            (own("22021", "the statement is not valid UTF-8".to_owned()), Blame::Client)
         } else if let Some(refusal) = self.bad_name(parse.name) {
-            refusal
+            (refusal, Blame::Gateway)
         } else {
             return self.wait_for(AskKind::Parse, message.len(), None, None);
         };
-        self.refuse_extended(&refusal);
+        self.refuse_parse(parse.name, &refusal, blame);
         Moved::Bytes(message.len())
     }
 
     fn bind(&mut self, message: &[u8]) -> Moved {
         let Ok(bind) = Bind::read(body(message)) else { return self.malformed() };
         let statement = match (self.bad_name(bind.portal), self.names.statements.get(bind.statement)) {
-            (Some(refusal), _) => Err(refusal),
-            (None, None) => Err(unknown("26000", "prepared statement", bind.statement)),
+            (Some(refusal), _) => Err((refusal, Blame::Gateway)),
+            (None, None) => Err((unknown("26000", "prepared statement", bind.statement), Blame::Client)),
             (None, Some(statement)) => Ok(statement.clone()),
         };
+        if self.uncertain(bind.statement) && self.unsettled() {
+            return Moved::Wait;
+        }
         match statement {
-            Err(refusal) => {
-                self.refuse_extended(&refusal);
+            Err((refusal, blame)) => {
+                self.refuse_extended(&refusal, blame);
                 Moved::Bytes(message.len())
             }
             Ok(statement) if statement.decision.as_ref().is_some_and(|(_, old)| old.epoch != self.epoch) => {
@@ -217,13 +230,21 @@ impl Session {
     fn execute(&mut self, message: &[u8]) -> Moved {
         let Ok(name) = execute::read(body(message)) else { return self.malformed() };
         let Some(portal) = self.names.portals.get(name).map(Arc::clone) else {
-            self.refuse_extended(&unknown("34000", "portal", name));
+            if self.unsettled() {
+                return Moved::Wait;
+            }
+            self.refuse_extended(&unknown("34000", "portal", name), Blame::Client);
             return Moved::Bytes(message.len());
         };
-        let (granted, begun) = {
+        let (granted, begun, certain) = {
             let state = lock(&portal.state);
-            (state.decision.clone().or_else(|| portal.statement.decision.clone()), state.begun)
+            let granted = state.decision.clone().or_else(|| portal.statement.decision.clone());
+            (granted, state.begun, state.confirmed || portal.part == self.part)
         };
+        // As with statements: a savepoint can keep the older portal of this name alive.
+        if !certain && self.unsettled() {
+            return Moved::Wait;
+        }
         match granted {
             Some((ask, decision))
                 if decision.epoch == self.epoch
@@ -243,6 +264,9 @@ impl Session {
             // Where everything is let through, a text that nobody can read is as good as any.
             None if self.unread => format!("FunctionCall {}", call.function),
             None => {
+                if self.must_settle() {
+                    return Moved::Wait;
+                }
                 let refusal = Refusal {
                     hint: Some("Call the function by SELECT.".to_owned()),
                     ..own(
@@ -251,7 +275,7 @@ impl Session {
                     )
                 };
                 self.log.refused(refusal.sqlstate, &refusal.message);
-                self.refuse_query(&refusal);
+                self.refuse_query(&refusal, Blame::Gateway);
                 return Moved::Bytes(message.len());
             }
         };
@@ -262,26 +286,42 @@ impl Session {
         waiting
     }
 
+    /// Nobody knows yet which statement the server has by this name, if any: a change of it may fail, and leave another.
+    fn uncertain(&self, name: &[u8]) -> bool {
+        self.names.statements.get(name).is_none_or(|statement| !statement.certain(self.part))
+    }
+
     /// A name that SQL gave (PREPARE, DECLARE) may be described, too: that shows types, no values.
-    fn describe(&mut self, message: &[u8]) -> Result<(), Malformed> {
-        let expect = match Target::read(body(message))? {
-            Target::Statement(name) => {
+    fn describe(&mut self, message: &[u8]) -> Moved {
+        let expect = match Target::read(body(message)) {
+            Err(Malformed) => return self.malformed(),
+            Ok(Target::Statement(name)) => {
                 let statement = self.names.statements.get(name).cloned();
-                if let Some(statement) = &statement {
-                    statement.text.described.store(true, Ordering::Relaxed);
+                // Of a name that is not known here, whatever the server says is right.
+                if (statement.is_some() || name.is_empty()) && self.uncertain(name) && self.unsettled() {
+                    return Moved::Wait;
+                }
+                match &statement {
+                    Some(statement) => statement.text.described.asked(self.part),
+                    // SQL gives no empty names. The server may still have one whose successor was refused here.
+                    None if name.is_empty() => {
+                        self.refuse_extended(&unknown("26000", "prepared statement", name), Blame::Client);
+                        return Moved::Bytes(message.len());
+                    }
+                    None => {}
                 }
                 Expect::DescribeStatement(statement)
             }
-            Target::Portal(name) => {
+            Ok(Target::Portal(name)) => {
                 let portal = self.names.portals.get(name).map(Arc::clone);
                 if let Some(portal) = &portal {
-                    lock(&portal.state).described = true;
+                    lock(&portal.state).described.asked(self.part);
                 }
                 Expect::DescribePortal { portal, hidden: false }
             }
         };
         self.send(message, expect);
-        Ok(())
+        Moved::Bytes(message.len())
     }
 
     /// The server has nothing against closing what does not exist.
@@ -289,7 +329,7 @@ impl Session {
         let change = match Target::read(body(message))? {
             Target::Statement(name) | Target::Portal(name) if name.len() > NAME_MAX => {
                 let refusal = own("42622", "the name is longer than 63 bytes".to_owned());
-                self.refuse_extended(&refusal);
+                self.refuse_extended(&refusal, Blame::Gateway);
                 return Ok(());
             }
             Target::Statement(name) => Change::Statement(self.names.statements.remove(name)),
@@ -305,8 +345,7 @@ impl Session {
             return;
         }
         self.skip = false;
-        self.unsynced = false;
-        self.send(message, Expect::Sync);
+        self.send_sync(message);
     }
 
     fn copy_data(&mut self, header: Header, bytes: &[u8]) -> Moved {
@@ -348,6 +387,7 @@ impl Session {
             told: false,
             settle: false,
             void: false,
+            refused: None,
             statement,
             portal,
             call: None,

@@ -57,7 +57,8 @@
 //! * A refusal is an ErrorResponse at its place in the order of replies, with the transaction status that the
 //!   server really has, and leaves the session usable. In a pipeline, everything up to the next Sync is
 //!   discarded, as the server would; where earlier parts of the same pipeline already ran, the server is made to
-//!   fail too, so that it rolls them back as the client expects.
+//!   fail too, so that it rolls them back as the client expects. So it is where the server would have refused the
+//!   message itself (a name that does not exist): a transaction then fails as it does without the gateway.
 //! * Memory: inputs and outputs are bounded by [`Settings`], and grow only with bytes that arrived.
 
 mod backend;
@@ -143,6 +144,8 @@ pub struct Session {
     skip: bool,
     /// An Execute was sent since the last Sync.
     unsynced: bool,
+    /// Counts what is between two Syncs, from 1.
+    part: u64,
     /// The server was asked to send what it has.
     flushed: bool,
     copy_in: CopyIn,
@@ -212,6 +215,8 @@ struct Waiting {
     settle: bool,
     /// It was overtaken by an error; whatever the answer is, it is dropped.
     void: bool,
+    /// The answer, which waits until everything sent before has been answered.
+    refused: Option<Box<Refusal>>,
     statement: Option<Statement>,
     portal: Option<Arc<Portal>>,
     /// What a function call is in SQL.
@@ -297,6 +302,7 @@ impl Session {
             job_need: true,
             skip: false,
             unsynced: false,
+            part: 1,
             flushed: false,
             copy_in: CopyIn::No,
             queue: VecDeque::new(),
@@ -349,6 +355,11 @@ impl Session {
         }
         let settled = self.queue.is_empty();
         match &mut self.ask {
+            Some(Waiting { refused, .. }) if settled && refused.is_some() => {
+                let refusal = refused.take()?;
+                self.answer(Answer::Deny(&refusal));
+                None
+            }
             Some(ask) if !ask.told && (!ask.settle || settled) => {
                 ask.told = true;
                 ask.settle = false;

@@ -5,7 +5,10 @@
 
 use std::{
     collections::{HashMap, VecDeque},
-    sync::{Arc, Mutex, MutexGuard, PoisonError, atomic::AtomicBool},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
 };
 
 use super::events::Counts;
@@ -25,6 +28,16 @@ pub(crate) struct Statement {
     pub(crate) text: Arc<Text>,
     /// What allowed it and the Ask of that; `None` when it was deferred.
     pub(crate) decision: Option<(u64, Arc<Decision>)>,
+    /// Between which Syncs it was parsed.
+    pub(crate) part: u64,
+}
+
+impl Statement {
+    /// What is sent in this part and uses the name means this statement, or is not looked at: where its Parse fails, the
+    /// server skips the rest of that part. Beyond, it has to be known: the name may still stand for an older one.
+    pub(crate) fn certain(&self, part: u64) -> bool {
+        self.part == part || self.text.confirmed.load(Ordering::Relaxed)
+    }
 }
 
 /// What does not change when a statement is decided again.
@@ -35,8 +48,9 @@ pub(crate) struct Text {
     pub(crate) types: Box<[u8]>,
     /// Body of the last RowDescription that a Describe of it got.
     pub(crate) columns: Mutex<Option<Arc<[u8]>>>,
-    /// A Describe was sent.
-    pub(crate) described: AtomicBool,
+    pub(crate) described: Described,
+    /// The server has it.
+    pub(crate) confirmed: AtomicBool,
 }
 
 /// A bound statement.
@@ -48,6 +62,8 @@ pub(crate) struct Portal {
     /// The middle of the Bind message; empty when too long.
     pub(crate) params: Vec<u8>,
     pub(crate) complete: bool,
+    /// Between which Syncs it was bound.
+    pub(crate) part: u64,
     pub(crate) state: Mutex<PortalState>,
 }
 
@@ -66,11 +82,39 @@ pub(crate) struct PortalState {
     pub(crate) decision: Option<(u64, Arc<Decision>)>,
     /// Body of the RowDescription that a Describe of it got.
     pub(crate) columns: Option<Arc<[u8]>>,
-    pub(crate) described: bool,
+    pub(crate) described: Described,
     /// Of runs that were suspended.
     pub(crate) used: Counts,
     /// The job may go on with it where it was suspended.
     pub(crate) begun: bool,
+    /// The server has it: as of a statement.
+    pub(crate) confirmed: bool,
+}
+
+/// How a Describe came out: 0 = none was sent, or else the part between two Syncs in which the last one was.
+#[derive(Debug, Default)]
+pub(crate) struct Described(AtomicU64);
+
+impl Described {
+    const KNOWN: u64 = u64::MAX;
+
+    /// One was sent.
+    pub(crate) fn asked(&self, part: u64) {
+        if self.0.load(Ordering::Relaxed) != Self::KNOWN {
+            self.0.store(part, Ordering::Relaxed);
+        }
+    }
+
+    /// The server answered.
+    pub(crate) fn known(&self) {
+        self.0.store(Self::KNOWN, Ordering::Relaxed);
+    }
+
+    /// What is executed in this part comes after an answer: should the Describe fail, the server skips the rest of its part.
+    pub(crate) fn holds(&self, part: u64) -> bool {
+        let asked = self.0.load(Ordering::Relaxed);
+        asked == Self::KNOWN || asked == part
+    }
 }
 
 /// No code panics while it holds one of these; what it guards is whole at any time.
@@ -135,18 +179,15 @@ impl<T: Identified> Table<T> {
         self.named.len()
     }
 
-    /// The unnamed one is gone for good when something is about to take its place, whether or not that works.
+    /// Its memory, for what takes its place.
     pub(crate) fn take_unnamed(&mut self) -> Option<T> {
         self.unnamed.take()
     }
 
     pub(crate) fn set(&mut self, name: &[u8], value: T) -> Version<T> {
         let new = value.id();
-        if name.is_empty() {
-            self.unnamed = Some(value);
-            return Version { name: Box::default(), new, old: None };
-        }
-        let old = self.named.insert(name.into(), value);
+        let old =
+            if name.is_empty() { self.unnamed.replace(value) } else { self.named.insert(name.into(), value) };
         Version { name: name.into(), new, old }
     }
 
@@ -205,7 +246,23 @@ impl Names {
         }
     }
 
-    /// Takes a change back that the server did not make. `later` are changes sent after it that may still work; they
+    /// The server made a change.
+    pub(crate) fn confirm(&self, change: &Change) {
+        match change {
+            Change::Statement(Version { name, new, .. }) => {
+                if let Some(statement) = self.statements.get(name).filter(|statement| statement.id == *new) {
+                    statement.text.confirmed.store(true, Ordering::Relaxed);
+                }
+            }
+            Change::Portal(Version { name, new, .. }) => {
+                if let Some(portal) = self.portals.get(name).filter(|portal| portal.id == *new) {
+                    lock(&portal.state).confirmed = true;
+                }
+            }
+        }
+    }
+
+    /// Takes a change back that the server did not make, because it refused it or skipped it. `later` are changes sent after it that may still work; they
     /// then have something else to go back to.
     pub(crate) fn undo(&mut self, change: Change, later: &mut VecDeque<Expect>) {
         match change {
@@ -239,6 +296,18 @@ impl Names {
     }
 }
 
+impl Change {
+    /// The server refused it. An unnamed statement that was to be replaced is gone all the same; one behind the failure,
+    /// which the server skips, is not.
+    pub(crate) fn refused(&mut self) {
+        if let Self::Statement(version) = self
+            && version.name.is_empty()
+        {
+            version.old = None;
+        }
+    }
+}
+
 impl<T: Identified> Version<T> {
     fn follows(&self, name: &[u8], id: u64) -> bool {
         *self.name == *name && self.old.as_ref().map_or(0, Identified::id) == id
@@ -254,9 +323,10 @@ mod tests {
             sql: sql.into(),
             types: Box::default(),
             columns: Mutex::default(),
-            described: AtomicBool::new(false),
+            described: Described::default(),
+            confirmed: AtomicBool::new(false),
         };
-        Statement { id: names.id(), text: Arc::new(text), decision: None }
+        Statement { id: names.id(), text: Arc::new(text), decision: None, part: 1 }
     }
 
     fn sql<'a>(names: &'a Names, name: &[u8]) -> Option<&'a str> {
@@ -301,12 +371,28 @@ mod tests {
     }
 
     #[test]
-    fn the_unnamed_statement_does_not_come_back() {
-        let mut names = Names::default();
-        let (a, b) = (statement(&mut names, "a"), statement(&mut names, "b"));
-        names.statements.set(b"", a);
-        let change = names.statements.set(b"", b);
-        names.undo(Change::Statement(change), &mut VecDeque::new());
-        assert_eq!(sql(&names, b""), None);
+    fn the_unnamed_statement_does_not_come_back_unless_its_end_was_skipped() {
+        for (refused, left) in [(true, None), (false, Some("a"))] {
+            let mut names = Names::default();
+            let (a, b) = (statement(&mut names, "a"), statement(&mut names, "b"));
+            names.statements.set(b"", a);
+            let mut change = Change::Statement(names.statements.set(b"", b));
+            if refused {
+                change.refused();
+            }
+            names.undo(change, &mut VecDeque::new());
+            assert_eq!(sql(&names, b""), left);
+        }
+    }
+
+    #[test]
+    fn a_describe_holds_where_it_cannot_have_failed() {
+        let described = Described::default();
+        assert!(!described.holds(1));
+        described.asked(1);
+        assert!(described.holds(1) && !described.holds(2));
+        described.known();
+        described.asked(3);
+        assert!(described.holds(4));
     }
 }

@@ -30,6 +30,7 @@ impl Session {
             Some(Expect::DescribeStatement(statement)) => {
                 if let Some(statement) = statement {
                     *lock(&statement.text.columns) = Some(body.into());
+                    statement.text.described.known();
                 }
                 self.advance();
                 Ok(Fate::Relay)
@@ -37,7 +38,9 @@ impl Session {
             Some(Expect::DescribePortal { portal, hidden }) => {
                 let fate = if *hidden { Fate::Drop } else { Fate::Relay };
                 if let Some(portal) = portal.as_ref().filter(|portal| portal.looked_at()) {
-                    lock(&portal.state).columns = Some(body.into());
+                    let mut state = lock(&portal.state);
+                    state.columns = Some(body.into());
+                    state.described.known();
                 }
                 self.advance();
                 Ok(fate)

@@ -39,6 +39,8 @@ pub(super) struct Analyser<'a> {
     pub(super) inside: bool,
     depth: usize,
     work: usize,
+    /// How often something was met that may fail or take long, whatever it depends on.
+    pub(super) risks: usize,
     /// In the body of a function: what stands for its arguments.
     pub(super) argument: Option<u32>,
 }
@@ -60,6 +62,7 @@ impl<'a> Analyser<'a> {
             inside: false,
             depth: 0,
             work: 0,
+            risks: 0,
             argument: None,
         }
     }
@@ -89,7 +92,7 @@ impl<'a> Analyser<'a> {
             None => self.unseen(),
         };
         let outputs = self.outputs(rows)?;
-        let Facts { class, opaque, stores_unseen, filters_unseen, .. } = self.facts;
+        let Facts { class, opaque, stores_unseen, filters_unseen, fails_unseen, .. } = self.facts;
         let settings = std::mem::take(&mut self.facts.settings);
         let refers = self.facts.refers.take();
         let defines = self.facts.defines.take();
@@ -107,6 +110,7 @@ impl<'a> Analyser<'a> {
             opaque,
             stores_unseen,
             filters_unseen,
+            fails_unseen,
             outputs,
             refers,
             defines,
@@ -150,6 +154,22 @@ impl<'a> Analyser<'a> {
             return Err(Refused::too_complex("it refers to too many columns too often"));
         }
         Ok(())
+    }
+
+    /// Something whose success or time depends on these values.
+    pub(super) fn may_fail(&mut self, on: &Flow) {
+        self.risks = self.risks.saturating_add(1);
+        self.facts.mark(on, Use::Failure);
+    }
+
+    /// A part in which values decide what is evaluated at all: where something in it may fail, they decide that.
+    pub(super) fn conditional(&mut self, read: impl FnOnce(&mut Self) -> Answer<Flow>) -> Answer<Flow> {
+        let before = self.risks;
+        let flow = read(self)?;
+        if self.risks > before {
+            self.facts.mark(&flow, Use::Failure);
+        }
+        Ok(flow)
     }
 
     /// Runs `read` one level deeper.

@@ -12,11 +12,28 @@ use super::{
     facts::Use,
     flow::Flow,
     scope::{Scope, texts},
+    total::{self, Total},
 };
 
 impl<'a> Analyser<'a> {
     pub(super) fn call(&mut self, call: &'a FuncCall, scope: &Scope<'_, 'a>) -> Answer<Flow> {
-        let mut flow = self.exprs(&call.args, scope)?;
+        let parts = texts(&call.funcname);
+        let name = parts.last().copied().unwrap_or_default();
+        let total = totality(call, &parts);
+        let mut flow = Flow::none();
+        let mut risked = Flow::none();
+        for (at, argument) in call.args.iter().enumerate() {
+            let argument = self.expr(argument, scope)?;
+            if !total.covers(at) {
+                risked.add(&argument);
+            }
+            flow.add(&argument);
+        }
+        // What others do, the catalogue says.
+        let others = self.catalogue.function(&parts).is_some() && !is_safe(&join_name(&parts));
+        if total != Total::Yes && !others {
+            self.may_fail(&risked);
+        }
         let order = self.exprs(&call.agg_order, scope)?;
         if call.agg_within_group {
             // percentile_cont(0.5) WITHIN GROUP (ORDER BY x) returns an x.
@@ -27,8 +44,6 @@ impl<'a> Analyser<'a> {
         if let Some(window) = &call.over {
             self.window(window, scope)?;
         }
-        let parts = texts(&call.funcname);
-        let name = parts.last().copied().unwrap_or_default();
         if name == "set_config" {
             self.function_name(&parts);
             self.set_config(&call.args);
@@ -60,7 +75,7 @@ impl<'a> Analyser<'a> {
             self.facts.mark(&arguments, Use::Predicate);
         }
         match known {
-            Some(known) => self.returned(&known, arguments),
+            Some(known) => self.returned(&known, arguments, false),
             None => {
                 let mut flow = arguments;
                 flow.unknown |= !safe;
@@ -69,8 +84,8 @@ impl<'a> Analyser<'a> {
         }
     }
 
-    /// What functions that the catalogue knows return.
-    pub(super) fn returned(&mut self, known: &Known<'_>, arguments: Flow) -> Answer<Flow> {
+    /// What functions that the catalogue knows return. `total`: those whose code is not SQL never fail.
+    pub(super) fn returned(&mut self, known: &Known<'_>, arguments: Flow, total: bool) -> Answer<Flow> {
         if known.keeps {
             // The server runs stable functions read-only; others may put what they are given anywhere.
             self.facts.mark(&arguments, Use::Stored);
@@ -78,12 +93,23 @@ impl<'a> Analyser<'a> {
         let mut flow = Flow::none();
         for nature in &known.natures {
             match nature {
-                Nature::Pure => flow.add(&arguments),
+                Nature::Pure => {
+                    if !total {
+                        self.may_fail(&arguments);
+                    }
+                    flow.add(&arguments);
+                }
                 Nature::Unseen => {
+                    self.may_fail(&arguments);
                     flow.add(&arguments);
                     flow.unknown = true;
                 }
                 Nature::Body(body) => {
+                    // It may find no end of rows.
+                    self.may_fail(&Flow::none());
+                    if body.fails_by_arguments {
+                        self.may_fail(&arguments);
+                    }
                     let predicates = self.seen(&body.predicates)?;
                     self.facts.mark(&predicates, Use::Predicate);
                     if body.filters_by_arguments {
@@ -137,6 +163,31 @@ impl<'a> Analyser<'a> {
             None => self.facts.opaque(),
         }
     }
+}
+
+/// How far a call of this form cannot fail, if it is one of the server's own functions.
+fn totality(call: &FuncCall, parts: &[&str]) -> Total {
+    let ([name] | ["pg_catalog", name]) = parts else { return Total::No };
+    let total = total::function(name);
+    let rest = call.args.get(1..).unwrap_or_default();
+    let integers = || rest.iter().all(is_integer);
+    match total {
+        Total::First if matches!(*name, "substr" | "substring") && !integers() => Total::No,
+        Total::First | Total::Rest | Total::Values
+            if call.func_variadic || call.args.iter().any(is_named) =>
+        {
+            Total::No
+        }
+        total => total,
+    }
+}
+
+fn is_integer(node: &Node) -> bool {
+    matches!(&node.node, Some(NodeEnum::AConst(constant)) if matches!(constant.val, Some(Val::Ival(_))))
+}
+
+fn is_named(node: &Node) -> bool {
+    matches!(node.node, Some(NodeEnum::NamedArgExpr(_)))
 }
 
 /// The text of a string constant, with or without a cast.

@@ -1,15 +1,83 @@
 //! What the data of COPY … TO STDOUT looks like.
 
-use pg_query::{NodeEnum, protobuf::DefElem};
+use pg_query::{
+    NodeEnum,
+    protobuf::{CopyStmt, DefElem, RangeVar, SelectStmt, SetOperation},
+};
 
-use crate::postgres::{CopyOptions, CopyText};
+use super::{
+    Catalogue, Relation, RelationKind,
+    scope::{text, texts},
+};
+use crate::postgres::{CopyData, CopyOptions, CopyText};
 
-/// The format of statement `index` of `sql`, a COPY … TO STDOUT. `None` where any option is one that this version
+/// The data of statement `index` of `sql`, a COPY … TO STDOUT. `None` where any option is one that this version
 /// does not read: masked data is then withheld.
-pub(in crate::postgres) fn copy_options(sql: &str, index: usize) -> Option<CopyOptions> {
+pub(in crate::postgres) fn copy_data(sql: &str, index: usize, catalogue: &Catalogue) -> Option<CopyData> {
     let tree = super::parse(sql).ok()?;
     let node = tree.stmts.get(index)?.stmt.as_ref()?.node.as_ref()?;
     let NodeEnum::CopyStmt(copy) = node else { return None };
+    let options = options(copy)?;
+    let types = match (&copy.relation, copy.query.as_ref().and_then(|query| query.node.as_ref())) {
+        (Some(relation), _) => of_table(copy, relation, catalogue),
+        (None, Some(NodeEnum::SelectStmt(select))) => of_query(select, catalogue),
+        _ => None,
+    };
+    Some(CopyData { options, types: types.unwrap_or_default() })
+}
+
+fn of_table(copy: &CopyStmt, range: &RangeVar, catalogue: &Catalogue) -> Option<Vec<Option<u32>>> {
+    let table = table(range, catalogue)?;
+    if copy.attlist.is_empty() {
+        // What is generated is not copied.
+        return Some(table.columns.iter().filter(|c| !c.generated).map(|c| c.type_oid).collect());
+    }
+    let names = texts(&copy.attlist).into_iter();
+    Some(names.map(|name| table.column(name).and_then(|(_, column)| column.type_oid)).collect())
+}
+
+/// Of columns of one table that are named without anything around them.
+fn of_query(select: &SelectStmt, catalogue: &Catalogue) -> Option<Vec<Option<u32>>> {
+    if select.op() != SetOperation::SetopNone || select.with_clause.is_some() {
+        return None;
+    }
+    let [from] = select.from_clause.as_slice() else { return None };
+    let Some(NodeEnum::RangeVar(range)) = &from.node else { return None };
+    let name = match &range.alias {
+        Some(alias) if !alias.colnames.is_empty() => return None,
+        Some(alias) => &alias.aliasname,
+        None => &range.relname,
+    };
+    let table = table(range, catalogue)?;
+    let mut types = Vec::new();
+    for target in &select.target_list {
+        let Some(NodeEnum::ResTarget(target)) = &target.node else { return None };
+        let Some(NodeEnum::ColumnRef(of)) = target.val.as_ref().and_then(|value| value.node.as_ref()) else {
+            types.push(None);
+            continue;
+        };
+        let last = match of.fields.as_slice() {
+            [last] => last,
+            [first, last] if text(first) == Some(name.as_str()) => last,
+            _ => return None,
+        };
+        match &last.node {
+            Some(NodeEnum::AStar(_)) => types.extend(table.columns.iter().map(|column| column.type_oid)),
+            _ => types.push(text(last).and_then(|name| table.column(name)?.1.type_oid)),
+        }
+    }
+    Some(types)
+}
+
+fn table<'c>(range: &RangeVar, catalogue: &'c Catalogue) -> Option<&'c Relation> {
+    let found = match range.schemaname.as_str() {
+        "" => catalogue.resolve(&range.relname),
+        schema => catalogue.relation(schema, &range.relname),
+    };
+    found.filter(|relation| relation.kind == RelationKind::Table)
+}
+
+fn options(copy: &CopyStmt) -> Option<CopyOptions> {
     let options = copy.options.iter().map(|option| match &option.node {
         Some(NodeEnum::DefElem(option)) => Some(&**option),
         _ => None,
@@ -96,6 +164,10 @@ fn is_utf8(encoding: &str) -> bool {
 mod tests {
     use super::*;
 
+    fn copy_options(sql: &str, index: usize) -> Option<CopyOptions> {
+        copy_data(sql, index, &Catalogue::empty()).map(|data| data.options)
+    }
+
     #[test]
     fn reads_what_masking_needs() {
         assert_eq!(copy_options("COPY t TO STDOUT", 0), Some(CopyOptions::text()));
@@ -108,6 +180,34 @@ mod tests {
         };
         assert_eq!((text.delimiter, text.header, text.null.as_slice()), (b';', true, b"nil".as_slice()));
         assert_eq!((quote, escape), (b'|', b'|'));
+    }
+
+    #[test]
+    fn types_of_columns_that_are_tables_own() {
+        let catalogue = super::super::tests::catalogue();
+        let types = |sql: &str| copy_data(sql, 0, &catalogue).unwrap().types;
+        let (int, text) = (Some(23), Some(25));
+        assert_eq!(types("COPY customers TO STDOUT"), [int, text, text, text]);
+        assert_eq!(types("COPY public.customers (ssn, id, nope) TO STDOUT"), [text, int, None]);
+        // b is generated from a.
+        assert_eq!(types("COPY t TO STDOUT"), [int]);
+        assert_eq!(types("COPY (SELECT * FROM t) TO STDOUT"), [int, text]);
+        assert_eq!(
+            types("COPY (SELECT c.ssn, upper(name), id AS n FROM customers c WHERE id > 1) TO STDOUT"),
+            [text, None, int]
+        );
+        for unseen in [
+            "COPY v TO STDOUT",
+            "COPY (SELECT mail FROM v) TO STDOUT",
+            "COPY (SELECT id FROM customers UNION SELECT a FROM t) TO STDOUT",
+            "COPY (WITH customers AS (SELECT 1 AS id) SELECT id FROM customers) TO STDOUT",
+            "COPY (SELECT id FROM customers AS x(id)) TO STDOUT",
+            "COPY (SELECT customers.id FROM customers, t) TO STDOUT",
+            "COPY (VALUES (1)) TO STDOUT",
+            "COPY unknown TO STDOUT",
+        ] {
+            assert_eq!(types(unseen), [], "{unseen}");
+        }
     }
 
     #[test]

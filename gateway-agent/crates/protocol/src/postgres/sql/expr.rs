@@ -14,6 +14,7 @@ use super::{
     flow::Flow,
     kinds::{never_parsed, part_nodes, statement_nodes},
     scope::{Scope, text, texts},
+    total,
 };
 
 impl<'a> Analyser<'a> {
@@ -47,13 +48,16 @@ impl<'a> Analyser<'a> {
             | NodeEnum::MergeSupportFunc(_) => Ok(Flow::none()),
             NodeEnum::ColumnRef(column) => self.column_ref(column, scope),
             NodeEnum::AExpr(_) => self.operators(node, scope),
-            NodeEnum::BoolExpr(of) => self.exprs(&of.args, scope),
+            NodeEnum::BoolExpr(of) => self.conditional(|this| this.exprs(&of.args, scope)),
             NodeEnum::FuncCall(call) => self.call(call, scope),
             NodeEnum::TypeCast(of) => {
                 let flow = self.opt(of.arg.as_deref(), scope)?;
                 let name = of.type_name.as_ref().and_then(|name| name.names.last()).and_then(text);
+                if !name.is_some_and(total::cast) {
+                    self.may_fail(&flow);
+                }
                 match name.and_then(|name| self.catalogue.cast(name)) {
-                    Some(known) => Ok(self.returned(&known, flow.clone())?.with(&flow)),
+                    Some(known) => Ok(self.returned(&known, flow.clone(), false)?.with(&flow)),
                     None => Ok(flow),
                 }
             }
@@ -63,17 +67,20 @@ impl<'a> Analyser<'a> {
             NodeEnum::NamedArgExpr(of) => self.opt(of.arg.as_deref(), scope),
             NodeEnum::MultiAssignRef(of) => self.opt(of.source.as_deref(), scope),
             NodeEnum::ResTarget(of) => self.opt(of.val.as_deref(), scope),
-            NodeEnum::CaseExpr(of) => {
-                let mut flow = self.opt(of.arg.as_deref(), scope)?;
-                flow.add(&self.exprs(&of.args, scope)?);
-                flow.add(&self.opt(of.defresult.as_deref(), scope)?);
+            NodeEnum::CaseExpr(of) => self.conditional(|this| {
+                let mut flow = this.opt(of.arg.as_deref(), scope)?;
+                flow.add(&this.exprs(&of.args, scope)?);
+                if of.arg.is_some() {
+                    flow = this.equated(flow)?;
+                }
+                flow.add(&this.opt(of.defresult.as_deref(), scope)?);
                 Ok(flow)
-            }
+            }),
             NodeEnum::CaseWhen(of) => {
                 let flow = self.opt(of.expr.as_deref(), scope)?;
                 Ok(flow.with(&self.opt(of.result.as_deref(), scope)?))
             }
-            NodeEnum::CoalesceExpr(of) => self.exprs(&of.args, scope),
+            NodeEnum::CoalesceExpr(of) => self.conditional(|this| this.exprs(&of.args, scope)),
             NodeEnum::MinMaxExpr(of) => self.exprs(&of.args, scope),
             NodeEnum::RowExpr(of) => self.exprs(&of.args, scope),
             NodeEnum::AArrayExpr(of) => self.exprs(&of.elements, scope),
@@ -92,7 +99,11 @@ impl<'a> Analyser<'a> {
             }
             NodeEnum::SortBy(sort) => self.sort_key(sort, scope),
             NodeEnum::XmlExpr(of) => self.xml(of, scope),
-            NodeEnum::XmlSerialize(of) => self.opt(of.expr.as_deref(), scope),
+            NodeEnum::XmlSerialize(of) => {
+                let flow = self.opt(of.expr.as_deref(), scope)?;
+                self.may_fail(&flow);
+                Ok(flow)
+            }
             NodeEnum::JsonArgument(_)
             | NodeEnum::JsonArrayAgg(_)
             | NodeEnum::JsonArrayConstructor(_)
@@ -128,29 +139,48 @@ impl<'a> Analyser<'a> {
     fn operators(&mut self, node: &'a NodeEnum, scope: &Scope<'_, 'a>) -> Answer<Flow> {
         let mut flow = Flow::none();
         let mut own = Vec::new();
-        let mut node = node;
-        while let NodeEnum::AExpr(of) = node {
-            self.spend(1)?;
-            self.operator(&of.name);
-            self.operators_in(&of.name, &mut own);
-            flow.add(&self.opt(of.rexpr.as_deref(), scope)?);
-            match of.lexpr.as_ref().and_then(|left| left.node.as_ref()) {
-                Some(left) => node = left,
-                None => return self.applied(&own, flow),
+        // The operands of operators that may fail: everything from the outermost of them on.
+        let mut risked: Option<Flow> = None;
+        let mut next = Some(node);
+        while let Some(node) = next {
+            let operand = match node {
+                NodeEnum::AExpr(of) => {
+                    self.spend(1)?;
+                    self.operator(&of.name);
+                    self.operators_in(&of.name, &mut own);
+                    if !is_total(&of.name) {
+                        risked.get_or_insert_with(Flow::none);
+                    }
+                    next = of.lexpr.as_ref().and_then(|left| left.node.as_ref());
+                    self.opt(of.rexpr.as_deref(), scope)?
+                }
+                leftmost => {
+                    next = None;
+                    self.deeper(|this| this.expr_of(leftmost, scope))?
+                }
+            };
+            if let Some(risked) = &mut risked {
+                risked.add(&operand);
             }
+            flow.add(&operand);
         }
-        let flow = flow.with(&self.deeper(|this| this.expr_of(node, scope))?);
+        if let Some(risked) = risked {
+            self.may_fail(&risked);
+        }
         self.applied(&own, flow)
     }
 
     /// Notes an operator that is not the server's own.
     fn operators_in(&self, name: &'a [Node], own: &mut Vec<&'a str>) {
         let parts = texts(name);
-        if let Some(name) = parts.last().filter(|name| self.catalogue.operator(name).is_some())
-            && parts.first() != Some(&"pg_catalog")
-        {
-            own.push(name);
-        }
+        let Some(last) = parts.last().filter(|_| parts.first() != Some(&"pg_catalog")) else { return };
+        // What the grammar writes as a word stands for these.
+        let meant: &[&str] = if last.ends_with("BETWEEN") || last.ends_with("SYMMETRIC") {
+            &["<=", ">=", "<", ">"]
+        } else {
+            &[last]
+        };
+        own.extend(meant.iter().filter(|name| self.catalogue.operator(name).is_some()));
     }
 
     /// What such operators make of their operands.
@@ -158,7 +188,8 @@ impl<'a> Analyser<'a> {
         let mut flow = operands.clone();
         for name in own {
             if let Some(known) = self.catalogue.operator(name) {
-                flow.add(&self.returned(&known, operands.clone())?);
+                // Extensions give their own types the operators that everybody has.
+                flow.add(&self.returned(&known, operands.clone(), total::operator(name))?);
             }
         }
         Ok(flow)
@@ -195,13 +226,30 @@ impl<'a> Analyser<'a> {
         let mut own = Vec::new();
         self.operators_in(&link.oper_name, &mut own);
         let mut flow = self.opt(link.testexpr.as_deref(), scope)?;
+        let is_in = link.oper_name.is_empty() && link.testexpr.is_some();
         let Some(query) = &link.subselect else { return Ok(flow) };
         let rows = self.subquery(query, scope)?;
         let values = self.all_of(&rows)?;
         if link.sub_link_type() != SubLinkType::ExistsSublink {
             flow.add(&values);
         }
+        // How long it takes, and whether it finds more than one row, is up to its rows.
+        self.may_fail(&Flow::none());
+        if !link.oper_name.is_empty() && !is_total(&link.oper_name) {
+            self.may_fail(&flow);
+        }
+        if is_in {
+            flow = self.equated(flow)?;
+        }
         self.applied(&own, flow)
+    }
+
+    /// `CASE x WHEN y` and `x IN (…)` say `=` without writing it.
+    fn equated(&mut self, operands: Flow) -> Answer<Flow> {
+        match self.catalogue.operator("=") {
+            Some(_) => self.applied(&["="], operands),
+            None => Ok(operands),
+        }
     }
 
     pub(super) fn sort_key(&mut self, sort: &'a SortBy, scope: &Scope<'_, 'a>) -> Answer<Flow> {
@@ -231,7 +279,9 @@ impl<'a> Analyser<'a> {
 
     fn xml(&mut self, of: &'a XmlExpr, scope: &Scope<'_, 'a>) -> Answer<Flow> {
         let flow = self.exprs(&of.named_args, scope)?;
-        Ok(flow.with(&self.exprs(&of.args, scope)?))
+        let flow = flow.with(&self.exprs(&of.args, scope)?);
+        self.may_fail(&flow);
+        Ok(flow)
     }
 
     fn json(&mut self, node: &'a NodeEnum, scope: &Scope<'_, 'a>) -> Answer<Flow> {
@@ -243,9 +293,15 @@ impl<'a> Analyser<'a> {
             NodeEnum::JsonIsPredicate(of) => self.opt(of.expr.as_deref(), scope),
             NodeEnum::JsonKeyValue(of) => {
                 let flow = self.opt(of.key.as_deref(), scope)?;
+                // It may not be NULL, nor stand twice.
+                self.may_fail(&flow);
                 Ok(flow.with(&self.json_value(of.value.as_deref(), scope)?))
             }
-            NodeEnum::JsonParseExpr(of) => self.json_value(of.expr.as_deref(), scope),
+            NodeEnum::JsonParseExpr(of) => {
+                let flow = self.json_value(of.expr.as_deref(), scope)?;
+                self.may_fail(&flow);
+                Ok(flow)
+            }
             NodeEnum::JsonScalarExpr(of) => self.opt(of.expr.as_deref(), scope),
             NodeEnum::JsonSerializeExpr(of) => self.json_value(of.expr.as_deref(), scope),
             NodeEnum::JsonObjectConstructor(of) => self.exprs(&of.exprs, scope),
@@ -260,6 +316,7 @@ impl<'a> Analyser<'a> {
                 let mut flow = self.json_aggregate(of.constructor.as_deref(), scope)?;
                 if let Some(pair) = &of.arg {
                     flow.add(&self.opt(pair.key.as_deref(), scope)?);
+                    self.may_fail(&flow);
                     flow.add(&self.json_value(pair.value.as_deref(), scope)?);
                 }
                 Ok(flow)
@@ -299,6 +356,7 @@ impl<'a> Analyser<'a> {
         flow.add(&self.exprs(&of.passing, scope)?);
         flow.add(&self.json_behaviour(of.on_empty.as_deref(), scope)?);
         flow.add(&self.json_behaviour(of.on_error.as_deref(), scope)?);
+        self.may_fail(&flow);
         Ok(flow)
     }
 
@@ -313,4 +371,9 @@ impl<'a> Analyser<'a> {
         }
         Ok(Flow::none())
     }
+}
+
+/// Whether an operator, written like this, is the server's own and never fails.
+fn is_total(name: &[Node]) -> bool {
+    matches!(texts(name).as_slice(), [name] | ["pg_catalog", name] if total::operator(name))
 }

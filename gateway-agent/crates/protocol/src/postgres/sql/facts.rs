@@ -12,6 +12,8 @@ pub(super) enum Use {
     Output,
     Predicate,
     Stored,
+    /// The statement may fail, or take longer, because of it.
+    Failure,
 }
 
 #[derive(Debug)]
@@ -20,6 +22,7 @@ pub(super) struct Facts {
     pub(super) opaque: bool,
     pub(super) stores_unseen: bool,
     pub(super) filters_unseen: bool,
+    pub(super) fails_unseen: bool,
     pub(super) settings: Vec<(String, Option<String>)>,
     pub(super) refers: Option<Named>,
     pub(super) defines: Option<Named>,
@@ -42,6 +45,7 @@ struct Entry {
     output: bool,
     predicate: bool,
     stored: bool,
+    fails: bool,
     written: bool,
     /// Came along with a column that shows it.
     through: bool,
@@ -54,6 +58,7 @@ impl Facts {
             opaque: false,
             stores_unseen: false,
             filters_unseen: false,
+            fails_unseen: false,
             settings: Vec::new(),
             refers: None,
             defines: None,
@@ -151,6 +156,7 @@ impl Facts {
             output: false,
             predicate: false,
             stored: false,
+            fails: false,
             written: false,
             through: false,
         });
@@ -165,8 +171,12 @@ impl Facts {
     /// Passes on to `sources` what the stand-in was used for.
     pub(super) fn settle(&mut self, stand_in: u32, sources: &Flow) {
         let Some(entry) = self.columns.get(at(stand_in)) else { return };
-        let uses =
-            [(entry.output, Use::Output), (entry.predicate, Use::Predicate), (entry.stored, Use::Stored)];
+        let uses = [
+            (entry.output, Use::Output),
+            (entry.predicate, Use::Predicate),
+            (entry.stored, Use::Stored),
+            (entry.fails, Use::Failure),
+        ];
         for (used, usage) in uses {
             if used {
                 self.mark(sources, usage);
@@ -180,6 +190,7 @@ impl Facts {
                 Use::Output => {}
                 Use::Predicate => self.filters_unseen = true,
                 Use::Stored => self.stores_unseen = true,
+                Use::Failure => self.fails_unseen = true,
             }
         }
         for column in flow.ids() {
@@ -188,6 +199,7 @@ impl Facts {
                     Use::Output => entry.output = true,
                     Use::Predicate => entry.predicate = true,
                     Use::Stored => entry.stored = true,
+                    Use::Failure => entry.fails = true,
                 }
             }
         }
@@ -228,14 +240,16 @@ impl Facts {
     }
 
     pub(super) fn into_lists(self) -> (Vec<RelationUse>, Vec<ColumnUse>, Vec<String>) {
-        let used =
-            |entry: &Entry| entry.named || entry.output || entry.predicate || entry.stored || entry.written;
+        let used = |entry: &Entry| {
+            entry.named || entry.output || entry.predicate || entry.stored || entry.fails || entry.written
+        };
         let columns = self.columns.into_iter().filter(used).filter_map(|entry| {
             Some(ColumnUse {
                 column: entry.column?,
                 output: entry.output,
                 predicate: entry.predicate,
                 stored: entry.stored,
+                fails: entry.fails,
                 written: entry.written,
                 shown_through: entry.through,
             })

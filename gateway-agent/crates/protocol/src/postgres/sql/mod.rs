@@ -33,6 +33,7 @@ mod resolve;
 mod scope;
 mod shape;
 mod statement;
+mod total;
 mod utility;
 mod with;
 
@@ -46,7 +47,7 @@ use policy::Statement;
 pub use catalogue::{
     BaseColumn, CATALOGUE_SQL, Catalogue, CatalogueError, Relation, RelationColumn, RelationKind, Row,
 };
-pub(super) use copy::copy_options;
+pub(super) use copy::copy_data;
 pub(super) use planned::plannable;
 pub use report::report;
 pub use shape::{shape, shape_counts};
@@ -63,11 +64,13 @@ pub struct Refused {
     pub reason: String,
     /// What the author of the statement can do.
     pub hint: String,
+    /// The grammar does not know it.
+    pub not_sql: bool,
 }
 
 impl Refused {
     fn new(reason: impl Into<String>, hint: impl Into<String>) -> Self {
-        Self { reason: reason.into(), hint: hint.into() }
+        Self { reason: reason.into(), hint: hint.into(), not_sql: false }
     }
 
     fn too_complex(what: &str) -> Self {
@@ -107,10 +110,13 @@ fn parse(sql: &str) -> Result<pg_query::protobuf::ParseResult, Refused> {
         Refused::new("the SQL parser failed on the statement", "write it in another way, and report this")
     })?;
     parsed.map(|result| result.protobuf).map_err(|error| match error {
-        pg_query::Error::Parse(message) => Refused::new(
-            format!("not valid SQL: {message}"),
-            "the gateway reads SQL as PostgreSQL 18 does; check the statement there",
-        ),
+        pg_query::Error::Parse(message) => Refused {
+            not_sql: true,
+            ..Refused::new(
+                format!("not valid SQL: {message}"),
+                "the gateway reads SQL as PostgreSQL 18 does; check the statement there",
+            )
+        },
         other => Refused::new(
             format!("the SQL cannot be read: {other}"),
             "write it in another way, and report this",

@@ -8,6 +8,7 @@ use super::{
     facts::Use,
     flow::Flow,
     scope::{Base, Columns, Derived, Item, Open, Scope, text},
+    total::{self, Total},
 };
 use pg_query::{Node, NodeEnum, protobuf::ColumnRef};
 
@@ -171,6 +172,9 @@ impl<'a> Analyser<'a> {
 
     fn attribute_call(&mut self, item: &Item<'a>, function: &str) -> Answer<Flow> {
         let flow = self.whole(item)?;
+        if total::function(function) != Total::Yes {
+            self.may_fail(&flow);
+        }
         self.called(&[function], flow)
     }
 

@@ -31,6 +31,8 @@ pub(in super::super) struct Summary {
     pub(in super::super) predicates: Vec<Seen>,
     /// and so do its arguments.
     pub(in super::super) filters_by_arguments: bool,
+    /// They may make it fail.
+    pub(in super::super) fails_by_arguments: bool,
 }
 
 enum Of {
@@ -224,6 +226,8 @@ fn summary(statements: &[Statement]) -> Option<Summary> {
         for column in statement.columns.iter().filter(|used| used.predicate) {
             summary.filters_by_arguments |= is_argument(&column.column);
         }
+        summary.fails_by_arguments |=
+            statement.columns.iter().any(|used| used.fails && is_argument(&used.column));
         let predicates = Through::new(statement).used(|used| used.predicate && !is_argument(&used.column));
         summary.predicates.extend(predicates);
     }

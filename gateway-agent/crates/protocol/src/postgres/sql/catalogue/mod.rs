@@ -72,6 +72,10 @@ pub enum RelationKind {
 pub struct RelationColumn {
     pub number: i16,
     pub name: Arc<str>,
+    /// Of its type.
+    pub type_oid: Option<u32>,
+    /// Computed from others by the server.
+    pub generated: bool,
     /// Of a view whose definition is understood: what the column derives from.
     shows: Option<Shows>,
     /// Columns of the same relation that it is generated from.
@@ -184,10 +188,14 @@ impl Catalogue {
             let relation: u32 = row.number(0, "oid")?;
             let number = row.number(1, "column number")?;
             let name = names.get(row.text(2, "column name")?);
+            let type_oid = Some(row.number(3, "type")?);
+            let generated = row.flag(4, "generated mark")?;
             if let Some(relation) = catalogue.find_mut(relation) {
                 relation.columns.push(RelationColumn {
                     number,
                     name,
+                    type_oid,
+                    generated,
                     shows: None,
                     generated_from: Vec::new(),
                 });
@@ -534,14 +542,14 @@ mod tests {
                 &["105", "app", "customers", "r"],
             ]),
             rows(&[
-                &["100", "2", "email"],
-                &["100", "1", "id"],
-                &["101", "1", "id"],
-                &["101", "2", "email"],
-                &["102", "1", "x"],
-                &["103", "1", "y"],
-                &["999", "1", "gone"],
-                &["104", "1", "oid"],
+                &["100", "2", "email", "25", "false"],
+                &["100", "1", "id", "25", "false"],
+                &["101", "1", "id", "25", "false"],
+                &["101", "2", "email", "25", "false"],
+                &["102", "1", "x", "25", "false"],
+                &["103", "1", "y", "25", "false"],
+                &["999", "1", "gone", "25", "false"],
+                &["104", "1", "oid", "25", "false"],
             ]),
             rows(&[
                 &["102", "101", "2", "false"],

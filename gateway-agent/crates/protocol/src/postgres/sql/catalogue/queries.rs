@@ -3,7 +3,7 @@
 /// Queries whose rows [`Catalogue::build`] takes, in this order. Every column is text.
 ///
 /// 1. relations: oid, schema, name, kind
-/// 2. columns: relation oid, number, name
+/// 2. columns: relation oid, number, name, oid of the type, whether it is generated
 /// 3. what views read: view oid, relation oid, column number (0 = the relation), whether whole rows are read
 /// 4. inheritance and partitions: child oid, parent oid
 /// 5. the schemas of the search path, first first
@@ -18,7 +18,7 @@ pub const CATALOGUE_SQL: &[&str] = &[
     "SELECT c.oid::text, n.nspname::text, c.relname::text, c.relkind::text \
      FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace \
      WHERE c.relkind IN ('r', 'p', 'v', 'm', 'f', 'S') AND n.nspname !~ '^pg_(toast|temp)'",
-    "SELECT a.attrelid::text, a.attnum::text, a.attname::text \
+    "SELECT a.attrelid::text, a.attnum::text, a.attname::text, a.atttypid::text, (a.attgenerated <> '')::text \
      FROM pg_catalog.pg_attribute a JOIN pg_catalog.pg_class c ON c.oid = a.attrelid \
      JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace \
      WHERE c.relkind IN ('r', 'p', 'v', 'm', 'f', 'S') AND n.nspname !~ '^pg_(toast|temp)' \

@@ -458,3 +458,50 @@ fn unknown_relations() {
         ],
     );
 }
+
+/// Columns on which it depends whether a statement fails, or how long it takes; `?` = and something that cannot be told.
+#[test]
+fn what_may_fail() {
+    on_big_stack(|| {
+        let catalogue = catalogue();
+        let mut wrong = Vec::new();
+        for (sql, expected) in [
+            ("SELECT a, a::text, a = 1, upper(a) || 'x', count(a), to_json(t) FROM t", ""),
+            ("SELECT a::int FROM t", "t.a"),
+            ("SELECT a + 1 FROM t", "t.a"),
+            ("SELECT email || (id + 1) FROM customers", "customers.id"),
+            ("SELECT id + 1 || email FROM customers", "customers.id"),
+            ("SELECT email LIKE 'x' FROM customers", "customers.email"),
+            ("SELECT id BETWEEN 1 AND 2, id IN (1, 2), nullif(id, 1) FROM customers", ""),
+            ("SELECT substr(email, 1, 2), left(email, id) FROM customers", ""),
+            ("SELECT substr(email, id) FROM customers", "customers.email customers.id"),
+            ("SELECT substr('x', 1, $1) FROM customers", ""),
+            ("SELECT CASE WHEN email = 'x' THEN name ELSE 'y' END FROM customers", ""),
+            ("SELECT CASE WHEN email = 'x' THEN id / 0 END FROM customers", "customers.email customers.id"),
+            ("SELECT CASE WHEN email = 'x' THEN substr('x', 1, $1) END FROM customers", "customers.email"),
+            ("SELECT CASE WHEN email = 'x' THEN (SELECT 1) END FROM customers", "customers.email"),
+            ("SELECT email = 'x' AND name::int = 1 FROM customers", "customers.email customers.name"),
+            ("SELECT coalesce(email, pg_sleep(1)::text) FROM customers", "? customers.email"),
+            ("SELECT json_build_object('a', email, name, id) FROM customers", "customers.name"),
+            ("SELECT json_build_object(VARIADIC ARRAY[email]) FROM customers", "customers.email"),
+            ("SELECT shout(email), secret_of(1) FROM customers", ""),
+            ("SELECT unseen(email) FROM customers", "customers.email"),
+            ("SELECT unseen(1)::int FROM customers", "?"),
+            ("WITH x AS (SELECT email AS e FROM customers) SELECT e::int FROM x", "customers.email"),
+        ] {
+            let statements =
+                analyse(sql, &catalogue, 1 << 16).unwrap_or_else(|refused| panic!("{sql}: {refused}"));
+            let statement = &statements[0];
+            let columns = statement.columns.iter().filter(|used| used.fails).map(|used| {
+                format!("{}.{}", used.column.relation.as_deref().unwrap_or("?"), used.column.name)
+            });
+            let mut found: Vec<String> =
+                columns.chain(statement.fails_unseen.then(|| "?".to_owned())).collect();
+            found.sort();
+            if found.join(" ") != expected {
+                wrong.push(format!("{sql}: {}", found.join(" ")));
+            }
+        }
+        assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+    });
+}

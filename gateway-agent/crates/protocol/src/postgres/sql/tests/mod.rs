@@ -3,6 +3,7 @@
 mod clients;
 mod hostile;
 mod lineage;
+mod nodes;
 mod statements;
 
 use policy::{Access, Class, Lineage, Named, Outputs, Statement};
@@ -103,7 +104,7 @@ fn rows(rows: &[&[&str]]) -> Vec<Row> {
 
 /// customers(id, name, email, ssn), orders(id, customer_id, total), t(a, b) whose b is generated from a, a view
 /// v(id, mail) of customers, a partition orders_2024 of orders, functions, and an operator ### that calls one.
-fn catalogue() -> Catalogue {
+pub(super) fn catalogue() -> Catalogue {
     let relations = [
         ("1", "customers", "r", vec!["id", "name", "email", "ssn"]),
         ("2", "orders", "p", vec!["id", "customer_id", "total"]),
@@ -113,7 +114,10 @@ fn catalogue() -> Catalogue {
     ];
     let columns = relations.iter().flat_map(|(oid, _, _, columns)| {
         columns.iter().enumerate().map(|(at, name)| {
-            [*oid, ["1", "2", "3", "4"][at], *name].map(|cell| Some(cell.to_owned())).to_vec()
+            let number = ["1", "2", "3", "4"][at];
+            let kind = if ["id", "customer_id", "total", "a"].contains(name) { "23" } else { "25" };
+            let generated = if *name == "b" { "true" } else { "false" };
+            [*oid, number, *name, kind, generated].map(|cell| Some(cell.to_owned())).to_vec()
         })
     });
     let function = |name: &str, language: &str, set: &str, body: &str, arguments: &str| {

@@ -1,0 +1,2 @@
+DROP INDEX driver_sqlx_once;
+ALTER TABLE driver_sqlx_migrated DROP COLUMN more;
