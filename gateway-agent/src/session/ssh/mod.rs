@@ -240,6 +240,9 @@ impl Session {
         let ending = async { while channels.join_next().await.is_some() {} };
         let _ = timeout(FAREWELL, ending).await;
         channels.shutdown().await;
+        if let Some(unused) = self.spare.take() {
+            unused.abort();
+        }
         self.goodbye(&mut running, &reason).await;
         (reason, None)
     }
