@@ -91,6 +91,26 @@ fn the_host_key_is_known_and_strangers_are_not_trusted() {
 }
 
 #[test]
+fn a_job_with_a_user_of_its_own_has_a_name() {
+    let ground = Ground::with(crate::support::RULES, &[], &[("/jobs/uid", serde_json::Value::Null)]);
+    let script = format!("id -un; echo $HOME; ssh -o BatchMode=yes {HOST} 'echo as job'");
+    let out = ground.job(&["bash", "-c", &script]).run().ok();
+    assert_eq!(out.stdout, "job\n/tmp/home\nas job\n", "{out}");
+    // The host's own list is as it was.
+    assert!(!std::fs::read_to_string("/etc/passwd").expect("accounts").contains("job:x:"));
+}
+
+#[test]
+fn a_command_that_nobody_could_read_is_refused() {
+    let ground = Ground::new();
+    let long = format!("echo {}", "x".repeat(40_000));
+    let out = ground.ssh(&[HOST, &long]).run();
+    assert_eq!(out.status.code(), Some(126), "{out}");
+    assert!(out.stderr.contains("a command of more than 32768 bytes"), "{out}");
+    assert_eq!(ground.sshd.ran(), [""; 0]);
+}
+
+#[test]
 fn a_job_that_ends_takes_its_commands_with_it() {
     let ground = Ground::new();
     let job = ground.ssh(&[HOST, "echo here; exec sleep 600"]).start().expect("a job");

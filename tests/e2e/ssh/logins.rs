@@ -151,6 +151,9 @@ fn limits_end_what_exceeds_them() {
             "{limits}: {}",
             out.stderr
         );
+        wait_for("the command to end", || {
+            ground.sshd.processes().iter().all(|line| !line.contains("600")).then_some(())
+        });
         let line = wait_for_audit(&ground.world, "limit_exceeded", |_| true);
         assert_eq!(line["rule"], "commands", "{line}");
     }

@@ -84,6 +84,24 @@ fn connections_through_the_host_are_refused_with_the_rule() {
 }
 
 #[test]
+fn a_tunnel_that_a_rule_names_is_carried_and_no_other() {
+    let rules = crate::support::RULES.replace(
+        "      pty: true\n      env",
+        "      forward: { to: [\"127.0.0.1:*\"] }\n      pty: true\n      env",
+    );
+    let ground = Ground::with(&rules, &[], &[]);
+    let canary = Canary::new(&ground);
+    let _ = ground.ssh(&["-W", &format!("127.0.0.1:{}", canary.port), HOST]).run();
+    wait_for("the canary", || (canary.heard.load(Ordering::SeqCst) == 1).then_some(()));
+    let out = ground.ssh(&["-W", &format!("127.0.0.2:{}", canary.port), HOST]).run().failed();
+    assert!(out.stderr.contains("denied by policy rule"), "{out}");
+    let line =
+        wait_for_audit(&ground.world, "completed", |line| line["statement_kind"] == "ssh_direct_tcpip");
+    assert_eq!(line["verdict"], "allow", "{line}");
+    assert_eq!(canary.heard.load(Ordering::SeqCst), 1);
+}
+
+#[test]
 fn listeners_at_the_host_are_refused() {
     let ground = Ground::new();
     for to in ["18022:127.0.0.1:1", "/tmp/gateway-forwarded.sock:127.0.0.1:1"] {

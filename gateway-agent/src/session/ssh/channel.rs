@@ -143,6 +143,9 @@ impl Channel {
                 }
                 Message::Exec(command) => {
                     let request = commands::exec(&command);
+                    if command.len() > commands::LENGTH_MAX {
+                        return self.too_long(&request).await;
+                    }
                     return self.program(request, Some(command)).await;
                 }
                 Message::Shell => return self.program(SshRequest::Shell, None).await,
@@ -188,9 +191,22 @@ impl Channel {
         Ok(())
     }
 
+    /// What cannot be shown to people as a whole is not run, whatever a rule says.
+    async fn too_long(&mut self, request: &SshRequest) -> Result<(), Over> {
+        let rules = [policy::builtin::DEFAULT_DENY.into()];
+        let reason = format!("a command of more than {} bytes", commands::LENGTH_MAX);
+        let refused = Refused::new(&rules, reason, "put it into a file and run that, or send it as input");
+        let what = text(request);
+        let said = Said { kind: request.name(), text: &what };
+        self.session.log.denied(said, &rules, &refused.reason, Duration::ZERO).await?;
+        self.say(&refused.lines());
+        self.end(REFUSED);
+        self.sent().await
+    }
+
     /// Decides and runs the program of this channel.
     async fn program(&mut self, request: SshRequest, command: Option<Bytes>) -> Result<(), Over> {
-        let granted = match self.granted(&request).await? {
+        let granted = match self.granted(&request, command.as_deref()).await? {
             Some(Ok(granted)) => granted,
             Some(Err(refused)) => {
                 self.say(&refused.lines());
@@ -213,9 +229,16 @@ impl Channel {
     }
 
     /// `None`: the job did not wait for the answer.
-    async fn granted(&mut self, request: &SshRequest) -> Result<Option<Answer>, Lost> {
+    async fn granted(
+        &mut self,
+        request: &SshRequest,
+        command: Option<&[u8]>,
+    ) -> Result<Option<Answer>, Lost> {
         let session = Rc::clone(&self.session);
-        let beside: Vec<_> = self.environment.iter().map(|(name, value)| format!("{name}={value}")).collect();
+        let mut beside: Vec<_> =
+            self.environment.iter().map(|(name, value)| format!("{name}={value}")).collect();
+        // What is shown of it is not what is sent then.
+        beside.extend(command.filter(|command| std::str::from_utf8(command).is_err()).map(hex::encode));
         let notice = self.notice();
         let asked = async {
             let answer = session.ask(request, &beside, notice).await?;
@@ -287,7 +310,7 @@ impl Channel {
         let (upstream, channel) = match self.beside(connecting).await {
             None => return Ok(Err(self.unstarted(&running, "the job left").await?.and(None))),
             Some(Err(error)) => {
-                session.log.upstream_failed(&error.to_string());
+                session.log.upstream_failed(&error.told());
                 let why = format!("cannot use resource {}: {error}", session.resource.name);
                 return Ok(Err(self.unstarted(&running, &why).await?));
             }

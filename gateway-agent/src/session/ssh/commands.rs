@@ -3,6 +3,9 @@
 use policy::SshRequest;
 use protocol::ssh::command;
 
+/// Longest command line that is run, in bytes.
+pub(super) const LENGTH_MAX: usize = 32 * 1024;
+
 /// A command line, read as the host's shell will read it.
 pub(super) fn exec(command: &[u8]) -> SshRequest {
     SshRequest::Exec(command::read(command))

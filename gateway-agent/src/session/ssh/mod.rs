@@ -240,6 +240,9 @@ impl Session {
         let ending = async { while channels.join_next().await.is_some() {} };
         let _ = timeout(FAREWELL, ending).await;
         channels.shutdown().await;
+        if let Some(unused) = self.spare.take() {
+            unused.abort();
+        }
         self.goodbye(&mut running, &reason).await;
         (reason, None)
     }
@@ -291,7 +294,11 @@ impl Session {
                         Err(lost) => return self.lost(&lost).await,
                     }
                 }
-                Some(_) = channels.join_next(), if !channels.is_empty() => {}
+                Some(done) = channels.join_next(), if !channels.is_empty() => {
+                    if let Err(error) = done {
+                        tracing::error!(%error, session = %self.live.id, "a channel ended by itself");
+                    }
+                }
                 _ = ended.changed() => {
                     let why = ended.borrow().clone();
                     return why.map_or_else(String::new, |why| why.to_string());
@@ -566,7 +573,8 @@ impl Session {
         let limits = self.limits.borrow().clone();
         let idle = self.last.get().elapsed();
         let (limit, rule, why) = match () {
-            () if limits.idle.as_ref().is_some_and(|bound| idle >= bound.most) => {
+            // Who waits for a human is not idle.
+            () if self.asking.get() == 0 && limits.idle.as_ref().is_some_and(|bound| idle >= bound.most) => {
                 ("idle", limits.idle.map(|bound| bound.rule), "idle for too long")
             }
             () if limits.duration.as_ref().is_some_and(|bound| self.began.elapsed() >= bound.most) => {

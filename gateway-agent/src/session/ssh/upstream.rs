@@ -64,6 +64,16 @@ pub(super) enum HostError {
     Kind,
 }
 
+impl HostError {
+    /// For the operator, who reads also what the job does not.
+    pub(super) fn told(&self) -> String {
+        match self {
+            Self::Credential(why) => format!("{self}: {why}"),
+            _ => self.to_string(),
+        }
+    }
+}
+
 /// A connection that is logged in. Closed when dropped.
 pub(super) struct Upstream {
     handle: client::Handle<Pins>,

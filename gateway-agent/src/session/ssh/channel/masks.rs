@@ -41,8 +41,11 @@ impl Masks {
     pub(super) fn push(&mut self, stream: Stream, data: &[u8]) -> Bytes {
         let mut out = Vec::with_capacity(data.len());
         self.of(stream).push(data, &mut out);
-        let holds = self.output.holds() || self.error.holds();
-        self.since = holds.then(Instant::now);
+        // Nobody waits for the record of what is typed.
+        if stream != Stream::Input {
+            let holds = self.output.holds() || self.error.holds();
+            self.since = holds.then(Instant::now);
+        }
         out.into()
     }
 

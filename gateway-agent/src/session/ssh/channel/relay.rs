@@ -5,7 +5,7 @@ use std::rc::Rc;
 use bytes::Bytes;
 use policy::{FileOperation, FileRequest, Recording, SshRequest};
 use record::{Event as Recorded, Stream};
-use russh::{ChannelMsg, ChannelReadHalf};
+use russh::{ChannelMsg, ChannelReadHalf, Sig};
 
 use super::{Bounds, Channel, FAREWELL, Masks, Over, UNAVAILABLE, masks::pause, name_of};
 use crate::session::ssh::{
@@ -82,6 +82,10 @@ impl Channel {
                 self.sent().await
             }
             Ok(Some(why)) => {
+                // A host without a terminal would let it run on.
+                relay.host.push(ToHost::Signal(Sig::KILL));
+                relay.host.push(ToHost::Close);
+                let _ = tokio::time::timeout(FAREWELL, relay.host.emptied()).await;
                 relay.upstream.close().await;
                 self.say(&[why]);
                 self.end(UNAVAILABLE);
