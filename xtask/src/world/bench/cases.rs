@@ -69,7 +69,7 @@ rules:
     resources: [plain]
     statements: { classes: [read], relations: [public.bench_recorded] }
     record: results
-  - { id: idle, effect: allow, subjects: [payments-agent], resources: [idle], connect: true, statements: { everything: true } }
+  - { id: idle, effect: allow, subjects: [payments-agent], resources: [idle], connect: true, statements: { everything: true }, record: statements }
 masks:
   - { id: mail, resources: [plain, secure], columns: [public.bench_masked.email], transform: redact }
   - { id: found, resources: [searched], detectors: [email, card, iban, phone, jwt], transform: redact }

@@ -231,9 +231,9 @@ impl Bench {
         }
         let world = &self.world;
         let pid = world.agent.pid().context("the gateway does not run")?;
-        // Two sockets for each session, and some files more.
+        // Two sockets and a recording for each session, and some files more.
         let most = getrlimit(Resource::Nofile).maximum.unwrap_or(u64::MAX);
-        let count = u32::try_from(most.saturating_sub(400) / 2)?.min(IDLE);
+        let count = u32::try_from(most.saturating_sub(400) / 3)?.min(IDLE);
         let address = format!("{DATABASE}:5434");
         let limited =
             |words: String| ["sh".to_owned(), "-c".to_owned(), format!("ulimit -n {most}; exec {words}")];
@@ -255,7 +255,8 @@ impl Bench {
         client.close_stdin();
         let said = client.finish(Duration::from_secs(60))?;
         ensure!(said.success() && said.stdout.contains(&format!("held {count}")), "{said}");
-        println!("\n{count} idle sessions: {with:.0} MiB, {before:.0} before");
+        let each = (with - before) * 1024.0 / f64::from(count);
+        println!("\n{count} idle sessions: {with:.0} MiB, {before:.0} before, {each:.1} KiB each");
         self.facts
             .push((format!("{count} idle sessions"), json!({ "resident_mib": with, "before_mib": before })));
         Ok(())

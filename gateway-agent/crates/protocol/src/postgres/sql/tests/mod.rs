@@ -3,7 +3,6 @@
 mod clients;
 mod hostile;
 mod lineage;
-mod nodes;
 mod statements;
 
 use policy::{Access, Class, Lineage, Named, Outputs, Statement};
