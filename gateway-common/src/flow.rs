@@ -59,14 +59,14 @@ pub struct Job {
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Kin {
     /// Odd while it is written; a reader that sees it change or odd has read nothing.
-    pub sequence: u32,
-    /// [`Config::generation`] before the walk.
-    pub generation: u32,
+    pub sequence: u64,
     pub cgroup: u64,
     /// The job, or 0.
     pub job: u64,
+    /// [`Config::generation`] before the walk.
+    pub generation: u32,
     /// 1 for the gateway's own.
-    pub gateway: u64,
+    pub gateway: u32,
 }
 
 /// What a socket carries from its birth to its release.
@@ -158,11 +158,12 @@ pub struct DestKey {
 #[derive(Clone, Copy, Debug)]
 pub struct Seen {
     /// As in [`Kin`].
-    pub sequence: u32,
-    /// [`Config::generation`] before the trie was asked.
-    pub generation: u32,
+    pub sequence: u64,
     pub key: DestKey,
     pub flags: u32,
+    /// [`Config::generation`] before the trie was asked.
+    pub generation: u32,
+    pub zero: u32,
 }
 
 impl DestKey {
@@ -195,7 +196,7 @@ const _: () = {
     assert!(size_of::<Released>() == 88);
     assert!(size_of::<Origin>() == 72);
     assert!(size_of::<DestKey>() == 20 && align_of::<DestKey>() == 4);
-    assert!(size_of::<Seen>() == 32);
+    assert!(size_of::<Seen>() == 40);
 };
 
 #[cfg(feature = "user")]

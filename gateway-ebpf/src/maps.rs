@@ -94,10 +94,30 @@ pub fn is_job(cgroup: u64) -> bool {
     JOBS.get_ptr(cgroup).is_some()
 }
 
-/// What this CPU remembers about a cgroup, if it still counts: its job, and whether it is the gateway's.
-///
-/// A program may be interrupted by one that handles a packet on the same CPU, and by nothing else that touches
-/// this: the sequence tells.
+/// Takes an entry of this CPU for writing, if it is as it was read. A program may be interrupted by one that handles a
+/// packet, and on kernels that preempt also by one of another process, which may be preempted itself: of several that
+/// began to write, one goes on.
+#[inline(always)]
+fn claim(sequence: *mut u64, read: u64) -> bool {
+    if read & 1 != 0 {
+        return false;
+    }
+    let mut found = read;
+    // SAFETY: the pointer comes from a lookup that did not miss, and the field is 8-aligned. The target has no atomic
+    // read-modify-write in core.
+    unsafe {
+        core::arch::asm!(
+            "r0 = cmpxchg_64({sequence} + 0, r0, {odd})",
+            sequence = in(reg) sequence,
+            odd = in(reg) read.wrapping_add(1),
+            inout("r0") found,
+        );
+    }
+    found == read
+}
+
+/// What this CPU remembers about a cgroup, if it still counts: its job, and whether it is the gateway's. The sequence
+/// tells whether anybody wrote meanwhile.
 #[inline(always)]
 pub fn kin(config: &Config, cgroup: u64) -> Option<(u64, bool)> {
     let kin = KIN.get_ptr_mut(cgroup as u32 & (limits::MAX_KIN - 1))?;
@@ -125,15 +145,13 @@ pub fn remember(generation: u32, cgroup: u64, job: u64, gateway: bool) {
     // SAFETY: as above.
     unsafe {
         let sequence = ptr::read_volatile(&raw const (*kin).sequence);
-        // Whoever was interrupted while writing goes on when this program is done.
-        if sequence & 1 != 0 {
+        if !claim(&raw mut (*kin).sequence, sequence) {
             return;
         }
-        ptr::write_volatile(&raw mut (*kin).sequence, sequence.wrapping_add(1));
         ptr::write_volatile(&raw mut (*kin).generation, generation);
         ptr::write_volatile(&raw mut (*kin).cgroup, cgroup);
         ptr::write_volatile(&raw mut (*kin).job, job);
-        ptr::write_volatile(&raw mut (*kin).gateway, gateway as u64);
+        ptr::write_volatile(&raw mut (*kin).gateway, gateway as u32);
         ptr::write_volatile(&raw mut (*kin).sequence, sequence.wrapping_add(2));
     }
 }
@@ -283,10 +301,9 @@ fn learn(seen: *mut Seen, generation: u32, asked: &DestKey, flags: u32) {
     // SAFETY: as above.
     unsafe {
         let sequence = ptr::read_volatile(&raw const (*seen).sequence);
-        if sequence & 1 != 0 {
+        if !claim(&raw mut (*seen).sequence, sequence) {
             return;
         }
-        ptr::write_volatile(&raw mut (*seen).sequence, sequence.wrapping_add(1));
         ptr::write_volatile(&raw mut (*seen).generation, generation);
         ptr::write_volatile(&raw mut (*seen).key, *asked);
         ptr::write_volatile(&raw mut (*seen).flags, flags);

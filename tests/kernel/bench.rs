@@ -37,6 +37,8 @@ struct Program {
     hook: &'static str,
     runs: u64,
     ns: f64,
+    /// Of the whole program.
+    instructions: u32,
 }
 
 #[derive(Debug, Serialize)]
@@ -217,18 +219,18 @@ impl<'a> Bench<'a> {
         }
         let after = self.costs();
         drop(measuring);
-        let programs = after.into_iter().filter_map(|(hook, (runs, time))| {
-            let (runs_before, time_before) = before.get(hook).copied().unwrap_or_default();
+        let programs = after.into_iter().filter_map(|(hook, (runs, time, instructions))| {
+            let (runs_before, time_before, _) = before.get(hook).copied().unwrap_or_default();
             let runs = runs.checked_sub(runs_before).filter(|runs| *runs > 0)?;
             let ns = time.saturating_sub(time_before).as_nanos() as f64 / runs as f64;
-            Some(Program { hook, runs, ns })
+            Some(Program { hook, runs, ns, instructions })
         });
         programs.collect()
     }
 
-    fn costs(&self) -> BTreeMap<&'static str, (u64, Duration)> {
+    fn costs(&self) -> BTreeMap<&'static str, (u64, Duration, u32)> {
         let costs = kernel::costs(&self.ground.pin_dir).unwrap();
-        costs.into_iter().map(|cost| (cost.hook.name(), (cost.runs, cost.time))).collect()
+        costs.into_iter().map(|cost| (cost.hook.name(), (cost.runs, cost.time, cost.instructions))).collect()
     }
 
     /// The same calls with maps nearly full, and the time of filling one anew under a hammer.
@@ -362,9 +364,9 @@ fn print(report: &Report) {
         let spread = format!("{:.2} to {:.2}", row.p10, row.p90);
         println!("{:<46} {:>8.1}  {:>6.2}  {spread:>13}  {target:>6}", row.name, row.off_us, row.median);
     }
-    println!("\n{:<16} {:>9} {:>8}", "program", "runs", "ns each");
+    println!("\n{:<16} {:>9} {:>8} {:>12}", "program", "runs", "ns each", "instructions");
     for program in &report.programs {
-        println!("{:<16} {:>9} {:>8.0}", program.hook, program.runs, program.ns);
+        println!("{:<16} {:>9} {:>8.0} {:>12}", program.hook, program.runs, program.ns, program.instructions);
     }
     let large = &report.large;
     println!(

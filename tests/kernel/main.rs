@@ -77,7 +77,7 @@ fn state(name: &str) -> Result<State, String> {
     State::ALL
         .into_iter()
         .find(|state| state.name() == name)
-        .ok_or_else(|| format!("up, killed, stopped or upgrading, not {name}"))
+        .ok_or_else(|| format!("up, resolving, killed, stopped or upgrading, not {name}"))
 }
 
 /// What the whole run has to know.

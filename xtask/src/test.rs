@@ -45,7 +45,7 @@ struct Kernel {
     /// kernel: a thousand swaps under load and a minute of random calls.
     #[arg(long)]
     full: bool,
-    /// kernel: only while the gateway is up, killed, stopped or upgrading; several with commas.
+    /// kernel: only while the gateway is up, resolving, killed, stopped or upgrading; several with commas.
     #[arg(long, value_name = "STATES")]
     states: Option<String>,
     /// kernel: where random calls begin.

@@ -127,12 +127,7 @@ impl Intercept {
     pub fn identify(&self, kernel: &Kernel, stream: &TcpStream) -> Result<Flow, Refused> {
         let peer = stream.peer_addr().map_err(Refused::Addresses)?;
         let local = stream.local_addr().map_err(Refused::Addresses)?;
-        let flow = self.identifier.identify(kernel, peer, local)?;
-        // Once a connection is reset, its addresses are anybody's: what was found may be about the next one.
-        match stream.peer_addr() {
-            Ok(still) if still == peer => Ok(flow),
-            _ => Err(Refused::Reset { peer }),
-        }
+        self.identifier.identify(kernel, peer, local, || stream.peer_addr().is_ok_and(|still| still == peer))
     }
 }
 
@@ -173,10 +168,33 @@ struct Identifier {
 }
 
 impl Identifier {
-    /// `peer` and `local` are the two ends as the gateway's socket sees them. It holds for that connection only if
-    /// it is still open afterwards.
-    fn identify(&self, kernel: &Kernel, peer: SocketAddr, local: SocketAddr) -> Result<Flow, Refused> {
+    /// `peer` and `local` are the two ends as the gateway's socket sees them.
+    ///
+    /// Once a connection is reset, its addresses are anybody's, and its client's socket may be on the way elsewhere.
+    /// So what was found counts only if the connection lives when all is done. It is looked at before, too: a record
+    /// that belongs to the same socket's next connection is better not taken at all.
+    fn identify(
+        &self,
+        kernel: &Kernel,
+        peer: SocketAddr,
+        local: SocketAddr,
+        lives: impl Fn() -> bool,
+    ) -> Result<Flow, Refused> {
         let socket = self.find(diag::Transport::Tcp, peer, local)?.filter(diag::Socket::is_connected);
+        if !lives() {
+            return Err(Refused::Reset { peer });
+        }
+        let flow = self.take(kernel, socket, peer, local)?;
+        if lives() { Ok(flow) } else { Err(Refused::Reset { peer }) }
+    }
+
+    fn take(
+        &self,
+        kernel: &Kernel,
+        socket: Option<diag::Socket>,
+        peer: SocketAddr,
+        local: SocketAddr,
+    ) -> Result<Flow, Refused> {
         // Taken before anything is compared: a record is good for one attempt.
         if let Some(socket) = socket
             && let Some(origin) = kernel.take_origin(socket.cookie)?

@@ -24,6 +24,8 @@ pub struct Cost {
     pub hook: Hook,
     pub runs: u64,
     pub time: Duration,
+    /// Of the whole program, as the kernel translated it: the most that one run can execute, loops aside.
+    pub instructions: u32,
 }
 
 /// Needs root. Linux 5.8.
@@ -54,7 +56,9 @@ pub fn costs(pin_dir: &Path) -> Result<Vec<Cost>, Error> {
     // One that is unloaded while the list is read is none of ours.
     let costs = loaded_programs().filter_map(Result::ok).filter_map(|program| {
         let hook = *hooks.get(&program.id())?;
-        Some(Cost { hook, runs: program.run_count(), time: program.run_time() })
+        // Eight bytes each.
+        let instructions = program.size_translated().unwrap_or(0) / 8;
+        Some(Cost { hook, runs: program.run_count(), time: program.run_time(), instructions })
     });
     Ok(costs.collect())
 }

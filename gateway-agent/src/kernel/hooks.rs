@@ -15,7 +15,7 @@ use gateway_common::{Hook, Offsets};
 use super::{
     Config, Error, Missing, Mode,
     about::about,
-    bpffs,
+    bpffs, btf,
     sys::{self, AttachType},
 };
 
@@ -75,16 +75,22 @@ pub(super) fn install(
     ebpf: &mut Ebpf,
     targets: &Targets<'_>,
     config: &Config,
-    offsets: &Result<Offsets, String>,
+    lsm: &Result<Lsm, String>,
     mut missing: Vec<Missing>,
 ) -> Result<Vec<Attached>, Error> {
     let (mode, pin_dir) = (config.mode, &config.pin_dir);
     let loaded: Vec<_> = ORDER
         .iter()
         .map(|(hook, attach_type)| {
-            let off = match offsets {
-                Err(why) if looks_inside(*hook) => Some(why.clone()),
-                _ => load(ebpf, *hook).err().map(|error| reason(&error)),
+            let off = match (attach_type, lsm) {
+                (AttachType::LsmCgroup, Err(why)) => Some(why.clone()),
+                (AttachType::LsmCgroup, Ok(Lsm { offsets: Err(why), .. })) if looks_inside(*hook) => {
+                    Some(why.clone())
+                }
+                _ => {
+                    let btf = lsm.as_ref().ok().map(|lsm| &lsm.btf);
+                    load(ebpf, *hook, btf).err().map(|error| reason(&error))
+                }
             };
             missing.extend(off.as_ref().and_then(|why| lack(*hook, why)));
             (*hook, *attach_type, off)
@@ -97,9 +103,6 @@ pub(super) fn install(
     for (hook, attach_type, off) in loaded {
         let link = match off {
             Some(why) => Err(why),
-            None if attach_type == AttachType::LsmCgroup => {
-                lsm_runs().and_then(|()| put(ebpf, hook, attach_type, targets, pin_dir))
-            }
             None => put(ebpf, hook, attach_type, targets, pin_dir),
         };
         missing.extend(link.as_ref().err().and_then(|why| lack(hook, why)));
@@ -122,6 +125,19 @@ const fn looks_inside(hook: Hook) -> bool {
             | Hook::PtraceAccessCheck
             | Hook::TaskKill
     )
+}
+
+/// What LSM programs need of a kernel that runs them.
+pub(super) struct Lsm {
+    btf: Btf,
+    pub(super) offsets: Result<Offsets, String>,
+}
+
+/// Or why there is none here. Costs some milliseconds where there is.
+pub(super) fn lsm() -> Result<Lsm, String> {
+    lsm_runs()?;
+    let btf = Btf::from_sys_fs().map_err(|error| reason(&error.into()))?;
+    Ok(Lsm { btf, offsets: btf::offsets() })
 }
 
 /// A kernel takes programs for its security module also when it does not run them.
@@ -163,7 +179,7 @@ fn put(
         .map_err(|(step, source)| format!("{step}: {source}"))
 }
 
-fn load(ebpf: &mut Ebpf, hook: Hook) -> Result<(), ProgramError> {
+fn load(ebpf: &mut Ebpf, hook: Hook, btf: Option<&Btf>) -> Result<(), ProgramError> {
     let program = ebpf.program_mut(name(hook)).ok_or(ProgramError::NotLoaded)?;
     match program {
         Program::CgroupSockAddr(program) => program.load(),
@@ -171,7 +187,7 @@ fn load(ebpf: &mut Ebpf, hook: Hook) -> Result<(), ProgramError> {
         Program::CgroupSockopt(program) => program.load(),
         Program::CgroupSkb(program) => program.load(),
         Program::SkLookup(program) => program.load(),
-        Program::LsmCgroup(program) => program.load(hook.name(), &Btf::from_sys_fs()?),
+        Program::LsmCgroup(program) => program.load(hook.name(), btf.ok_or(ProgramError::NotLoaded)?),
         _ => Err(ProgramError::UnexpectedProgramType),
     }
 }
@@ -195,7 +211,7 @@ pub(super) fn install_in(
 ) -> Result<OwnedFd, Error> {
     let hook = Hook::SkLookup;
     let off = |error| Error::Elsewhere(reason(&error));
-    load(ebpf, hook).map_err(off)?;
+    load(ebpf, hook, None).map_err(off)?;
     let program = program(ebpf, hook).and_then(Program::fd).map_err(off)?;
     attach(program.as_fd(), name, AttachType::SkLookup, (netns, netns_ino), pin_dir)
         .map_err(|(step, source)| Error::Elsewhere(format!("{step}: {source}")))

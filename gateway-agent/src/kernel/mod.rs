@@ -148,8 +148,8 @@ impl Kernel {
         maps::check_pins(&config.pin_dir)?;
         // Without one, `require` says so.
         let cookie = netns_cookie().unwrap_or(0);
-        let offsets = btf::offsets();
-        let known = offsets.as_ref().copied().unwrap_or_default();
+        let lsm = hooks::lsm();
+        let known = lsm.as_ref().ok().and_then(|lsm| lsm.offsets.as_ref().ok()).copied().unwrap_or_default();
         let mut ebpf = maps::load(&config.pin_dir, 0, cookie, known)?;
         let (mut maps, beat, origins) = maps::open(&mut ebpf, &config.pin_dir)?;
         // Complete before anything is attached.
@@ -165,7 +165,7 @@ impl Kernel {
             generation: before.generation.wrapping_add(1),
         })?;
         let targets = hooks::Targets { cgroup: root.as_fd(), cgroup_id, netns: netns.as_fd(), netns_ino };
-        let hooks = hooks::install(&mut ebpf, &targets, &config, &offsets, require::missing(&origins)?)?;
+        let hooks = hooks::install(&mut ebpf, &targets, &config, &lsm, require::missing(&origins)?)?;
         #[cfg(feature = "ebpf-log")]
         maps::forward_log(&mut ebpf);
         Ok(Self {

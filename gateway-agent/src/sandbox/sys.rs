@@ -117,9 +117,10 @@ pub(crate) fn owner_namespace(from: (u32, u32), to: (u32, u32)) -> io::Result<Ow
     // async-signal-safe.
     let pid = unsafe { libc::syscall(libc::SYS_clone3, &raw const args, size_of::<CloneArgs>()) };
     match pid {
-        // SAFETY: in the child. It waits to be killed; should its parent end first, the namespace's init or the death
-        // signal of the whole job ends it.
+        // In the child. It waits to be killed; should its parent end first, the namespace's init or the death signal
+        // of the whole job ends it.
         0 => loop {
+            // SAFETY: takes nothing, and touches no memory.
             unsafe { libc::pause() };
         },
         pid if pid > 0 => {

@@ -35,7 +35,7 @@ fn leave(to: &str, words: &str, count: u32) -> Ask {
 /// Not a flow of anybody's: its end is reset, or its record gone.
 fn nobodys(gateway: &Gateway) {
     let refused = gateway.words().map(|(flow, words)| (flow.job, words)).unwrap_err();
-    let nobody = ["addresses cannot be read", "no socket", "not redirected"];
+    let nobody = ["addresses cannot be read", "reset its connection", "no socket", "not redirected"];
     assert!(nobody.iter().any(|nobody| refused.contains(nobody)), "{refused}");
 }
 

@@ -8,7 +8,11 @@ mod fetch;
 mod initramfs;
 mod qemu;
 
-use std::{fs, path::PathBuf, time::Duration};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use anyhow::{Context, Result, bail, ensure};
 use serde::{Deserialize, Serialize};
@@ -68,9 +72,9 @@ pub(crate) fn run(host: &Host, which: &str, programs: &Programs, words: &[String
     let mut results = Vec::new();
     for guest in guests {
         let result = one(host, guest, programs, words).with_context(|| format!("guest {}", guest.name))?;
+        remember(&folder.join("results.json"), &result)?;
         results.push(result);
     }
-    fs::write(folder.join("results.json"), serde_json::to_string_pretty(&results)?)?;
     println!("\n| guest | kernel | BPF LSM | result |\n|---|---|---|---|");
     for result in &results {
         let lsm = if result.lsm { "on" } else { "off" };
@@ -81,6 +85,19 @@ pub(crate) fn run(host: &Host, which: &str, programs: &Programs, words: &[String
     if !failed.is_empty() {
         bail!("failed on {}", failed.join(", "));
     }
+    Ok(())
+}
+
+/// Keeps the last result of each guest.
+fn remember(file: &Path, result: &Outcome) -> Result<()> {
+    let mut all: Vec<Outcome> = match fs::read(file) {
+        Ok(bytes) => serde_json::from_slice(&bytes).with_context(|| file.display().to_string())?,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Vec::new(),
+        Err(error) => return Err(error).with_context(|| file.display().to_string()),
+    };
+    all.retain(|known| known.guest != result.guest);
+    all.push(result.clone());
+    fs::write(file, serde_json::to_string_pretty(&all)?)?;
     Ok(())
 }
 
