@@ -1,6 +1,11 @@
 //! `xtask fuzz`: cargo-fuzz over the parsers that read what a peer sent.
 
-use std::fs;
+use std::{
+    fs,
+    num::NonZero,
+    sync::{Mutex, PoisonError},
+    thread,
+};
 
 use anyhow::{Context, Result, bail, ensure};
 
@@ -52,8 +57,7 @@ pub(crate) fn run(host: &Host, arguments: &Arguments) -> Result<()> {
     if arguments.build {
         return Ok(());
     }
-    let mut failed = Vec::new();
-    for target in &chosen {
+    let run = |target: &str| -> Result<()> {
         let seeds = folder.join("seeds").join(target);
         let corpus = host.target.join("fuzz-corpus").join(target);
         fs::create_dir_all(&corpus).with_context(|| format!("making {}", corpus.display()))?;
@@ -64,11 +68,25 @@ pub(crate) fn run(host: &Host, arguments: &Arguments) -> Result<()> {
         }
         cargo.args(["--", &format!("-max_total_time={}", arguments.seconds), "-timeout=10"]);
         cargo.args(["-rss_limit_mb=4096", "-print_final_stats=1"]);
-        if let Err(error) = host::quietly(&format!("fuzz {target} for {} s", arguments.seconds), &mut cargo) {
-            eprintln!("{error:#}");
-            failed.push(target.as_str());
+        host::quietly(&format!("fuzz {target} for {} s", arguments.seconds), &mut cargo)
+    };
+    // Each has a processor to itself.
+    let next = Mutex::new(chosen.iter());
+    let failed = Mutex::new(Vec::new());
+    let take = || next.lock().unwrap_or_else(PoisonError::into_inner).next();
+    thread::scope(|scope| {
+        for _ in 0..thread::available_parallelism().map_or(1, NonZero::get) {
+            scope.spawn(|| {
+                while let Some(target) = take() {
+                    if let Err(error) = run(target) {
+                        eprintln!("{error:#}");
+                        failed.lock().unwrap_or_else(PoisonError::into_inner).push(target.as_str());
+                    }
+                }
+            });
         }
-    }
+    });
+    let failed = failed.into_inner().unwrap_or_else(PoisonError::into_inner);
     println!("fuzz: {} passed, {} failed", chosen.len() - failed.len(), failed.len());
     ensure!(failed.is_empty(), "fuzzing found failures in: {}", failed.join(", "));
     Ok(())
