@@ -49,7 +49,7 @@ enum Act {
     #[command(
         after_help = "Examples:\n  gateway-agent policy explain --subject payments-agent --resource orders 'SELECT email FROM customers'\n  gateway-agent policy explain --claims token.json --resource orders --connect orders\n  gateway-agent policy explain --subject deploy-main --resource web --ssh-user deploy 'cd /srv/app && git pull'"
     )]
-    Explain(Explain),
+    Explain(Box<Explain>),
     /// Read SQL or a command line on standard input and print what the engine sees in it
     Parse {
         /// The language of the input

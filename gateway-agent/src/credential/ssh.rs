@@ -213,7 +213,7 @@ mod tests {
         assert_eq!(made.key_id(), "gateway job 7 subject payments?agent session s1");
         let options: Vec<_> = made.critical_options().iter().map(|(k, v)| (k.as_str(), v.as_str())).collect();
         assert_eq!(options, [("force-command", "/usr/bin/deploy"), ("source-address", "198.51.100.1/32")]);
-        let extensions: Vec<_> = made.extensions().iter().map(|(k, _)| k.as_str()).collect();
+        let extensions: Vec<_> = made.extensions().keys().map(String::as_str).collect();
         assert_eq!(extensions, ["permit-pty"]);
         let named = UserCertificate { principals: vec!["a".into(), "b".into()], ..terms() };
         assert_eq!(sign(&authority, &key, &named, "deploy", &whom()).unwrap().valid_principals(), ["a", "b"]);

@@ -310,7 +310,9 @@ fn the_scripts_are_clean_and_the_units_are_valid() {
     fs::write(dir.path().join("runner.service"), "[Service]\nExecStart=/bin/true\n").expect("written");
     let drop_ins = dir.path().join("runner.service.d");
     fs::create_dir(&drop_ins).expect("a folder");
-    fs::copy(root.join("systemd/gateway-runner.conf"), drop_ins.join("gateway.conf")).expect("copied");
+    let drop_in = fs::read_to_string(root.join("systemd/gateway-runner.conf")).expect("the drop-in");
+    let drop_in = drop_in.replace("/usr/bin/gateway-agent", &agent.display().to_string());
+    fs::write(drop_ins.join("gateway.conf"), drop_in).expect("written");
     let mut verify = Command::new(analyze);
     verify.args(["verify", "--man=no"]).env("SYSTEMD_UNIT_PATH", format!("{}:", dir.path().display()));
     verify.arg(dir.path().join("gateway-agent.service")).arg(dir.path().join("runner.service"));

@@ -16,7 +16,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use policy::Resource;
+use policy::{Policy, Resource};
 use protocol::{
     CloseReason, Leg, Step,
     postgres::{Refusal, Session, Settings},
@@ -90,6 +90,8 @@ struct Driver {
     upstream: Option<Pipe>,
     decisions: Option<Rc<Decisions>>,
     epoch: u64,
+    /// The policy that this session was last decided by.
+    followed: Arc<Policy>,
     waiting: Waiting,
     /// A limit that people agreed to go beyond.
     passed: Option<Passed>,
@@ -173,6 +175,7 @@ impl Driver {
     ) -> Self {
         let deadline = Some(Box::pin(sleep(worker.shared.config.sessions.login_timeout)));
         Self {
+            followed: Arc::clone(&worker.shared.policy.load().policy),
             worker,
             flow,
             resource,
@@ -203,6 +206,7 @@ impl Driver {
     /// Until the session ends; says why it did.
     async fn run(&mut self) -> String {
         loop {
+            self.follow_policy();
             self.follow_epoch();
             let step = self.session.step();
             if let Err(lost) = self.record().await {
@@ -363,6 +367,15 @@ impl Driver {
                 "Nothing runs here that cannot be recorded. Tell the operators of the gateway.".to_owned(),
             ),
         });
+    }
+
+    /// What arrives after a policy came into force is decided by it, whether this session has been told or not.
+    fn follow_policy(&mut self) {
+        let in_force = self.worker.shared.policy.load();
+        if !Arc::ptr_eq(&self.followed, &in_force.policy) {
+            self.followed = Arc::clone(&in_force.policy);
+            self.redecide();
+        }
     }
 
     fn follow_epoch(&mut self) {

@@ -95,10 +95,10 @@ pub(super) async fn serve(session: Rc<Session>, opened: Opened) {
         }
         Wanted::DirectTcpip { host, port } => {
             let request = SshRequest::DirectTcpip { host, port: u16::try_from(port).unwrap_or_default() };
-            channel.tunnel(request, reply).await
+            Box::pin(channel.tunnel(request, reply)).await
         }
         Wanted::DirectStreamlocal { path } => {
-            channel.tunnel(SshRequest::DirectStreamlocal { path }, reply).await
+            Box::pin(channel.tunnel(SshRequest::DirectStreamlocal { path }, reply)).await
         }
     };
     if let Err(Over::Lost(lost)) = done {

@@ -75,9 +75,9 @@ struct Waiting {
 
 #[expect(private_bounds, reason = "of the two kinds here")]
 impl<T: Weighed + 'static> Outlet<T> {
-    fn start<F: Future<Output = Result<(), russh::Error>>>(send: impl Fn(T) -> F + 'static) -> Self
+    fn start<F>(send: impl Fn(T) -> F + 'static) -> Self
     where
-        F: 'static,
+        F: Future<Output = Result<(), russh::Error>> + 'static,
     {
         let (items, mut queue) = mpsc::unbounded_channel::<T>();
         let waiting = Rc::new(Waiting::default());

@@ -82,10 +82,17 @@ impl Channel {
                 self.sent().await
             }
             Ok(Some(why)) => {
-                // A host without a terminal would let it run on.
+                // A host without a terminal would let it run on. The connection stays until it says that it is over: what is
+                // queued when a connection is closed is not sent.
                 relay.host.push(ToHost::Signal(Sig::KILL));
-                relay.host.push(ToHost::Close);
-                let _ = tokio::time::timeout(FAREWELL, relay.host.emptied()).await;
+                let over = async {
+                    while let Some(message) = relay.from_host.wait().await {
+                        if matches!(message, ChannelMsg::Close) {
+                            break;
+                        }
+                    }
+                };
+                let _ = tokio::time::timeout(FAREWELL, over).await;
                 relay.upstream.close().await;
                 self.say(&[why]);
                 self.end(UNAVAILABLE);
@@ -107,7 +114,7 @@ impl Channel {
         let mut epoch = session.epoch();
         loop {
             if let Some(message) = self.early.pop_front() {
-                self.from_job(relay, message).await?;
+                self.hear_job(relay, message).await?;
                 continue;
             }
             if let Some(why) = relay.bounds.exceeded(&session, relay.bytes_in + relay.bytes_out)? {
@@ -119,13 +126,13 @@ impl Channel {
                 message = async { relay.host.has_room().await; self.inbox.recv().await }, if of_job => {
                     match message {
                         Some(Message::Close) | None => return Err(Over::Job),
-                        Some(message) => self.from_job(relay, message).await?,
+                        Some(message) => self.hear_job(relay, message).await?,
                     }
                 }
                 message = async { job.has_room().await; relay.from_host.wait().await }, if of_host => {
                     match message {
                         Some(ChannelMsg::Close) | None => return Ok(None),
-                        Some(message) => self.from_host(relay, message).await?,
+                        Some(message) => self.hear_host(relay, message).await?,
                     }
                 }
                 () = pause(&relay.masks, self.terminal.is_some()) => self.show_rest(relay).await?,
@@ -138,7 +145,7 @@ impl Channel {
         }
     }
 
-    async fn from_job(&mut self, relay: &mut Relay, message: Message) -> Result<(), Over> {
+    async fn hear_job(&mut self, relay: &mut Relay, message: Message) -> Result<(), Over> {
         match message {
             Message::Data(credit) => {
                 let len = credit.data.len() as u64;
@@ -180,7 +187,7 @@ impl Channel {
         Ok(())
     }
 
-    async fn from_host(&mut self, relay: &mut Relay, message: ChannelMsg) -> Result<(), Over> {
+    async fn hear_host(&mut self, relay: &mut Relay, message: ChannelMsg) -> Result<(), Over> {
         match message {
             ChannelMsg::Data { data } => self.show(relay, Stream::Output, data).await?,
             ChannelMsg::ExtendedData { data, ext: 1 } => self.show(relay, Stream::Error, data).await?,

@@ -278,7 +278,7 @@ impl Parser {
         self.at += 1;
         word.runs.append(&mut rest.runs);
         word.sets.append(&mut rest.sets);
-        let many = rest.pieces.iter().any(|piece| *piece == Piece::Unknown { one: false });
+        let many = rest.pieces.contains(&Piece::Unknown { one: false });
         Ok(all || many)
     }
 

@@ -47,7 +47,7 @@ fn masked(sql: &str) -> bool {
 }
 
 fn recorded(sql: &str) -> bool {
-    number(sql) % 3 == 0
+    number(sql).is_multiple_of(3)
 }
 
 fn number(sql: &str) -> u32 {
