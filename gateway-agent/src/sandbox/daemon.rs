@@ -30,7 +30,7 @@ const KEPT: CapabilitySet = CapabilitySet::BPF
     .union(CapabilitySet::DAC_READ_SEARCH)
     .union(CapabilitySet::NET_BIND_SERVICE);
 
-/// Open files that the daemon wants: sessions have two each.
+/// Open files that the daemon wants: a session has two, and one for its recording.
 const FILES: u64 = 65_536;
 
 /// Puts the process, which has one thread, under its sandbox for good. The BPF file system must be mounted before.
