@@ -64,6 +64,16 @@ pub(super) const WORLD: &[Package] = &[
         purpose: "promtool, which checks the metrics",
     },
     Package {
+        name: "curl",
+        present: |host| host.which("curl").is_some(),
+        purpose: "an SFTP client with another SSH library",
+    },
+    Package {
+        name: "openssl",
+        present: |host| host.which("openssl").is_some(),
+        purpose: "passwords and digests of test hosts",
+    },
+    Package {
         name: "shellcheck",
         present: |host| host.which("shellcheck").is_some(),
         purpose: "checks the CI systems' hooks",
