@@ -22,6 +22,7 @@ pub(super) const BUILD: &[Package] = &[
         present: |_| exists("/usr/include/stdlib.h"),
         purpose: "C sources of dependencies",
     },
+    Package { name: "g++", present: |host| host.which("c++").is_some(), purpose: "libFuzzer, which is C++" },
     Package { name: "make", present: |host| host.which("make").is_some(), purpose: "PostgreSQL's grammar" },
     Package { name: "libclang-dev", present: |_| libclang(), purpose: "bindings to PostgreSQL's grammar" },
 ];
