@@ -120,13 +120,8 @@ pub(super) const DRIVERS: &[Package] = &[
     Package { name: "npm", present: |host| host.which("npm").is_some(), purpose: "installing node-postgres" },
 ];
 
-/// For other kernels: an emulator, and what the guest boots into.
+/// For other kernels: what the guest boots into. The emulator is not the machine's.
 pub(super) const GUEST: &[Package] = &[
-    Package {
-        name: "qemu-system-x86",
-        present: |host| host.which("qemu-system-x86_64").is_some(),
-        purpose: "guests with other kernels",
-    },
     Package {
         name: "busybox-static",
         present: |host| host.which("busybox").is_some(),

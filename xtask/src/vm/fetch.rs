@@ -1,4 +1,4 @@
-//! Kernels from Debian's archive, through apt with a state of our own.
+//! Kernels, and the machine to run them on, from Debian's archive, through apt with a state of our own.
 
 use std::{
     fs,
@@ -50,16 +50,7 @@ pub(super) fn kernel(host: &Host, suite: &str, version: &str) -> Result<Kernel> 
             download.current_dir(&folder).args(["download", package]);
             host::quietly(&format!("apt-get download {package}"), &mut download)?;
         }
-        for entry in fs::read_dir(&folder)? {
-            let path = entry?.path();
-            if path.extension().is_some_and(|extension| extension == "deb") {
-                host::quietly(
-                    &format!("unpacking {}", path.display()),
-                    Command::new("dpkg-deb").arg("-x").arg(&path).arg(&folder),
-                )?;
-                fs::remove_file(&path)?;
-            }
-        }
+        unpack(&folder, &folder)?;
         fs::write(folder.join("complete"), "")?;
     }
     let modules = ["lib/modules", "usr/lib/modules"]
@@ -72,6 +63,69 @@ pub(super) fn kernel(host: &Host, suite: &str, version: &str) -> Result<Kernel> 
         .find(|path| path.exists())
         .with_context(|| format!("{} has no kernel", folder.display()))?;
     Ok(Kernel { release, vmlinuz, modules })
+}
+
+/// An unpacked QEMU.
+pub(super) struct Emulator {
+    folder: PathBuf,
+}
+
+impl Emulator {
+    /// It runs with the C library and the libraries that it was built for, not with the machine's.
+    pub(super) fn command(&self) -> Command {
+        let usr = self.folder.join("usr");
+        let mut command = Command::new(usr.join("lib64/ld-linux-x86-64.so.2"));
+        command.arg("--library-path").arg(usr.join("lib/x86_64-linux-gnu"));
+        command.arg(usr.join("bin/qemu-system-x86_64"));
+        command.arg("-L").arg(usr.join("share/qemu")).arg("-L").arg(usr.join("share/seabios"));
+        command
+    }
+}
+
+/// Release with the QEMU that is used. Bookworm's 7.2 emulates the 16-byte compare-and-exchange wrongly, which kernels
+/// since 6.18 rely on where a CPU has it: without it they refuse BPF programs the memory for a socket's storage.
+const EMULATOR_SUITE: &str = "trixie";
+
+/// Fetched once.
+pub(super) fn emulator(host: &Host) -> Result<Emulator> {
+    let folder = host.target.join("vm/qemu");
+    if !folder.join("complete").exists() {
+        let apt = Apt::new(host, EMULATOR_SUITE)?;
+        apt.update()?;
+        fs::remove_dir_all(&folder).ok();
+        fs::create_dir_all(&folder)?;
+        // With an empty list of what is installed, so that every library comes along.
+        let status = apt.folder.join("status");
+        fs::write(&status, "")?;
+        let archives = apt.folder.join("cache/archives");
+        let mut download = apt.command("apt-get");
+        download.args([
+            "-o",
+            &format!("Dir::State::status={}", status.display()),
+            "-o",
+            "Debug::NoLocking=1",
+        ]);
+        download.args(["--yes", "--download-only", "--no-install-recommends", "install", "qemu-system-x86"]);
+        host::quietly("fetching QEMU", &mut download)?;
+        unpack(&archives, &folder)?;
+        fs::write(folder.join("complete"), "")?;
+    }
+    Ok(Emulator { folder })
+}
+
+/// Every package in a folder; the packages are deleted.
+fn unpack(packages: &Path, into: &Path) -> Result<()> {
+    for entry in fs::read_dir(packages)? {
+        let path = entry?.path();
+        if path.extension().is_some_and(|extension| extension == "deb") {
+            host::quietly(
+                &format!("unpacking {}", path.display()),
+                Command::new("dpkg-deb").arg("-x").arg(&path).arg(into),
+            )?;
+            fs::remove_file(&path)?;
+        }
+    }
+    Ok(())
 }
 
 /// apt for one release, beside the machine's own.

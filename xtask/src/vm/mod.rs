@@ -1,7 +1,7 @@
 //! `xtask test kernel --vm VERSION`: the same runner on other kernels, in software emulation.
 //!
 //! Debian's own kernel packages, an initramfs of ours with the runner and the libraries that it is linked with,
-//! and QEMU without hardware acceleration. Nothing is installed but QEMU and busybox; packages are fetched into
+//! and QEMU without hardware acceleration. Nothing is installed but busybox; kernels and QEMU are fetched into
 //! the target folder through an apt state of our own, from the mirror that the machine is configured with.
 
 mod fetch;
@@ -68,10 +68,12 @@ pub(crate) fn run(host: &Host, which: &str, programs: &Programs, words: &[String
     let names: Vec<_> = GUESTS.iter().map(|guest| guest.name).collect();
     ensure!(!guests.is_empty(), "no guest is called {which}: all, {}", names.join(", "));
     setup::for_guests(host)?;
+    let emulator = fetch::emulator(host)?;
     let folder = host.target.join("vm");
     let mut results = Vec::new();
     for guest in guests {
-        let result = one(host, guest, programs, words).with_context(|| format!("guest {}", guest.name))?;
+        let result =
+            one(host, &emulator, guest, programs, words).with_context(|| format!("guest {}", guest.name))?;
         remember(&folder.join("results.json"), &result)?;
         results.push(result);
     }
@@ -101,13 +103,19 @@ fn remember(file: &Path, result: &Outcome) -> Result<()> {
     Ok(())
 }
 
-fn one(host: &Host, guest: &Guest, programs: &Programs, words: &[String]) -> Result<Outcome> {
+fn one(
+    host: &Host,
+    emulator: &fetch::Emulator,
+    guest: &Guest,
+    programs: &Programs,
+    words: &[String],
+) -> Result<Outcome> {
     let kernel = fetch::kernel(host, guest.suite, guest.version)?;
     let words = if guest.refused { vec!["--expect-refusal".to_owned()] } else { words.to_vec() };
     let image = host.target.join("vm").join(format!("{}.cpio", guest.name));
     initramfs::build(host, &kernel, programs, &words, &image)?;
     eprintln!("-- guest {}: Linux {}", guest.name, kernel.release);
-    let seen = qemu::boot(host, &kernel.vmlinuz, &image, guest.lsm, PATIENCE);
+    let seen = qemu::boot(emulator, &kernel.vmlinuz, &image, guest.lsm, PATIENCE);
     fs::remove_file(&image).ok();
     let seen = seen?;
     let summary = if guest.refused {

@@ -10,7 +10,7 @@ use std::{
 
 use anyhow::{Context, Result};
 
-use crate::host::Host;
+use super::fetch::Emulator;
 
 /// What the console said.
 pub(super) struct Seen {
@@ -29,7 +29,7 @@ impl Seen {
 
 /// Runs until the guest powers off, or the time is over.
 pub(super) fn boot(
-    host: &Host,
+    emulator: &Emulator,
     kernel: &Path,
     initramfs: &Path,
     lsm: bool,
@@ -37,10 +37,9 @@ pub(super) fn boot(
 ) -> Result<Seen> {
     let started = Instant::now();
     let modules = if lsm { "landlock,yama,bpf" } else { "landlock,yama" };
-    let mut qemu = host.command("qemu-system-x86_64");
+    let mut qemu = emulator.command();
     // Never hardware acceleration: what a machine offers under that name may not run these kernels.
-    // Its 16-byte compare-and-exchange leaves rubbish in the flags (seen in 7.2); kernels do without.
-    qemu.args(["-accel", "tcg,thread=multi", "-cpu", "max,-cx16", "-smp", "2", "-m", "2048"])
+    qemu.args(["-accel", "tcg,thread=multi", "-cpu", "max", "-smp", "2", "-m", "2048"])
         .args(["-nographic", "-no-reboot", "-nic", "none", "-no-user-config"])
         .arg("-kernel")
         .arg(kernel)
@@ -51,7 +50,7 @@ pub(super) fn boot(
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .stderr(Stdio::inherit());
-    let mut child = qemu.spawn().context("cannot start qemu-system-x86_64")?;
+    let mut child = qemu.spawn().context("cannot start QEMU")?;
     let console = BufReader::new(child.stdout.take().context("no console")?);
     let (send, receive) = mpsc::channel();
     let reading = std::thread::spawn(move || {
