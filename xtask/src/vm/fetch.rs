@@ -75,6 +75,7 @@ impl Emulator {
     pub(super) fn command(&self) -> Command {
         let usr = self.folder.join("usr");
         let mut command = Command::new(usr.join("lib64/ld-linux-x86-64.so.2"));
+        command.env("QEMU_MODULE_DIR", usr.join("lib/x86_64-linux-gnu/qemu"));
         command.arg("--library-path").arg(usr.join("lib/x86_64-linux-gnu"));
         command.arg(usr.join("bin/qemu-system-x86_64"));
         command.arg("-L").arg(usr.join("share/qemu")).arg("-L").arg(usr.join("share/seabios"));
