@@ -30,7 +30,12 @@ fn no_disguise_gets_a_forbidden_statement_to_the_server() {
     let before = world.db.ask(STATE);
     let cases = suite::read(CASES);
     let token = world.token().mint().expect("a token");
-    let ran = suite::run(&world, &token, &cases.iter().collect::<Vec<_>>(), b"5\tcopied\n");
+    let code = world.issuer.token("repo:acme/code:ref:refs/heads/main", "gateway-agent");
+    let code = code.claim("repository", "acme/code").mint().expect("a token");
+    let (coded, plain): (Vec<_>, Vec<_>) =
+        cases.iter().partition(|case| case.tags.iter().any(|tag| tag == "code"));
+    let mut ran = suite::run(&world, &token, &plain, b"5\tcopied\n");
+    ran.extend(suite::run(&world, &code, &coded, b""));
 
     let mut allowed: BTreeSet<&str> = BETWEEN.into();
     for case in &cases {

@@ -42,7 +42,9 @@ pub(super) struct Analyser<'a> {
     /// How often something was met that may fail or take long, whatever it depends on.
     pub(super) risks: usize,
     /// In the body of a function: what stands for its arguments.
-    pub(super) argument: Option<u32>,
+    pub(super) argument: Flow,
+    /// How many bodies this one is inside of.
+    pub(super) level: usize,
 }
 
 /// The rows that a statement returns.
@@ -63,7 +65,8 @@ impl<'a> Analyser<'a> {
             depth: 0,
             work: 0,
             risks: 0,
-            argument: None,
+            argument: Flow::none(),
+            level: 0,
         }
     }
 
@@ -80,10 +83,29 @@ impl<'a> Analyser<'a> {
     ) -> Answer<Statement> {
         let stands = argument();
         let id = self.facts.column(None, stands.relation.as_deref(), &stands.name);
-        self.argument = Some(id);
+        self.argument = Flow::one(id);
         let columns = arguments.iter().map(|argument| (argument.as_str(), Flow::one(id))).collect();
         let items = [derived_item(Some(name), Derived { columns, ..Derived::default() })];
         self.run_in(raw, &Scope::with_items(&Scope::outermost(), &items))
+    }
+
+    /// For text inside of this text, with what is left of its limits.
+    pub(super) fn inner<'b>(&self) -> Analyser<'b>
+    where
+        'a: 'b,
+    {
+        Analyser {
+            depth: self.depth,
+            work: self.work,
+            level: self.level.saturating_add(1),
+            ..Analyser::new(self.catalogue, self.names)
+        }
+    }
+
+    /// Adds what an inner one has found.
+    pub(super) fn absorb(&mut self, inner: Analyser<'_>) {
+        self.work = inner.work;
+        self.facts.absorb(inner.facts);
     }
 
     fn run_in(mut self, raw: &'a RawStmt, scope: &Scope<'_, 'a>) -> Answer<Statement> {

@@ -79,6 +79,9 @@ impl<'a> Analyser<'a> {
             NodeEnum::CreateTrigStmt(create) => {
                 self.handler(&create.funcname);
                 if let Some(relation) = &create.relation {
+                    // The function is given whole rows, to do with as it likes.
+                    let base = self.relation(relation, Access::Define);
+                    self.moved(&base)?;
                     let items = self.old_and_new(relation);
                     self.predicate(create.when_clause.as_deref(), &Scope::with_items(scope, &items))?;
                 }
@@ -325,7 +328,8 @@ impl<'a> Analyser<'a> {
         object_kind!("drop", kind)
     }
 
-    /// A relation gets another name, or values get into another one's rows: masks, which go by name, would stay behind.
+    /// A relation gets another name, or values get into another one's rows or to a function: masks, which go by name, would
+    /// stay behind.
     fn moved(&mut self, base: &Base<'a>) -> Answer<()> {
         let mut all = Derived::default();
         self.star(&Item::new(None, Columns::Base(*base)), &mut all)?;

@@ -40,7 +40,7 @@ impl<'a> Analyser<'a> {
     pub(super) fn expr_of(&mut self, node: &'a NodeEnum, scope: &Scope<'_, 'a>) -> Answer<Flow> {
         match node {
             // In the body of a function: one of its arguments.
-            NodeEnum::ParamRef(_) => Ok(self.argument.map_or_else(Flow::none, Flow::one)),
+            NodeEnum::ParamRef(_) => Ok(self.argument.clone()),
             NodeEnum::AConst(_)
             | NodeEnum::SqlvalueFunction(_)
             | NodeEnum::SetToDefault(_)

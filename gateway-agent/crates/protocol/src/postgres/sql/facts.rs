@@ -231,6 +231,44 @@ impl Facts {
         self.settings.push((name.to_lowercase(), value));
     }
 
+    /// No relation is named.
+    pub(super) fn reads_nothing(&self) -> bool {
+        self.relations.is_empty()
+    }
+
+    /// Adds what a statement inside of this one does. What it makes or runs by name is lost with it.
+    pub(super) fn absorb(&mut self, inner: Self) {
+        self.raise(inner.class);
+        self.opaque |= inner.opaque || inner.refers.is_some() || inner.defines.is_some();
+        self.stores_unseen |= inner.stores_unseen;
+        self.filters_unseen |= inner.filters_unseen;
+        self.fails_unseen |= inner.fails_unseen;
+        self.settings.extend(inner.settings);
+        self.nested.extend(inner.nested);
+        for relation in inner.relations {
+            self.relation(relation.schema.as_deref(), &relation.name, relation.access);
+        }
+        for function in inner.functions {
+            self.function(function);
+        }
+        for entry in inner.columns {
+            let Some(column) = entry.column else { continue };
+            let (schema, relation) = (column.schema.as_deref(), column.relation.as_deref());
+            let id = match entry.through {
+                true => self.shown_through(schema, relation, &column.name),
+                false => self.column(schema, relation, &column.name),
+            };
+            if let Some(own) = self.columns.get_mut(at(id)) {
+                own.named |= entry.named;
+                own.output |= entry.output;
+                own.predicate |= entry.predicate;
+                own.stored |= entry.stored;
+                own.fails |= entry.fails;
+                own.written |= entry.written;
+            }
+        }
+    }
+
     pub(super) fn lineage(&self, flow: &Flow) -> Lineage {
         if flow.unknown {
             return Lineage::Unknown;

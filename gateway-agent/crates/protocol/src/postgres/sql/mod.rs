@@ -5,12 +5,13 @@
 //! module does not know makes the statement opaque and puts it in the most dangerous class. sqlparser reads
 //! plain statements a second time, and a disagreement about relations refuses the statement.
 //!
-//! Not seen from text: what functions, triggers, rules and operators do inside; a function called as an
+//! Not seen from text: what functions, triggers, rules and operators that are there already do inside; a function called as an
 //! attribute of a relation that the catalogue does not know; values that statistics views repeat.
 //!
 //! Run on a stack of 128 MiB: a statement within the limits of [`guard`] may use a good part of it.
 
 mod analyser;
+mod body;
 mod call;
 mod catalogue;
 mod copy;
@@ -27,6 +28,7 @@ mod naming;
 mod object;
 mod parts;
 mod planned;
+mod plpgsql;
 mod query;
 mod report;
 mod resolve;
@@ -42,6 +44,7 @@ mod tests;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
+use pg_query::ParserOptions;
 use policy::Statement;
 
 pub use catalogue::{
@@ -105,8 +108,12 @@ fn analyse_as(
 }
 
 fn parse(sql: &str) -> Result<pg_query::protobuf::ParseResult, Refused> {
+    parse_as(sql, ParserOptions::DEFAULT)
+}
+
+fn parse_as(sql: &str, options: ParserOptions) -> Result<pg_query::protobuf::ParseResult, Refused> {
     // The crate collects table names of its own while it decodes, and asserts what it finds.
-    let parsed = catch_unwind(AssertUnwindSafe(|| pg_query::parse(sql, 0))).map_err(|_| {
+    let parsed = catch_unwind(AssertUnwindSafe(|| pg_query::parse(sql, options))).map_err(|_| {
         Refused::new("the SQL parser failed on the statement", "write it in another way, and report this")
     })?;
     parsed.map(|result| result.protobuf).map_err(|error| match error {
@@ -122,4 +129,9 @@ fn parse(sql: &str) -> Result<pg_query::protobuf::ParseResult, Refused> {
             "write it in another way, and report this",
         ),
     })
+}
+
+/// The JSON that libpg_query makes of a function in PL/pgSQL; `None` when it cannot be compiled.
+fn parse_plpgsql(sql: &str) -> Option<serde_json::Value> {
+    catch_unwind(AssertUnwindSafe(|| pg_query::parse_plpgsql(sql))).ok()?.ok()
 }

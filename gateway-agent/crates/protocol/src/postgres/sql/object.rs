@@ -8,6 +8,7 @@ use policy::{Access, Class};
 
 use super::{
     analyser::{Analyser, Answer},
+    body::is_no,
     ddl::object_name,
     dml::column_names,
     kinds::object_kind,
@@ -18,16 +19,9 @@ impl<'a> Analyser<'a> {
     pub(super) fn object_ddl(&mut self, node: &'a NodeEnum, scope: &Scope<'_, 'a>) -> Answer<&'static str> {
         self.facts.raise(Class::Ddl);
         Ok(match node {
-            NodeEnum::CreateFunctionStmt(create) => {
-                self.parts(&create.parameters, scope)?;
-                if let Some(body) = &create.sql_body {
-                    let items = [Self::anything_named(None)];
-                    self.part(body, &Scope::with_items(scope, &items))?;
-                }
-                self.hidden_code(if create.is_procedure { "create_procedure" } else { "create_function" })
-            }
+            NodeEnum::CreateFunctionStmt(create) => self.create_function(create, scope)?,
             NodeEnum::AlterFunctionStmt(alter) => {
-                self.function_settings(&alter.actions);
+                self.function_options(&alter.actions);
                 self.of(Class::Code, object_kind!("alter", alter.objtype()))
             }
             NodeEnum::CreateEventTrigStmt(create) => {
@@ -147,14 +141,17 @@ impl<'a> Analyser<'a> {
         })
     }
 
-    /// `ALTER FUNCTION … SET`
-    fn function_settings(&mut self, actions: &'a [Node]) {
+    /// `ALTER FUNCTION … SET`, `… SECURITY DEFINER`
+    fn function_options(&mut self, actions: &'a [Node]) {
         for action in actions {
-            if let Some(NodeEnum::DefElem(action)) = &action.node
-                && let Some(NodeEnum::VariableSetStmt(set)) =
-                    action.arg.as_ref().and_then(|arg| arg.node.as_ref())
-            {
-                self.set(set);
+            let Some(NodeEnum::DefElem(action)) = &action.node else { continue };
+            match action.arg.as_ref().and_then(|arg| arg.node.as_ref()) {
+                Some(NodeEnum::VariableSetStmt(set)) => {
+                    self.set(set);
+                }
+                // It runs with its owner's rights, and who owns it may change.
+                _ if action.defname == "security" && !is_no(action) => self.facts.opaque(),
+                _ => {}
             }
         }
     }

@@ -83,7 +83,7 @@ mod tests {
             ]
         );
         assert_eq!(
-            report("DO $$ BEGIN END $$").first().and_then(|seen| seen["opaque"].as_bool()),
+            report("DO $$ BEGIN EXECUTE 'x'; END $$").first().and_then(|seen| seen["opaque"].as_bool()),
             Some(true)
         );
         assert!(report("").is_empty());

@@ -45,8 +45,8 @@ impl<'a> Analyser<'a> {
             NodeEnum::MergeStmt(merge) => Ok(("merge", self.merge_into(merge, scope)?)),
             NodeEnum::ReturnStmt(of) => {
                 // The body of an SQL function.
-                self.opt(of.returnval.as_deref(), scope)?;
-                Ok(("return", Rows::Unknown))
+                let flow = self.opt(of.returnval.as_deref(), scope)?;
+                Ok(("return", Rows::Known(Derived::column("", flow))))
             }
 
             NodeEnum::ExplainStmt(explain) => self.explain(explain, scope),

@@ -57,10 +57,7 @@ impl<'a> Analyser<'a> {
             NodeEnum::UnlistenStmt(_) => self.of(Class::Session, "unlisten"),
             // Other sessions act on it.
             NodeEnum::NotifyStmt(_) => self.of(Class::Write, "notify"),
-            NodeEnum::DoStmt(_) => {
-                self.facts.opaque();
-                self.of(Class::Code, "do")
-            }
+            NodeEnum::DoStmt(block) => self.do_block(block)?,
             NodeEnum::LoadStmt(_) => {
                 self.facts.opaque();
                 self.of(Class::Code, "load")

@@ -1,5 +1,6 @@
 //! Statements and what is seen in them.
 
+mod bodies;
 mod clients;
 mod hostile;
 mod lineage;

@@ -1,0 +1,1 @@
+DO $$ BEGIN IF true THEN DELETE FROM orders; END IF; END $$

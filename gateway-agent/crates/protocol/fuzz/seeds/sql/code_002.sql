@@ -1,0 +1,1 @@
+DO $$ BEGIN IF false THEN NULL; ELSIF true THEN NULL; ELSE UPDATE orders SET id = 1; END IF; END $$

@@ -1,0 +1,1 @@
+DO $$ BEGIN WHILE true LOOP TRUNCATE orders; END LOOP; END $$

@@ -1,0 +1,1 @@
+DO $$ BEGIN FOR i IN 1..2 LOOP DROP TABLE orders; END LOOP; END $$

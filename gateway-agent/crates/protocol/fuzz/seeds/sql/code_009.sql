@@ -1,0 +1,1 @@
+DO $$ <<l>> DECLARE n int; BEGIN WITH d AS (DELETE FROM orders RETURNING id) SELECT id INTO n FROM d; END $$

@@ -1,0 +1,1 @@
+DO $$ DECLARE r public.orders = (SELECT s FROM secrets s LIMIT 1); BEGIN NULL; END $$

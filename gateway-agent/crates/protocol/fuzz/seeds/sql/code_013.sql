@@ -1,0 +1,1 @@
+DO $$ DECLARE c CURSOR FOR SELECT * FROM secrets; BEGIN OPEN c; END $$

@@ -1,0 +1,1 @@
+DO $$ DECLARE r record; BEGIN FOR r IN SELECT * FROM secrets LOOP NULL; END LOOP; END $$

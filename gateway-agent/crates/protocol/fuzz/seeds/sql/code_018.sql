@@ -1,0 +1,1 @@
+DO $$ BEGIN ASSERT EXISTS (SELECT FROM secrets), 'x'; END $$

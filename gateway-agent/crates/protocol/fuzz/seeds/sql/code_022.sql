@@ -1,0 +1,1 @@
+DO $$ BEGIN SET search_path = pg_temp; END $$

@@ -1,0 +1,1 @@
+DO $$ BEGIN COPY orders TO PROGRAM 'cat'; END $$

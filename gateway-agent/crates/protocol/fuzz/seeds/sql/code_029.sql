@@ -1,0 +1,1 @@
+DO $$ BEGIN LOAD 'x'; END $$

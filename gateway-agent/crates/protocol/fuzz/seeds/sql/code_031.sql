@@ -1,0 +1,1 @@
+DO $$ BEGIN EXECUTE 'SELECT 1'; END $$

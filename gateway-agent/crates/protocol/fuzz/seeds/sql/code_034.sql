@@ -1,0 +1,1 @@
+DO LANGUAGE plpgsql U&'BEGIN D\0045LETE FROM orders; END'

@@ -1,0 +1,1 @@
+DO E'BEGIN \x44ELETE FROM orders; END'

@@ -1,0 +1,1 @@
+DO LANGUAGE sql 'DELETE FROM orders'

@@ -1,0 +1,1 @@
+CREATE FUNCTION made() RETURNS event_trigger LANGUAGE plpgsql AS 'BEGIN DELETE FROM orders; END'

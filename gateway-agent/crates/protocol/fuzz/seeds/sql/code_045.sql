@@ -1,0 +1,1 @@
+CREATE FUNCTION made() RETURNS int LANGUAGE c AS '/tmp/x.so', 'f'

@@ -1,0 +1,1 @@
+CREATE PROCEDURE made(INOUT n int) LANGUAGE plpgsql AS 'BEGIN n := 1; END'

@@ -1,0 +1,1 @@
+DO $$ BEGIN RAISE NOTICE '%', (SELECT secret FROM vault LIMIT 1); END $$

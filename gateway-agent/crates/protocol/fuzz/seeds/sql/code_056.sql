@@ -1,0 +1,1 @@
+DO $$ BEGIN ASSERT false, (SELECT secret FROM vault LIMIT 1); END $$

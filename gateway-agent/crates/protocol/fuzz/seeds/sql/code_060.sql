@@ -1,0 +1,1 @@
+DO $$ DECLARE s text := (SELECT secret FROM vault LIMIT 1); BEGIN INSERT INTO scratch (t) VALUES (s); END $$

@@ -1,0 +1,1 @@
+DO $$ DECLARE r public.vault = (SELECT v FROM vault v LIMIT 1); BEGIN INSERT INTO scratch (t) VALUES (r.secret); END $$

@@ -1,0 +1,1 @@
+DO $$ BEGIN INSERT INTO scratch (t) SELECT secret FROM vault; END $$

@@ -1,0 +1,1 @@
+DO $$ DECLARE s text; BEGIN s := reveal_pl(1); RAISE NOTICE '%', s; END $$

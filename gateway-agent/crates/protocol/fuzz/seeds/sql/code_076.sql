@@ -1,0 +1,1 @@
+DO $$ BEGIN CASE (SELECT pin FROM vault LIMIT 1) WHEN 1 THEN UPDATE scratch SET t = 'one'; ELSE NULL; END CASE; END $$

@@ -1,0 +1,1 @@
+DO $$ BEGIN UPDATE vault SET id = 1; EXCEPTION WHEN others THEN INSERT INTO scratch (t) VALUES (SQLERRM); END $$

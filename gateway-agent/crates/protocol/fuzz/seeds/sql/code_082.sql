@@ -1,0 +1,1 @@
+DO $$ #variable_conflict use_variable BEGIN NULL; END $$

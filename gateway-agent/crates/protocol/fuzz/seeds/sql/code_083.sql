@@ -1,0 +1,1 @@
+DO $$ BEGIN PREPARE p AS SELECT owner FROM vault; END $$

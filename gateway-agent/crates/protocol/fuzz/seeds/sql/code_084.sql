@@ -1,0 +1,1 @@
+CREATE FUNCTION made() RETURNS text LANGUAGE sql AS 'SELECT secret FROM vault LIMIT 1'

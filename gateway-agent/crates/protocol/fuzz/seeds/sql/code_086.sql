@@ -1,0 +1,1 @@
+CREATE FUNCTION made() RETURNS text RETURN (SELECT secret FROM vault LIMIT 1)

@@ -1,0 +1,1 @@
+CREATE FUNCTION made(text) RETURNS void LANGUAGE sql AS 'INSERT INTO scratch (t) VALUES ($1)'

@@ -1,0 +1,1 @@
+CREATE FUNCTION made(x text) RETURNS void BEGIN ATOMIC INSERT INTO scratch (t) VALUES (made.x); END

@@ -1,0 +1,1 @@
+CREATE FUNCTION made(x text) RETURNS int LANGUAGE plpgsql AS 'BEGIN RETURN x::int; END'

@@ -1,0 +1,1 @@
+CREATE FUNCTION made() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN INSERT INTO scratch (t) VALUES (NEW.secret); RETURN NEW; END'

@@ -1,0 +1,1 @@
+CREATE FUNCTION made() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN NEW.open := NEW.secret; RETURN NEW; END'

@@ -1,0 +1,1 @@
+CREATE FUNCTION made() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN ROW(OLD.id, OLD.secret); END'
