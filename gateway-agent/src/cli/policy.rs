@@ -8,11 +8,14 @@ use std::{
 };
 
 use ::policy::{
-    Action, Connect, Exec, Explanation, FileCase, FileOperation, Policy, Question, Source, Ssh, SshCase,
+    Action, Connect, Exec, Explanation, FileCase, FileOperation, HttpCase, Policy, Question, Source, Ssh, SshCase,
     Statement, Subject, UnixTime, testing,
 };
 use anyhow::{Context, anyhow, bail};
-use protocol::postgres::sql::{self, Catalogue, Refused};
+use protocol::{
+    http::target,
+    postgres::sql::{self, Catalogue, Refused},
+};
 use serde_json::{Value, json};
 
 use super::{Global, print};
@@ -47,7 +50,7 @@ enum Act {
     },
     /// Say which rules decide a statement for a subject, and why
     #[command(
-        after_help = "Examples:\n  gateway-agent policy explain --subject payments-agent --resource orders 'SELECT email FROM customers'\n  gateway-agent policy explain --claims token.json --resource orders --connect orders\n  gateway-agent policy explain --subject deploy-main --resource web --ssh-user deploy 'cd /srv/app && git pull'"
+        after_help = "Examples:\n  gateway-agent policy explain --subject payments-agent --resource orders 'SELECT email FROM customers'\n  gateway-agent policy explain --claims token.json --resource orders --connect orders\n  gateway-agent policy explain --subject deploy-main --resource web --ssh-user deploy 'cd /srv/app && git pull'\n  gateway-agent policy explain --subject build --resource forge --http 'GET https://git.example/acme/app/info/refs?service=git-receive-pack'"
     )]
     Explain(Box<Explain>),
     /// Read SQL or a command line on standard input and print what the engine sees in it
@@ -72,8 +75,11 @@ struct Explain {
     #[arg(long)]
     resource: String,
     /// Ask about opening a session on this database instead of a statement
-    #[arg(long, value_name = "DATABASE", conflicts_with_all = ["sql", "ssh_user"], required_unless_present_any = ["sql", "ssh_user"])]
+    #[arg(long, value_name = "DATABASE", conflicts_with_all = ["sql", "ssh_user", "http"], required_unless_present_any = ["sql", "ssh_user", "http"])]
     connect: Option<String>,
+    /// Ask about a request to an HTTP host
+    #[arg(long, value_name = "METHOD URL", conflicts_with_all = ["sql", "ssh_user"], value_parser = http_request)]
+    http: Option<HttpCase>,
     #[command(flatten)]
     ssh: SshRequest,
     /// Time of the decision, as 2027-01-31T00:00:00Z [default: now]
@@ -172,7 +178,7 @@ fn test(files: &[PathBuf], global: &Global) -> anyhow::Result<ExitCode> {
         let policy = load(&set)?;
         for source in read(&tests)? {
             let cases = testing::cases(&source).map_err(|d| joined(&d))?;
-            outcomes.extend(on_large_stack(|| testing::run(&policy, &cases, now, analyse, shell))?);
+            outcomes.extend(on_large_stack(|| testing::run(&policy, &cases, now, analyse, shell, target::case))?);
         }
     }
     let failed = outcomes.iter().filter(|o| !o.passed()).count();
@@ -259,6 +265,12 @@ impl Explain {
     fn actions(&self, everything: bool) -> anyhow::Result<Vec<Action>> {
         if let Some(user) = &self.ssh.ssh_user {
             return Ok(vec![Action::Ssh(self.ssh_request(user)?)]);
+        }
+        if let Some(case) = &self.http {
+            return match target::case(case) {
+                Ok(http) => Ok(vec![Action::Http(http)]),
+                Err(refused) => bail!("denied before any rule: {refused}"),
+            };
         }
         if let Some(database) = &self.connect {
             return Ok(vec![Action::Connect(Connect {
@@ -356,6 +368,18 @@ fn file_request(text: &str) -> Result<FileCase, String> {
         None => (paths, None),
     };
     Ok(FileCase { operation, path: path.to_owned(), target, home: None, by: None })
+}
+
+/// `METHOD URL`, or a URL alone for GET.
+fn http_request(text: &str) -> Result<HttpCase, String> {
+    let (method, url) = match text.split_once(' ') {
+        Some((method, url)) => (Some(method.to_owned()), url),
+        None => (None, text),
+    };
+    if url.is_empty() {
+        return Err("write `GET https://host/path`".to_owned());
+    }
+    Ok(HttpCase { method, url: url.to_owned(), ..HttpCase::default() })
 }
 
 /// Reads and checks one policy.

@@ -113,6 +113,9 @@ async fn serve(worker: Rc<Worker>, admitted: Admitted) {
         (Ok(tcp), ResourceKind::Ssh) => {
             Box::pin(ssh::serve(worker, flow, resource, registration, tcp)).await;
         }
+        (Ok(_), ResourceKind::Https) => {
+            tracing::error!(resource = %resource.name, "resources of kind https are not served yet");
+        }
         (Err(error), _) => tracing::warn!(%error, "an accepted connection cannot be used"),
     }
 }

@@ -22,6 +22,7 @@
 
 mod calendar;
 mod detect;
+mod json;
 mod national;
 mod numeric;
 mod recognise;
@@ -33,6 +34,7 @@ mod typed;
 
 pub use calendar::Unit;
 pub use detect::{Detector, Detectors, Found, UnknownDetector};
+pub use json::{BadJson, BadJsonPath, JsonPath, JsonStream};
 pub use stream::Stream;
 pub use transform::{Bucket, DateShift, Key, Masked, Partial, REDACTED, Transform, WeakKey};
 pub use typed::{Format, Type};

@@ -4,7 +4,7 @@
 
 use serde::Serialize;
 
-use crate::ssh::Ssh;
+use crate::{http::Http, ssh::Ssh};
 
 /// One thing asked of a resource.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -16,6 +16,8 @@ pub enum Action {
     Statement(Statement),
     /// Anything asked of an SSH host, connecting included.
     Ssh(Ssh),
+    /// A request to an HTTP host.
+    Http(Http),
 }
 
 /// A database session, as the client named it. The gateway logs in with its own user.

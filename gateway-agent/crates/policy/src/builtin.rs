@@ -16,5 +16,9 @@ pub const REPLICATION: &str = "builtin:replication";
 pub const DNS_TYPE: &str = "builtin:dns-type";
 /// A bound on questions to resolvers. Given by whoever counts them.
 pub const DNS_LIMIT: &str = "builtin:dns-limit";
+/// Servers read the path differently.
+pub const AMBIGUOUS_PATH: &str = "builtin:ambiguous-path";
+/// The request breaks HTTP, or is written in a way that servers read differently. Given by whoever reads requests.
+pub const HTTP: &str = "builtin:http";
 /// The statement names more than can be looked at.
 pub const TOO_COMPLEX: &str = "builtin:too-complex";

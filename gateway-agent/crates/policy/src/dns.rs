@@ -226,7 +226,7 @@ impl Policy {
         let mut rules = Vec::new();
         for scope in named.filter_map(|resource| scopes.get(&resource.name)) {
             let connecting =
-                || scope.rules.iter().filter(|rule| rule.connect && !rule.is_expired(question.now));
+                || scope.rules.iter().filter(|rule| rule.connects() && !rule.is_expired(question.now));
             if connecting().any(|rule| rule.effect == RuleEffect::Deny) {
                 continue;
             }

@@ -13,6 +13,7 @@ use crate::{
     builtin,
     facts::{Facts, Need, Touch, write_column},
     gate::{Gates, Timed},
+    http,
     mask_set::MaskSet,
     policy::{Policy, Question, Scope},
     raw::RuleEffect,
@@ -30,7 +31,7 @@ pub(crate) struct Evaluation<'a> {
     outcome: Outcome<'a>,
     /// What nothing grants.
     pub(crate) uncovered: Vec<Need<'a>>,
-    /// The same of a request to an SSH host.
+    /// The same of a request to an SSH or HTTP host.
     pub(crate) missing: Vec<String>,
 }
 
@@ -56,6 +57,9 @@ impl<'a> Evaluation<'a> {
                 running(policy, question, scope, statement, &mut uncovered)
             }
             (Some(scope), Action::Ssh(ssh)) => evaluate::asked(policy, question, scope, ssh, &mut missing),
+            (Some(scope), Action::Http(http)) => {
+                http::evaluate::asked(policy, question, scope, http, &mut missing)
+            }
         };
         Self { question, scope, outcome, uncovered, missing }
     }
@@ -72,6 +76,7 @@ impl<'a> Evaluation<'a> {
                 let obligations =
                     self.scope.map_or_else(Obligations::default, |scope| match self.question.action {
                         Action::Ssh(ssh) => evaluate::obligations(&granting, &scope.masks, ssh),
+                        Action::Http(http) => http::evaluate::obligations(&granting, &scope.masks, http),
                         action => obligations(&granting, &scope.masks, action),
                     });
                 let permit = Permit { resource: self.question.resource.name.clone(), only: None };
@@ -381,7 +386,7 @@ fn obligations(granting: &[&Rule], masks: &MaskSet, action: &Action) -> Obligati
     let (limits, gates) = limits(granting);
     Obligations {
         outputs: match action {
-            Action::Connect(_) | Action::Ssh(_) => OutputMasks::None,
+            Action::Connect(_) | Action::Ssh(_) | Action::Http(_) => OutputMasks::None,
             Action::Statement(statement) => masks.outputs(&statement.outputs, statement.opaque),
         },
         columns: masks.columns.clone(),
@@ -391,6 +396,7 @@ fn obligations(granting: &[&Rule], masks: &MaskSet, action: &Action) -> Obligati
         gates,
         record: granting.iter().map(|rule| rule.record).max().unwrap_or_default(),
         ssh: None,
+        http: None,
     }
 }
 

@@ -8,6 +8,7 @@ use crate::{
     action::Action,
     facts::{Facts, class_name},
     gate::Bound,
+    http,
     policy::{Policy, Question},
     raw::RuleEffect,
     rule::Rule,
@@ -130,6 +131,9 @@ fn describe(obligations: &crate::verdict::Obligations) -> Vec<String> {
     if let Some(of) = &obligations.ssh {
         ssh::explain::describe(of, &mut lines);
     }
+    if let Some(of) = &obligations.http {
+        http::explain::describe(of, &mut lines);
+    }
     lines.push(format!("recorded: {:?}", obligations.record).to_lowercase());
     lines
 }
@@ -138,6 +142,7 @@ fn sees(question: &Question<'_>) -> Vec<String> {
     match question.action {
         Action::Connect(connect) => vec![format!("connecting to database {}", connect.database)],
         Action::Ssh(ssh) => ssh::explain::sees(ssh),
+        Action::Http(http) => http::explain::sees(http),
         Action::Statement(statement) => {
             let facts = Facts::new(statement, question.resource.search_path());
             let mut lines: Vec<_> = facts
@@ -166,6 +171,7 @@ fn consider(rule: &Rule, question: &Question<'_>) -> (bool, String) {
         Action::Connect(_) => return (false, "does not name connect".into()),
         Action::Statement(statement) => statement,
         Action::Ssh(ssh) => return ssh::explain::consider(rule, ssh),
+        Action::Http(http) => return http::explain::consider(rule, http),
     };
     let Some(matcher) = &rule.statements else {
         return (false, "names no statements".into());

@@ -30,6 +30,7 @@ mod explain;
 mod facts;
 pub mod functions;
 mod gate;
+mod http;
 pub mod kinds;
 mod mask_set;
 mod model;
@@ -50,6 +51,10 @@ pub use diagnostic::Diagnostic;
 pub use dns::{NameEffect, NameLimits, NameQuestion, NameVerdict, RecordKind};
 pub use explain::{Explanation, RuleNote};
 pub use gate::{Bound, Estimate, Gate, Gates, Judgement, OnExceed, Planned, Timed};
+pub use http::{
+    Ambiguity, Http, HttpCase, HttpLimits, HttpObligations, HttpPath, HttpRequest, HttpUpstream, Inject,
+    PassThrough, Pin, Scheme, ServerName,
+};
 pub use model::{
     ClientCertificate, Credential, GrantOn, Host, Login, PostgresUpstream, Privilege, Resource, ResourceKind,
     RoleGrant, RoleTemplate, SecretRef, Subject, Tls, TlsMode, Upstream,

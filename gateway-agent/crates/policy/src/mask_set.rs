@@ -6,6 +6,7 @@ use mask::{Detector, Detectors, Partial, Transform};
 
 use crate::{
     action::{Column, Lineage, Outputs},
+    http::matcher::HttpMask,
     pattern::ColumnPattern,
     ssh::matcher::FileMask,
     verdict::{ColumnMasks, OutputMask, OutputMasks},
@@ -20,6 +21,8 @@ pub(crate) struct MaskSet {
     parts: Vec<(Detector, Option<Partial>)>,
     /// Masks of files' contents.
     pub(crate) files: Vec<FileMask>,
+    /// Masks of responses.
+    pub(crate) http: Vec<HttpMask>,
     /// In the order of the policy.
     pub(crate) ids: Arc<[Arc<str>]>,
 }
@@ -30,6 +33,7 @@ impl MaskSet {
         parts: Vec<(Detector, Option<Partial>)>,
         ids: Vec<Arc<str>>,
         files: Vec<FileMask>,
+        http: Vec<HttpMask>,
     ) -> Self {
         Self {
             ids: ids.into(),
@@ -37,6 +41,7 @@ impl MaskSet {
             detectors: (!parts.is_empty()).then(|| Arc::new(Detectors::new(&parts))),
             parts,
             files,
+            http,
         }
     }
 
@@ -45,7 +50,11 @@ impl MaskSet {
         &self,
         files: impl Iterator<Item = &'m FileMask>,
     ) -> Option<Arc<Detectors>> {
-        let more: Vec<_> = files.flat_map(|mask| mask.detectors.iter().copied()).collect();
+        self.detectors_and(files.flat_map(|mask| mask.detectors.iter().copied()).collect())
+    }
+
+    /// The detectors that are for everything, and more.
+    pub(crate) fn detectors_and(&self, more: Vec<(Detector, Option<Partial>)>) -> Option<Arc<Detectors>> {
         if more.is_empty() {
             return self.detectors.clone();
         }

@@ -5,7 +5,7 @@ use std::{fmt, net::IpAddr, path::PathBuf, sync::Arc, time::Duration};
 use ipnet::IpNet;
 use serde_json::Value;
 
-use crate::{pattern::Glob, raw::OutsideJobs, ssh::SshUpstream};
+use crate::{http::HttpUpstream, pattern::Glob, raw::OutsideJobs, ssh::SshUpstream};
 
 /// Who: the name policy gives to a set of verified claims.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -63,6 +63,7 @@ pub struct Resource {
 pub enum Upstream {
     Postgres(PostgresUpstream),
     Ssh(SshUpstream),
+    Https(HttpUpstream),
 }
 
 /// What a resource of kind `postgres` has besides hosts and ports.
@@ -87,20 +88,29 @@ impl Resource {
         match self.upstream {
             Upstream::Postgres(_) => ResourceKind::Postgres,
             Upstream::Ssh(_) => ResourceKind::Ssh,
+            Upstream::Https(_) => ResourceKind::Https,
         }
     }
 
     pub fn postgres(&self) -> Option<&PostgresUpstream> {
         match &self.upstream {
             Upstream::Postgres(postgres) => Some(postgres),
-            Upstream::Ssh(_) => None,
+            Upstream::Ssh(_) | Upstream::Https(_) => None,
         }
     }
 
     pub fn ssh(&self) -> Option<&SshUpstream> {
         match &self.upstream {
             Upstream::Ssh(ssh) => Some(ssh),
-            Upstream::Postgres(_) => None,
+            Upstream::Postgres(_) | Upstream::Https(_) => None,
+        }
+    }
+
+    /// What it has as a host that is called by HTTP.
+    pub fn http(&self) -> Option<&HttpUpstream> {
+        match &self.upstream {
+            Upstream::Https(http) => Some(http),
+            Upstream::Postgres(_) | Upstream::Ssh(_) => None,
         }
     }
 
@@ -120,6 +130,7 @@ impl Resource {
 pub enum ResourceKind {
     Postgres,
     Ssh,
+    Https,
 }
 
 impl ResourceKind {
@@ -128,6 +139,7 @@ impl ResourceKind {
         match self {
             Self::Postgres => "postgres",
             Self::Ssh => "ssh",
+            Self::Https => "https",
         }
     }
 }

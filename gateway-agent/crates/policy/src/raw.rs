@@ -14,6 +14,7 @@ use crate::{
     check::kind,
     dns::RecordKind,
     gate::OnExceed,
+    http::raw::{RawHttp, RawInject},
     model::Privilege,
     ssh::raw::{RawSsh, RawUserCertificate, RawUsers},
     verdict::Recording,
@@ -127,7 +128,7 @@ pub(crate) struct RawResource {
     pub(crate) kind: RawKind,
     /// Addresses, networks and names by which jobs reach it.
     pub(crate) hosts: Vec<String>,
-    /// Default 5432 for postgres, 22 for ssh.
+    /// Default 5432 for postgres, 22 for ssh, 443 for https.
     #[serde(default)]
     pub(crate) ports: Vec<u16>,
     /// postgres: databases that jobs may name; `*` and `?` are wildcards.
@@ -138,7 +139,7 @@ pub(crate) struct RawResource {
     pub(crate) credential: Option<RawCredential>,
     /// For `credential: ephemeral`: what the roles made for jobs may do.
     pub(crate) role: Option<RawRole>,
-    /// postgres.
+    /// postgres, https; for https `verify-full` by the host's own certificates when missing.
     pub(crate) tls: Option<RawTls>,
     /// postgres: schemas in which the server looks up unqualified names after pg_catalog. Default: public.
     pub(crate) search_path: Option<Vec<String>>,
@@ -148,6 +149,15 @@ pub(crate) struct RawResource {
     pub(crate) host_ca: Option<Vec<String>>,
     /// ssh: login names that jobs may ask for; `*` and `?` are wildcards.
     pub(crate) users: Option<Vec<String>>,
+    /// https: further names by which jobs may call it, at the addresses and networks in `hosts`. `*.pages.example` is any one
+    /// label before that.
+    pub(crate) names: Option<Vec<String>>,
+    /// https: those of `ports` on which there is no TLS, on both legs.
+    pub(crate) http_ports: Option<Vec<u16>>,
+    /// https: header fields that the gateway sets.
+    pub(crate) inject: Option<Vec<RawInject>>,
+    /// https: header fields of the job that are dropped.
+    pub(crate) strip: Option<Vec<String>>,
     /// Processes of the host that are in no job: refused, as by default, or left alone. Leaving them alone
     /// opens the resource to whatever a job gets another process of the host to do.
     #[serde(default)]
@@ -171,6 +181,7 @@ pub enum OutsideJobs {
 pub(crate) enum RawKind {
     Postgres,
     Ssh,
+    Https,
 }
 
 /// The gateway's own account upstream.
@@ -268,6 +279,8 @@ pub(crate) struct RawTls {
     pub(crate) server_name: Option<String>,
     /// Absolute path of PEM certificates to trust instead of the host's own.
     pub(crate) ca: Option<String>,
+    /// https: SHA-256 of public keys, one of which the server has to have besides, as `sha256//BASE64`.
+    pub(crate) pins: Option<Vec<String>>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
@@ -303,6 +316,8 @@ pub(crate) struct RawRule {
     pub(crate) statements: Option<RawStatements>,
     /// What is asked of SSH hosts.
     pub(crate) ssh: Option<RawSsh>,
+    /// Requests to HTTP hosts.
+    pub(crate) http: Option<RawHttp>,
     /// Bounds on each statement. Of several rules that allow a statement the strictest count.
     #[serde(default)]
     pub(crate) limits: RawLimits,
@@ -473,6 +488,12 @@ pub(crate) struct RawMask {
     /// Only in the contents of these files of SSH hosts: paths with wildcards, as in `ssh: {files: …}`.
     #[serde(default)]
     pub(crate) files: Vec<String>,
+    /// Values in JSON responses of HTTP hosts: `$.items[*].token`, `$..password`. A response that is no JSON is withheld there.
+    #[serde(default)]
+    pub(crate) json: Vec<String>,
+    /// Only in responses of HTTP hosts for these paths: templates, as in `http: {paths: …}`.
+    #[serde(default)]
+    pub(crate) paths: Vec<String>,
     /// Recognisers that look into every value: email, card, iban, phone, aws_access_key, github_token,
     /// slack_token, stripe_key, gcp_key, private_key, jwt.
     #[serde(default)]

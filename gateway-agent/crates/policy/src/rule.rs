@@ -5,6 +5,7 @@ use std::{sync::Arc, time::Duration};
 use crate::{
     action::Class,
     gate::Gate,
+    http::matcher::HttpMatcher,
     kinds,
     pattern::{ColumnPattern, Glob, NamePattern},
     raw::RuleEffect,
@@ -20,6 +21,7 @@ pub(crate) struct Rule {
     pub(crate) replication: bool,
     pub(crate) statements: Option<Matcher>,
     pub(crate) ssh: Option<SshMatcher>,
+    pub(crate) http: Option<HttpMatcher>,
     pub(crate) limits: RuleLimits,
     pub(crate) record: Recording,
     pub(crate) expires: Option<UnixTime>,
@@ -50,6 +52,11 @@ impl RuleLimits {
 impl Rule {
     pub(crate) fn is_expired(&self, now: UnixTime) -> bool {
         self.expires.is_some_and(|expires| expires <= now)
+    }
+
+    /// It is about connecting, for which there is no word of its own in HTTP: whoever may ask anything may connect.
+    pub(crate) fn connects(&self) -> bool {
+        self.connect || (self.http.is_some() && self.effect != RuleEffect::Deny)
     }
 
     /// It grants every statement, read or not.

@@ -15,9 +15,10 @@ use crate::{
     dns::{NameEffect, NameQuestion, RecordKind},
     facts::write_column,
     gate::{Estimate, Judgement, Planned},
+    http::{Http, HttpCase},
     model::{Resource, Subject},
     policy::{Policy, Question, Source},
-    ssh::{Exec, Ssh, SshCase},
+    ssh::{Exec, SshCase},
     verdict::{Allow, Effect, OutputMasks, UnixTime},
 };
 
@@ -30,7 +31,7 @@ pub struct Case {
     pub subject: Option<String>,
     /// the claims of a token, `iss` among them.
     pub claims: Option<BTreeMap<String, Value>>,
-    /// With `sql`, `connect` or `ssh`.
+    /// With `sql`, `connect`, `ssh` or `http`.
     pub resource: Option<String>,
     /// Statements, decided one by one; the strictest answer counts. Or
     pub sql: Option<String>,
@@ -38,6 +39,8 @@ pub struct Case {
     pub connect: Option<ConnectCase>,
     /// a request to an SSH host. Or
     pub ssh: Option<SshCase>,
+    /// a request to an HTTP host. Or
+    pub http: Option<HttpCase>,
     /// What the server's planner is supposed to say of every statement. Without it, limits on estimates are not looked
     /// at.
     pub estimate: Option<EstimateCase>,
@@ -141,13 +144,19 @@ pub fn cases(source: &Source) -> Result<Cases, Vec<Diagnostic>> {
         let (line, column) = diagnostic::locate(&source.text, &[index.into()]);
         let complaint = if case.subject.is_some() == case.claims.is_some() {
             Some(("a case has either `subject` or `claims`", "name one of the two"))
-        } else if [case.sql.is_some(), case.connect.is_some(), case.dns.is_some(), case.ssh.is_some()]
-            .iter()
-            .filter(|is| **is)
-            .count()
+        } else if [
+            case.sql.is_some(),
+            case.connect.is_some(),
+            case.dns.is_some(),
+            case.ssh.is_some(),
+            case.http.is_some(),
+        ]
+        .iter()
+        .filter(|is| **is)
+        .count()
             != 1
         {
-            Some(("a case has either `sql` or `connect` or `dns` or `ssh`", "name one of them"))
+            Some(("a case has either `sql` or `connect` or `dns` or `ssh` or `http`", "name one of them"))
         } else if case.resource.is_some() == case.dns.is_some() {
             Some(("statements and connections need a `resource`, names have none", "add or drop `resource`"))
         } else if case.at.as_deref().is_some_and(|at| humantime::parse_rfc3339(at).is_err()) {
@@ -173,19 +182,20 @@ pub fn cases(source: &Source) -> Result<Cases, Vec<Diagnostic>> {
 }
 
 /// Decides every case. `analyse` reads SQL; text that it refuses is denied by [`builtin::UNPARSABLE`]. `read` reads command
-/// lines.
+/// lines, `request` requests; one that it refuses is denied by [`builtin::HTTP`].
 pub fn run<E: fmt::Display>(
     policy: &Policy,
     cases: &Cases,
     now: UnixTime,
     analyse: impl Fn(&str) -> Result<Vec<Statement>, E>,
     read: impl Fn(&str) -> Exec,
+    request: impl Fn(&HttpCase) -> Result<Http, String>,
 ) -> Vec<Outcome> {
     let outcome = |(line, case): &(usize, Case)| Outcome {
         name: case.name.clone(),
         file: cases.file.clone(),
         line: *line,
-        failures: check(policy, case, now, &analyse, &read).err().unwrap_or_default(),
+        failures: check(policy, case, now, &analyse, &read, &request).err().unwrap_or_default(),
     };
     cases.cases.iter().map(outcome).collect()
 }
@@ -204,6 +214,7 @@ fn check<E: fmt::Display>(
     now: UnixTime,
     analyse: &impl Fn(&str) -> Result<Vec<Statement>, E>,
     read: &impl Fn(&str) -> Exec,
+    request: &impl Fn(&HttpCase) -> Result<Http, String>,
 ) -> Result<(), Vec<String>> {
     let subject = subject(policy, case).map_err(|failure| vec![failure])?;
     let now = case
@@ -221,7 +232,10 @@ fn check<E: fmt::Display>(
                 .ok_or_else(|| vec![format!("the policy has no resource `{name}`")])?;
             let ssh =
                 case.ssh.as_ref().map(|case| case.action(read)).transpose().map_err(|wrong| vec![wrong])?;
-            answer(policy, case, ssh, &subject, resource, now, analyse)
+            let http = case.http.as_ref().map(request);
+            let asked =
+                ssh.map(|ssh| Ok(Action::Ssh(ssh))).or_else(|| http.map(|http| http.map(Action::Http)));
+            answer(policy, case, asked, &subject, resource, now, analyse)
         }
     };
 
@@ -282,14 +296,22 @@ fn name_answer(policy: &Policy, case: &DnsCase, subject: &Subject, now: UnixTime
 fn answer<E: fmt::Display>(
     policy: &Policy,
     case: &Case,
-    ssh: Option<Ssh>,
+    asked: Option<Result<Action, String>>,
     subject: &Subject,
     resource: &Resource,
     now: UnixTime,
     analyse: &impl Fn(&str) -> Result<Vec<Statement>, E>,
 ) -> Answer {
-    let actions = match (ssh, &case.connect, &case.sql) {
-        (Some(ssh), ..) => vec![Action::Ssh(ssh)],
+    let actions = match (asked, &case.connect, &case.sql) {
+        (Some(Ok(action)), ..) => vec![action],
+        (Some(Err(refused)), ..) => {
+            return Answer {
+                effect: Expected::Deny,
+                rules: vec![builtin::HTTP.into()],
+                reason: format!(": {refused}"),
+                masked: Vec::new(),
+            };
+        }
         (None, Some(connect), _) => vec![Action::Connect(Connect {
             database: connect.database.clone(),
             user: "job".into(),

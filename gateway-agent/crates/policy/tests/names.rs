@@ -134,8 +134,15 @@ fn cases_about_names() {
         let text = format!("- {{name: case, subject: job, {case}}}\n");
         let cases = testing::cases(&Source { name: "t.yaml".into(), text })?;
         Ok::<_, Vec<Diagnostic>>(
-            testing::run(&policy, &cases, UnixTime(0), |_| Err::<Vec<_>, _>("none"), |_| Exec::default())
-                .remove(0),
+            testing::run(
+                &policy,
+                &cases,
+                UnixTime(0),
+                |_| Err::<Vec<_>, _>("none"),
+                |_| Exec::default(),
+                |_| Err(String::new()),
+            )
+            .remove(0),
         )
     };
     assert!(run("dns: {name: A.Packages.example.}, expect: allow, rule: packages").unwrap().passed());

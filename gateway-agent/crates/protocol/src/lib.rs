@@ -16,6 +16,7 @@
     )
 )]
 
+pub mod http;
 pub mod postgres;
 pub mod sniff;
 pub mod ssh;

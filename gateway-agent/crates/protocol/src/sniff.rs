@@ -12,6 +12,8 @@ pub enum Sniffed {
     /// A TLS ClientHello without a protocol's own request before it: PostgreSQL 17 clients do this with ALPN
     /// `postgresql`.
     Tls,
+    /// The method of a request of HTTP/1.1.
+    Http,
     /// Nothing that is spoken here.
     Other,
 }
@@ -20,6 +22,7 @@ pub enum Sniffed {
 pub fn sniff(bytes: &[u8]) -> Sniffed {
     match bytes {
         [] => Sniffed::More,
+        [b'A'..=b'Z', ..] => method(bytes),
         [0x16, 0x03, ..] => Sniffed::Tls,
         [0x16] => Sniffed::More,
         [a, b, c, d, rest @ ..] => {
@@ -38,6 +41,20 @@ pub fn sniff(bytes: &[u8]) -> Sniffed {
     }
 }
 
+/// Longest method.
+const METHOD: usize = 16;
+
+/// Upper-case letters, then a space and what a target begins with.
+fn method(bytes: &[u8]) -> Sniffed {
+    let letters = bytes.iter().take_while(|byte| byte.is_ascii_uppercase() || **byte == b'-').count();
+    match bytes.get(letters..) {
+        _ if letters > METHOD => Sniffed::Other,
+        Some([b' ', b'/' | b'*' | b'h' | b'H' | b'0'..=b'9' | b'a'..=b'z' | b'[', ..]) => Sniffed::Http,
+        Some([] | [b' ']) => Sniffed::More,
+        _ => Sniffed::Other,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -50,16 +67,25 @@ mod tests {
         assert_eq!(sniff(b"\0\0\0\x29\0\x03\0\0user"), Sniffed::Postgres);
         assert_eq!(sniff(b"\0\0\0\x29\0\x03\0\x02user"), Sniffed::Postgres);
         assert_eq!(sniff(b"\x16\x03\x01\x02"), Sniffed::Tls);
+        assert_eq!(sniff(b"GET / HTTP/1.1"), Sniffed::Http);
+        assert_eq!(sniff(b"M-SEARCH *"), Sniffed::Http);
     }
 
     #[test]
     fn waits_and_refuses() {
-        for short in [&b""[..], b"\x16", b"\0", b"\0\0\0\x08", b"\0\0\0\x08\x04\xd2\x16"] {
+        for short in
+            [&b""[..], b"G", b"GET", b"GET ", b"\x16", b"\0", b"\0\0\0\x08", b"\0\0\0\x08\x04\xd2\x16"]
+        {
             assert_eq!(sniff(short), Sniffed::More, "{short:?}");
         }
-        for wrong in
-            [&b"GET / HTTP/1.1"[..], b"SSH-2.0", b"\0\0\xff\xff", b"\0\0\0\x08\0\x02\0\0", b"\x16\x04"]
-        {
+        for wrong in [
+            &b"GET\t/"[..],
+            b"SSH-2.0",
+            b"AAAAAAAAAAAAAAAAAAAA",
+            b"\0\0\xff\xff",
+            b"\0\0\0\x08\0\x02\0\0",
+            b"\x16\x04",
+        ] {
             assert_eq!(sniff(wrong), Sniffed::Other, "{wrong:?}");
         }
     }

@@ -157,7 +157,7 @@ impl Driver {
                 }
                 session.tls_started(Leg::Job, None);
             }
-            Sniffed::More | Sniffed::Other => {
+            Sniffed::More | Sniffed::Http | Sniffed::Other => {
                 return Err("the client does not speak PostgreSQL, which this destination is for".to_owned());
             }
         }

@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use crate::{
     diagnostic::{Findings, Place},
-    model::ResourceKind::{self, Postgres, Ssh},
+    model::ResourceKind::{self, Https, Postgres, Ssh},
     raw::{RawKind, RawLogin, RawResource},
 };
 
@@ -22,11 +22,15 @@ const RESOURCE: &[Field] = &[
     Field { name: "login", kinds: &[(Postgres, MUST), (Ssh, MUST)] },
     Field { name: "credential", kinds: &[(Postgres, MAY)] },
     Field { name: "role", kinds: &[(Postgres, MAY)] },
-    Field { name: "tls", kinds: &[(Postgres, MUST)] },
+    Field { name: "tls", kinds: &[(Postgres, MUST), (Https, MAY)] },
     Field { name: "search_path", kinds: &[(Postgres, MAY)] },
     Field { name: "host_keys", kinds: &[(Ssh, MAY)] },
     Field { name: "host_ca", kinds: &[(Ssh, MAY)] },
     Field { name: "users", kinds: &[(Ssh, MUST)] },
+    Field { name: "names", kinds: &[(Https, MAY)] },
+    Field { name: "http_ports", kinds: &[(Https, MAY)] },
+    Field { name: "inject", kinds: &[(Https, MAY)] },
+    Field { name: "strip", kinds: &[(Https, MAY)] },
 ];
 
 const LOGIN: &[Field] = &[
@@ -43,6 +47,7 @@ pub(super) fn of(raw: RawKind) -> ResourceKind {
     match raw {
         RawKind::Postgres => Postgres,
         RawKind::Ssh => Ssh,
+        RawKind::Https => Https,
     }
 }
 
@@ -59,8 +64,22 @@ pub(super) fn check(raw: &RawResource, place: &Place, findings: &mut Findings) {
         "host_keys" => raw.host_keys.is_some(),
         "host_ca" => raw.host_ca.is_some(),
         "users" => raw.users.is_some(),
+        "names" => raw.names.is_some(),
+        "http_ports" => raw.http_ports.is_some(),
+        "inject" => raw.inject.is_some(),
+        "strip" => raw.strip.is_some(),
         _ => false,
     });
+    if let Some(tls) = &raw.tls
+        && tls.pins.is_some()
+        && kind != Https
+    {
+        findings.add(
+            place.at("tls").at("pins"),
+            format!("the TLS of a resource of kind {kind} has no `pins`"),
+            "drop the line",
+        );
+    }
     if let Some(login) = &raw.login {
         in_login(login, kind, &place.at("login"), findings);
     }
@@ -125,7 +144,7 @@ pub(crate) fn conditions(schema: &mut schemars::Schema) {
             "then": { "properties": properties, "required": must },
         })
     };
-    schema.insert("allOf".to_owned(), Value::Array(vec![one(Postgres), one(Ssh)]));
+    schema.insert("allOf".to_owned(), Value::Array(vec![one(Postgres), one(Ssh), one(Https)]));
 }
 
 /// Fields that the kind does not have, each with `false`, and those that it has to have.

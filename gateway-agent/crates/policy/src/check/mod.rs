@@ -201,7 +201,7 @@ fn unrestricted(
             .chain(
                 masks
                     .iter()
-                    .filter(|mask| !mask.item.is_of_files())
+                    .filter(|mask| !mask.item.is_elsewhere())
                     .map(|mask| (mask.item.owner(), &mask.subjects, &mask.resources)),
             );
         for (owner, subjects, resources) in restricting {

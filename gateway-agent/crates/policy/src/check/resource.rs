@@ -12,6 +12,7 @@ use ipnet::IpNet;
 use super::{check_name, check_unique, kind, role};
 use crate::{
     diagnostic::{Findings, Place},
+    http::{self, HttpUpstream},
     model::{ClientCertificate, Host, Login, PostgresUpstream, Resource, SecretRef, Tls, TlsMode, Upstream},
     pattern::Glob,
     raw::{RawKind, RawLogin, RawPolicy, RawResource, RawSecret, RawTls, RawTlsMode},
@@ -20,6 +21,7 @@ use crate::{
 
 const POSTGRES_PORT: u16 = 5432;
 const SSH_PORT: u16 = 22;
+const HTTPS_PORT: u16 = 443;
 
 pub(super) fn resources(raws: &[(usize, RawPolicy)], findings: &mut Findings) -> Vec<Arc<Resource>> {
     let mut seen = BTreeSet::new();
@@ -39,13 +41,13 @@ pub(super) fn resources(raws: &[(usize, RawPolicy)], findings: &mut Findings) ->
                         "resource `{}` and resource `{}` share a host and a port{}",
                         raw.name,
                         other.name,
-                        if resource.postgres().is_some() && other.postgres().is_some() {
-                            " and a database"
-                        } else {
-                            ""
+                        match (&resource.upstream, &other.upstream) {
+                            (Upstream::Postgres(_), Upstream::Postgres(_)) => " and a database",
+                            (Upstream::Https(_), Upstream::Https(_)) => " and a name",
+                            _ => "",
                         }
                     ),
-                    "a connection must mean one resource: make hosts, ports or databases differ",
+                    "a connection must mean one resource: make hosts, ports, databases or names differ",
                 );
             }
             resources.push(Arc::new(resource));
@@ -56,15 +58,17 @@ pub(super) fn resources(raws: &[(usize, RawPolicy)], findings: &mut Findings) ->
 
 fn resource(raw: &RawResource, place: &Place, findings: &mut Findings) -> Resource {
     kind::check(raw, place, findings);
+    let (hosts, ports) = (hosts(raw, &place.at("hosts"), findings), ports(raw, &place.at("ports"), findings));
     Resource {
         name: Arc::from(raw.name.as_str()),
-        hosts: hosts(raw, &place.at("hosts"), findings),
-        ports: ports(raw, &place.at("ports"), findings),
         outside_jobs: raw.outside_jobs,
         upstream: match raw.kind {
             RawKind::Postgres => Upstream::Postgres(postgres(raw, place, findings)),
             RawKind::Ssh => Upstream::Ssh(ssh::check::upstream(raw, place, findings)),
+            RawKind::Https => Upstream::Https(http::check::upstream(raw, &hosts, &ports, place, findings)),
         },
+        hosts,
+        ports,
     }
 }
 
@@ -131,7 +135,7 @@ fn host(text: &str) -> Result<Host, (String, String)> {
 }
 
 /// Whether it can be a host's name, without a last dot.
-pub(super) fn is_host_name(text: &str) -> bool {
+pub(crate) fn is_host_name(text: &str) -> bool {
     let label = |label: &str| {
         !label.is_empty()
             && label.len() <= 63
@@ -153,6 +157,7 @@ fn ports(raw: &RawResource, place: &Place, findings: &mut Findings) -> Vec<u16> 
         true => vec![match raw.kind {
             RawKind::Postgres => POSTGRES_PORT,
             RawKind::Ssh => SSH_PORT,
+            RawKind::Https => HTTPS_PORT,
         }],
         false => raw.ports.clone(),
     }
@@ -279,7 +284,7 @@ pub(crate) fn secret(raw: &RawSecret, place: &Place, findings: &mut Findings) ->
     }
 }
 
-fn tls(raw: &RawTls, place: &Place, findings: &mut Findings) -> Tls {
+pub(crate) fn tls(raw: &RawTls, place: &Place, findings: &mut Findings) -> Tls {
     let mode = match raw.mode {
         RawTlsMode::VerifyFull => TlsMode::VerifyFull,
         RawTlsMode::VerifyCa => TlsMode::VerifyCa,
@@ -366,8 +371,15 @@ fn collide(a: &Resource, b: &Resource) -> bool {
         (Upstream::Postgres(a), Upstream::Postgres(b)) => {
             a.databases.iter().any(|a| b.databases.iter().any(|b| a.overlaps(b)))
         }
+        (Upstream::Https(a), Upstream::Https(b)) => same_name(a, b),
         // Nothing tells them apart before somebody has answered.
         _ => true,
     };
     hosts && same && a.ports.iter().any(|port| b.ports.contains(port))
+}
+
+/// Whether some name could be both; without names they are called by their address.
+fn same_name(a: &HttpUpstream, b: &HttpUpstream) -> bool {
+    (a.names.is_empty() && b.names.is_empty())
+        || a.names.iter().any(|a| b.names.iter().any(|b| a.overlaps(b)))
 }

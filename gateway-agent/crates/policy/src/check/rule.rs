@@ -13,6 +13,7 @@ use crate::{
     action::Class,
     catalog,
     diagnostic::{Findings, Place, did_you_mean},
+    http::{self, matcher::HttpMask},
     kinds,
     mask_set::MaskSet,
     model::ResourceKind,
@@ -60,11 +61,11 @@ fn rule(raw: &RawRule, names: &Names, place: &Place, findings: &mut Findings) ->
             "add `resources: [...]`",
         );
     }
-    if !raw.connect && raw.statements.is_none() && raw.ssh.is_none() {
+    if !raw.connect && raw.statements.is_none() && raw.ssh.is_none() && raw.http.is_none() {
         findings.add(
             place.clone(),
-            format!("rule `{}` is empty: it names neither connect nor statements nor ssh", raw.id),
-            "add `connect: true`, `statements: {classes: [...]}` or `ssh: {commands: [...]}`",
+            format!("rule `{}` is empty: it names neither connect nor statements nor ssh nor http", raw.id),
+            "add `connect: true`, `statements: {classes: [...]}`, `ssh: {commands: [...]}` or `http: {methods: [...], paths: [...]}`",
         );
     }
     if grants && raw.reason.is_some() {
@@ -105,6 +106,10 @@ fn rule(raw: &RawRule, names: &Names, place: &Place, findings: &mut Findings) ->
         .ssh
         .as_ref()
         .map(|part| ssh::check::matcher(&raw.id, raw.effect, raw.connect, part, &place.at("ssh"), findings));
+    let http = raw
+        .http
+        .as_ref()
+        .map(|part| http::check::matcher(&raw.id, raw.effect, part, &place.at("http"), findings));
     let terms = approval(raw, &place.at("approval"), findings);
     let item = Rule {
         id: Arc::from(raw.id.as_str()),
@@ -113,6 +118,7 @@ fn rule(raw: &RawRule, names: &Names, place: &Place, findings: &mut Findings) ->
         replication: raw.replication,
         statements,
         ssh,
+        http,
         limits: limits::limits(raw, &terms, &place.at("limits"), findings),
         record: raw.record.unwrap_or_default(),
         expires: raw.expires.as_ref().and_then(|text| time(text, &place.at("expires"), findings)),
@@ -139,7 +145,7 @@ fn of_kind(raw: &RawRule, resources: &Scoped, names: &Names, place: &Place, find
             "statements",
             raw.statements.is_some(),
             ResourceKind::Postgres,
-            "name what is asked of them under `ssh`",
+            "name what is asked of them under `ssh` or `http`",
         ),
         (
             "limits",
@@ -147,7 +153,18 @@ fn of_kind(raw: &RawRule, resources: &Scoped, names: &Names, place: &Place, find
             ResourceKind::Postgres,
             "limits of SSH go into `ssh: {limits: ...}`",
         ),
-        ("ssh", raw.ssh.is_some(), ResourceKind::Ssh, "name what is asked of them under `statements`"),
+        (
+            "ssh",
+            raw.ssh.is_some(),
+            ResourceKind::Ssh,
+            "name what is asked of them under `statements` or `http`",
+        ),
+        (
+            "http",
+            raw.http.is_some(),
+            ResourceKind::Https,
+            "name what is asked of them under `statements` or `ssh`",
+        ),
     ];
     for (part, there, kind, hint) in parts {
         if there && !only.is_empty() && !any(kind) {
@@ -397,12 +414,18 @@ pub(super) struct Mask {
     detectors: Vec<(Detector, Option<Partial>)>,
     transform: Transform,
     files: Vec<PathPattern>,
+    http: Option<HttpMask>,
 }
 
 impl Mask {
     /// It is about contents of files alone.
-    pub(super) fn is_of_files(&self) -> bool {
+    fn is_of_files(&self) -> bool {
         !self.files.is_empty()
+    }
+
+    /// It is about files or responses, and not about results of statements.
+    pub(super) fn is_elsewhere(&self) -> bool {
+        self.is_of_files() || self.http.is_some()
     }
 
     pub(super) fn owner(&self) -> String {
@@ -427,6 +450,8 @@ pub(super) fn masks(
             let kinds = [
                 ("files", raw.files.is_empty(), ResourceKind::Ssh),
                 ("columns", raw.columns.is_empty(), ResourceKind::Postgres),
+                ("json", raw.json.is_empty(), ResourceKind::Https),
+                ("paths", raw.paths.is_empty(), ResourceKind::Https),
             ];
             for (part, _, kind) in kinds.into_iter().filter(|(_, empty, _)| !empty) {
                 let Scoped::Only(only) = &resources else { continue };
@@ -453,8 +478,12 @@ pub(super) fn masks(
 }
 
 fn mask(raw: &RawMask, place: &Place, findings: &mut Findings) -> Mask {
-    if raw.columns.is_empty() && raw.detectors.is_empty() {
-        findings.add(place.clone(), format!("mask `{}` hides nothing", raw.id), "name columns or detectors");
+    if raw.columns.is_empty() && raw.detectors.is_empty() && raw.json.is_empty() {
+        findings.add(
+            place.clone(),
+            format!("mask `{}` hides nothing", raw.id),
+            "name columns, json or detectors",
+        );
     }
     let keep = match raw.transform {
         Transform::Partial(partial) => Some(partial),
@@ -487,15 +516,20 @@ fn mask(raw: &RawMask, place: &Place, findings: &mut Findings) -> Mask {
     }
     let columns = patterns(&raw.columns, &place.at("columns"), findings, ColumnPattern::new);
     let files = patterns(&raw.files, &place.at("files"), findings, PathPattern::new);
-    Mask { id: raw.id.as_str().into(), columns, detectors, transform: raw.transform, files }
+    let http = http::check::mask(raw, detectors.clone(), place, findings);
+    Mask { id: raw.id.as_str().into(), columns, detectors, transform: raw.transform, files, http }
 }
 
 /// All the masks that apply to one subject on one resource, together.
 pub(super) fn mask_set<'a>(masks: impl Iterator<Item = &'a Mask>) -> Arc<MaskSet> {
     let (mut columns, mut detectors, mut ids) = (Vec::new(), Vec::new(), Vec::new());
-    let mut files = Vec::new();
+    let (mut files, mut http) = (Vec::new(), Vec::new());
     for mask in masks {
         ids.push(Arc::clone(&mask.id));
+        if let Some(of) = &mask.http {
+            http.push(of.clone());
+            continue;
+        }
         if mask.is_of_files() {
             let (paths, detectors) = (mask.files.clone(), mask.detectors.clone());
             files.push(FileMask { paths, detectors, id: Arc::clone(&mask.id) });
@@ -507,5 +541,5 @@ pub(super) fn mask_set<'a>(masks: impl Iterator<Item = &'a Mask>) -> Arc<MaskSet
     if !columns.is_empty() {
         columns.extend(catalog::repeating().map(|pattern| (pattern, Transform::Redact)));
     }
-    Arc::new(MaskSet::new(columns, detectors, ids, files))
+    Arc::new(MaskSet::new(columns, detectors, ids, files, http))
 }
