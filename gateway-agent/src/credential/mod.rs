@@ -128,9 +128,7 @@ pub fn probe(resource: &Resource) -> Result<(), CredentialError> {
             }
         }
         Upstream::Ssh(of) => ssh::probe(&of.login.method),
-        Upstream::Https(of) => {
-            of.inject.iter().try_for_each(|field| read(&field.value).map(drop))
-        }
+        Upstream::Https(of) => of.inject.iter().try_for_each(|field| read(&field.value).map(drop)),
     }
 }
 

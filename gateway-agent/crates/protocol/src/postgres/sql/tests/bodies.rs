@@ -334,9 +334,13 @@ fn reading_bodies_does_not_use_up_memory() {
             }
         };
         read(100);
-        let before = resident();
-        read(400);
-        resident().saturating_sub(before)
+        // Other tests of this process take memory as well, but not all the time.
+        let rounds = (0..8).map(|_| {
+            let before = resident();
+            read(100);
+            resident().saturating_sub(before)
+        });
+        rounds.min().unwrap()
     });
-    assert!(grown < 8 << 20, "{grown} bytes more");
+    assert!(grown < 1 << 20, "{grown} bytes more each round");
 }
