@@ -8,8 +8,8 @@ use std::{
 };
 
 use ::policy::{
-    Action, Connect, Exec, Explanation, FileCase, FileOperation, HttpCase, Policy, Question, Source, Ssh, SshCase,
-    Statement, Subject, UnixTime, testing,
+    Action, Connect, Exec, Explanation, FileCase, FileOperation, HttpCase, Policy, Question, Source, Ssh,
+    SshCase, Statement, Subject, UnixTime, testing,
 };
 use anyhow::{Context, anyhow, bail};
 use protocol::{
@@ -178,7 +178,8 @@ fn test(files: &[PathBuf], global: &Global) -> anyhow::Result<ExitCode> {
         let policy = load(&set)?;
         for source in read(&tests)? {
             let cases = testing::cases(&source).map_err(|d| joined(&d))?;
-            outcomes.extend(on_large_stack(|| testing::run(&policy, &cases, now, analyse, shell, target::case))?);
+            outcomes
+                .extend(on_large_stack(|| testing::run(&policy, &cases, now, analyse, shell, target::case))?);
         }
     }
     let failed = outcomes.iter().filter(|o| !o.passed()).count();
