@@ -31,6 +31,7 @@ pub mod provider;
 pub mod regress;
 pub mod sample;
 pub mod sshd;
+pub mod web;
 pub mod wire;
 pub mod world;
 

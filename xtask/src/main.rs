@@ -46,7 +46,7 @@ enum Command {
     /// Needs root.
     Bench {
         /// What to measure.
-        #[arg(default_value = "postgres", value_parser = ["postgres", "kernel"])]
+        #[arg(default_value = "postgres", value_parser = ["postgres", "https", "kernel"])]
         name: String,
         /// Interleaved rounds: more of them narrow the spread.
         #[arg(long, default_value_t = 8)]

@@ -105,6 +105,33 @@ pub fn for_resource(permit: &Permit, resource: &Resource) -> Result<Login, Crede
     Ok(Login { user: login.user.clone(), password })
 }
 
+/// The header fields that the gateway sets on requests to a resource: their names, lower case, and values. Only a permit for that
+/// resource opens them. Blocks on small local files.
+///
+/// # Errors
+/// Fails when a secret cannot be had.
+pub fn injected(
+    permit: &Permit,
+    resource: &Resource,
+) -> Result<Vec<(String, SecretString)>, CredentialError> {
+    check(permit, resource)?;
+    let fields = resource.http().map(|http| http.inject.as_slice()).unwrap_or_default();
+    fields.iter().map(|field| Ok((field.header.clone(), value(field)?))).collect()
+}
+
+fn value(field: &policy::Inject) -> Result<SecretString, CredentialError> {
+    use base64::{Engine as _, engine::general_purpose::STANDARD};
+    let secret = read(&field.value)?;
+    let text = Zeroizing::new(match &field.basic_user {
+        Some(user) => {
+            let pair = Zeroizing::new(format!("{user}:{}", secret.expose_secret()));
+            format!("Basic {}", STANDARD.encode(pair.as_bytes()))
+        }
+        None => format!("{}{}", field.prefix, secret.expose_secret()),
+    });
+    checked(text.to_string(), || format!("the header field {}", field.header))
+}
+
 fn check(permit: &Permit, resource: &Resource) -> Result<(), CredentialError> {
     match permit.resource() == &*resource.name {
         true => Ok(()),

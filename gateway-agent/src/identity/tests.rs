@@ -294,7 +294,10 @@ mod over_https {
         let authority = crate::tls::Authority::open(dir.path()).unwrap();
         let ca = dir.path().join("ca.pem");
         let config = authority
-            .job_acceptor(&crate::tls::Names { dns: vec!["localhost".into()], ips: Vec::new() })
+            .job_acceptor(
+                &crate::tls::Names { dns: vec!["localhost".into()], ips: Vec::new() },
+                crate::tls::HTTP_1,
+            )
             .unwrap();
         let mut config = (*config).clone();
         config.alpn_protocols.clear();

@@ -1,11 +1,13 @@
 //! Sessions: from an accepted flow to its last byte.
 //!
-//! `worker` threads own them, `legs` moves bytes, a protocol's driver (`postgres`) takes decisions, `scope` and
+//! `worker` threads own them, `legs` moves bytes, a protocol's driver (`postgres`, `ssh`, `http`) takes decisions, `scope` and
 //! `analysis` find them, `observer` records. `registry` is how the rest of the agent reaches a session.
 
 mod analysis;
 pub mod budget;
+mod http;
 pub mod legs;
+mod log;
 mod observer;
 mod postgres;
 pub mod registry;

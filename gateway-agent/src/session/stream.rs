@@ -50,6 +50,14 @@ impl Stream {
         }
     }
 
+    /// The protocol that the handshake with the upstream agreed on.
+    pub fn host_protocol(&self) -> Option<&[u8]> {
+        match self {
+            Self::Connected(tls) => tls.get_ref().1.alpn_protocol(),
+            Self::Plain(_) | Self::Accepted(_) => None,
+        }
+    }
+
     /// The upstream's leaf certificate, DER, once TLS is on.
     pub fn peer_certificate(&self) -> Option<&[u8]> {
         match self {

@@ -21,7 +21,7 @@ use tokio::{net::TcpStream, sync::mpsc, task::LocalSet};
 use super::{
     Shared,
     analysis::{Analysis, Scope},
-    postgres,
+    http, postgres,
     registry::Registration,
     scope::{Decisions, Key},
     side::Side,
@@ -113,8 +113,8 @@ async fn serve(worker: Rc<Worker>, admitted: Admitted) {
         (Ok(tcp), ResourceKind::Ssh) => {
             Box::pin(ssh::serve(worker, flow, resource, registration, tcp)).await;
         }
-        (Ok(_), ResourceKind::Https) => {
-            tracing::error!(resource = %resource.name, "resources of kind https are not served yet");
+        (Ok(tcp), ResourceKind::Https) => {
+            Box::pin(http::serve(worker, flow, resource, registration, tcp)).await;
         }
         (Err(error), _) => tracing::warn!(%error, "an accepted connection cannot be used"),
     }

@@ -37,13 +37,23 @@ pub struct Authority {
     certificate: CertificateDer<'static>,
     /// One key for all leaves, made at start, never on disk.
     leaf_key: KeyPair,
-    leaves: Mutex<HashMap<Names, Leaf>>,
+    leaves: Mutex<HashMap<(Names, Protocols), Leaf>>,
 }
 
 struct Leaf {
     config: Arc<ServerConfig>,
     renew: SystemTime,
 }
+
+/// What is spoken behind TLS (RFC 7301), the most wanted first. Chosen when a client offers it; clients that offer none are served
+/// too.
+pub type Protocols = &'static [&'static str];
+
+/// PostgreSQL 17's direct TLS.
+pub const POSTGRES: Protocols = &["postgresql"];
+/// HTTP in both versions, and in the older one alone.
+pub const HTTP: Protocols = &["h2", "http/1.1"];
+pub const HTTP_1: Protocols = &["http/1.1"];
 
 /// What a leaf is valid for.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
@@ -105,10 +115,11 @@ impl Authority {
     }
 
     /// The server side of a job's connection to a resource of these names. Cached; cheap when it hits.
-    pub fn job_acceptor(&self, names: &Names) -> Result<Arc<ServerConfig>, TlsError> {
+    pub fn job_acceptor(&self, names: &Names, protocols: Protocols) -> Result<Arc<ServerConfig>, TlsError> {
         let now = SystemTime::now();
         let mut leaves = self.leaves.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(leaf) = leaves.get(names)
+        let key = (names.clone(), protocols);
+        if let Some(leaf) = leaves.get(&key)
             && now < leaf.renew
         {
             return Ok(leaf.config.clone());
@@ -116,12 +127,12 @@ impl Authority {
         if leaves.len() >= MAX_LEAVES {
             leaves.clear();
         }
-        let config = Arc::new(self.make(names, now)?);
-        leaves.insert(names.clone(), Leaf { config: config.clone(), renew: now + LEAF_LIFE / 2 });
+        let config = Arc::new(self.make(names, protocols, now)?);
+        leaves.insert(key, Leaf { config: config.clone(), renew: now + LEAF_LIFE / 2 });
         Ok(config)
     }
 
-    fn make(&self, names: &Names, now: SystemTime) -> Result<ServerConfig, TlsError> {
+    fn make(&self, names: &Names, protocols: Protocols, now: SystemTime) -> Result<ServerConfig, TlsError> {
         let mut params = CertificateParams::default();
         for name in &names.dns {
             let dns = name.as_str().try_into().map_err(|_| TlsError::Name(name.clone()))?;
@@ -145,8 +156,7 @@ impl Authority {
             .with_protocol_versions(rustls::ALL_VERSIONS)?
             .with_no_client_auth()
             .with_single_cert(vec![leaf.der().clone(), self.certificate.clone()], key)?;
-        // Chosen when a client offers it (PostgreSQL 17's direct TLS); clients without ALPN are served too.
-        config.alpn_protocols = vec![b"postgresql".to_vec()];
+        config.alpn_protocols = protocols.iter().map(|name| name.as_bytes().to_vec()).collect();
         config.ticketer = rustls::crypto::aws_lc_rs::Ticketer::new()?;
         Ok(config)
     }

@@ -1,4 +1,4 @@
-//! Channel binding, for SCRAM-SHA-256-PLUS upstream.
+//! What a server's certificate binds to: channels, for SCRAM-SHA-256-PLUS, and pinned keys.
 
 use aws_lc_rs::digest::{self, SHA256, SHA384, SHA512};
 use x509_parser::{
@@ -46,6 +46,12 @@ pub fn server_end_point(certificate: &[u8]) -> Option<Vec<u8>> {
         return None;
     };
     Some(digest::digest(hash, certificate).as_ref().to_vec())
+}
+
+/// SHA-256 of a certificate's public key, in the form SubjectPublicKeyInfo; `None`: the certificate cannot be read.
+pub fn public_key_sha256(certificate: &[u8]) -> Option<[u8; 32]> {
+    let (_, parsed) = x509_parser::parse_x509_certificate(certificate).ok()?;
+    digest::digest(&SHA256, parsed.public_key().raw).as_ref().try_into().ok()
 }
 
 #[cfg(test)]

@@ -13,8 +13,8 @@ mod authority;
 mod binding;
 mod upstream;
 
-pub use authority::{Authority, Names};
-pub use binding::server_end_point;
+pub use authority::{Authority, HTTP, HTTP_1, Names, POSTGRES, Protocols};
+pub use binding::{public_key_sha256, server_end_point};
 pub use upstream::{ClientIdentity, Mode, UpstreamTls, roots_config, upstream};
 
 use std::{path::PathBuf, sync::Arc};

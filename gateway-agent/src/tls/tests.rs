@@ -78,7 +78,7 @@ async fn a_renewed_ca_is_trusted_by_jobs_that_hold_the_old_one() {
     std::fs::write(dir.path().join("ca.pem"), params.self_signed(&key).unwrap().pem()).unwrap();
     let renewed = Authority::open(dir.path()).unwrap();
     assert_ne!(renewed.pem(), old.pem());
-    let server = renewed.job_acceptor(&names(&["db.internal"], &[])).unwrap();
+    let server = renewed.job_acceptor(&names(&["db.internal"], &[]), POSTGRES).unwrap();
     handshake(server, client(&handed_out, Mode::VerifyFull, "db.internal"), "db.internal").await.unwrap();
 }
 
@@ -88,8 +88,8 @@ async fn leaves_are_good_for_their_names_and_no_other() {
     let authority = Authority::open(dir.path()).unwrap();
     let ca = dir.path().join("ca.pem");
     let of = names(&["db.internal"], &["198.51.100.10", "2001:db8::10"]);
-    let server = authority.job_acceptor(&of).unwrap();
-    assert!(Arc::ptr_eq(&server, &authority.job_acceptor(&of).unwrap()), "cached");
+    let server = authority.job_acceptor(&of, POSTGRES).unwrap();
+    assert!(Arc::ptr_eq(&server, &authority.job_acceptor(&of, POSTGRES).unwrap()), "cached");
     for good in ["db.internal", "198.51.100.10", "2001:db8::10"] {
         handshake(server.clone(), client(&ca, Mode::VerifyFull, good), good).await.unwrap();
     }
@@ -103,7 +103,7 @@ async fn leaves_are_good_for_their_names_and_no_other() {
 #[tokio::test]
 async fn another_ca_is_refused_in_both_verifying_modes() {
     let (dir, other) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
-    let server = Authority::open(dir.path()).unwrap().job_acceptor(&names(&["db"], &[])).unwrap();
+    let server = Authority::open(dir.path()).unwrap().job_acceptor(&names(&["db"], &[]), POSTGRES).unwrap();
     Authority::open(other.path()).unwrap();
     for mode in [Mode::VerifyFull, Mode::VerifyCa] {
         let client = client(&other.path().join("ca.pem"), mode, "db");
@@ -117,7 +117,7 @@ async fn another_ca_is_refused_in_both_verifying_modes() {
 async fn alpn_is_answered_when_offered_and_sessions_resume() {
     let dir = tempfile::tempdir().unwrap();
     let authority = Authority::open(dir.path()).unwrap();
-    let server = authority.job_acceptor(&names(&["db"], &[])).unwrap();
+    let server = authority.job_acceptor(&names(&["db"], &[]), POSTGRES).unwrap();
     let plain = client(&dir.path().join("ca.pem"), Mode::VerifyFull, "db");
     let mut direct = (*plain).clone();
     direct.alpn_protocols = vec![b"postgresql".to_vec()];
@@ -133,8 +133,8 @@ async fn alpn_is_answered_when_offered_and_sessions_resume() {
 fn bad_inputs_are_errors() {
     let dir = tempfile::tempdir().unwrap();
     let authority = Authority::open(dir.path()).unwrap();
-    assert!(authority.job_acceptor(&names(&[], &[])).is_err());
-    assert!(authority.job_acceptor(&names(&["naïve"], &[])).is_err());
+    assert!(authority.job_acceptor(&names(&[], &[]), POSTGRES).is_err());
+    assert!(authority.job_acceptor(&names(&["naïve"], &[]), POSTGRES).is_err());
     let empty = dir.path().join("empty.pem");
     std::fs::write(&empty, "nothing").unwrap();
     assert!(upstream(Mode::VerifyFull, Some(&empty), "db", None).is_err());

@@ -86,6 +86,21 @@ impl Addresses {
         self.at(address).find(|resource| resource.has_database(database))
     }
 
+    /// The resource at `address` that jobs may call by this name or address.
+    pub fn find_http(&self, address: SocketAddr, name: &str) -> Option<&Arc<Resource>> {
+        let ip: Option<IpAddr> = name.parse().ok();
+        let mut called = self.at(address).filter(|resource| {
+            let named = resource.http().is_some_and(|http| http.has_name(name));
+            // By its address only where policy writes addresses.
+            named
+                || ip
+                    .is_some_and(|ip| ip == address.ip().to_canonical() && resource.is_at(ip, address.port()))
+        });
+        let found = called.next()?;
+        // Of several that share an address, none is meant by the address alone.
+        (ip.is_none() || called.next().is_none()).then_some(found)
+    }
+
     fn at(&self, address: SocketAddr) -> impl Iterator<Item = &Arc<Resource>> {
         self.entries
             .iter()

@@ -13,7 +13,7 @@ use secrecy::ExposeSecret as _;
 
 use crate::{
     credential,
-    tls::{Authority, ClientIdentity, Mode, Names, TlsError, UpstreamTls, upstream},
+    tls::{Authority, ClientIdentity, Mode, Names, POSTGRES, Protocols, TlsError, UpstreamTls, upstream},
 };
 
 /// Makes and keeps configurations.
@@ -29,6 +29,7 @@ struct Demand {
     ca: Option<PathBuf>,
     name: String,
     client: Option<ClientCertificate>,
+    protocols: Protocols,
 }
 
 impl Tls {
@@ -66,7 +67,35 @@ impl Tls {
         names.dns.dedup();
         names.ips.sort();
         names.ips.dedup();
-        self.authority.job_acceptor(&names)
+        self.authority.job_acceptor(&names, POSTGRES)
+    }
+
+    /// For the leg to a job that calls a host by HTTP: a certificate for exactly this name or address.
+    ///
+    /// # Errors
+    /// Fails when the leaf cannot be made.
+    pub fn http_config(&self, name: &str, protocols: Protocols) -> Result<Arc<ServerConfig>, TlsError> {
+        let names = match name.parse() {
+            Ok(address) => Names { dns: Vec::new(), ips: vec![address] },
+            Err(_) => Names { dns: vec![name.to_owned()], ips: Vec::new() },
+        };
+        self.authority.job_acceptor(&names, protocols)
+    }
+
+    /// For the leg to a host that is called by HTTP under this name.
+    ///
+    /// # Errors
+    /// Fails when the CA file cannot be read or the name is none.
+    pub fn http_upstream(
+        &self,
+        of: &policy::Tls,
+        name: &str,
+        client: Option<ClientCertificate>,
+        protocols: Protocols,
+    ) -> Result<UpstreamTls, TlsError> {
+        let name = of.server_name.as_deref().unwrap_or(name);
+        let made = self.client(of, name.to_owned(), client, protocols)?;
+        made.ok_or_else(|| TlsError::Name(name.to_owned()))
     }
 
     /// For the leg to the server; `None` when policy says `disable`.
@@ -81,23 +110,38 @@ impl Tls {
         let Some(PostgresUpstream { tls, login, .. }) = resource.postgres() else {
             return Err(TlsError::Kind(resource.name.to_string()));
         };
+        let name = tls.server_name.clone().unwrap_or_else(|| match resource.hosts.as_slice() {
+            [Host::Name(name)] => name.clone(),
+            _ => address.ip().to_string(),
+        });
+        self.client(tls, name, login.certificate.clone(), &[])
+    }
+
+    fn client(
+        &self,
+        tls: &policy::Tls,
+        name: String,
+        client: Option<ClientCertificate>,
+        protocols: Protocols,
+    ) -> Result<Option<UpstreamTls>, TlsError> {
         let mode = match tls.mode {
             TlsMode::VerifyFull => Mode::VerifyFull,
             TlsMode::VerifyCa => Mode::VerifyCa,
             TlsMode::Disable => Mode::Disable,
         };
-        let name = tls.server_name.clone().unwrap_or_else(|| match resource.hosts.as_slice() {
-            [Host::Name(name)] => name.clone(),
-            _ => address.ip().to_string(),
-        });
-        let client = login.certificate.clone();
-        let demand = Demand { mode: mode as u8, ca: tls.ca.clone(), name, client };
+        let demand = Demand { mode: mode as u8, ca: tls.ca.clone(), name, client, protocols };
         let mut clients = self.clients.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(known) = clients.get(&demand) {
             return Ok(known.clone());
         }
         let client = demand.client.as_ref().map(identity).transpose()?;
-        let made = upstream(mode, demand.ca.as_deref(), &demand.name, client)?;
+        let mut made = upstream(mode, demand.ca.as_deref(), &demand.name, client)?;
+        if let Some(made) = &mut made
+            && !protocols.is_empty()
+        {
+            let offered = protocols.iter().map(|name| name.as_bytes().to_vec()).collect();
+            Arc::make_mut(&mut made.config).alpn_protocols = offered;
+        }
         clients.insert(demand, made.clone());
         Ok(made)
     }

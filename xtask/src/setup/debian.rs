@@ -94,6 +94,17 @@ pub(super) const BENCH: &[Package] = &[
         purpose: "comparison in bench",
     },
     Package {
+        name: "nginx-light",
+        present: |host| host.which("nginx").is_some(),
+        purpose: "the server and the comparison in bench https; its service is not needed",
+    },
+    Package {
+        name: "nghttp2-client",
+        present: |host| host.which("h2load").is_some(),
+        purpose: "h2load, which bench https loads with",
+    },
+    Package { name: "wrk", present: |host| host.which("wrk").is_some(), purpose: "latencies in bench https" },
+    Package {
         name: "haproxy",
         present: |host| host.which("haproxy").is_some(),
         purpose: "comparison in bench",

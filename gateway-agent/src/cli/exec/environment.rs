@@ -15,6 +15,19 @@ use crate::config::Config;
 /// For clients that insist on a user or a password: the gateway takes any, and logs in with its own.
 const PLACEHOLDERS: &[(&str, &str)] = &[("PGUSER", "job"), ("PGPASSWORD", "placeholder")];
 
+/// Each names a file that its clients trust instead of what they brought along: OpenSSL and whoever follows it (Python, Ruby, Go, Rust),
+/// requests, curl, pip, Cargo, git, npm, the AWS SDKs.
+const REPLACE_ROOTS: &[&str] = &[
+    "SSL_CERT_FILE",
+    "REQUESTS_CA_BUNDLE",
+    "CURL_CA_BUNDLE",
+    "PIP_CERT",
+    "CARGO_HTTP_CAINFO",
+    "GIT_SSL_CAINFO",
+    "npm_config_cafile",
+    "AWS_CA_BUNDLE",
+];
+
 /// The launcher's variables without credentials and without the token, with the gateway's CA, placeholders where
 /// clients want credentials, and the user's own variables. `home`: where a user without an entry lives.
 pub(super) fn make(
@@ -37,7 +50,7 @@ pub(super) fn make(
         set("NODE_EXTRA_CA_CERTS", ca.into());
     }
     if bundle.exists() {
-        for replaces_roots in ["SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "GIT_SSL_CAINFO"] {
+        for replaces_roots in REPLACE_ROOTS {
             set(replaces_roots, bundle.clone().into());
         }
     }

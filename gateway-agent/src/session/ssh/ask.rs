@@ -6,10 +6,13 @@ use policy::{
     Action, Allow, ApprovalTerms, Denial, Effect, Grant, Policy, Question, Ssh, SshRequest, Verdict, builtin,
 };
 
-use super::{Session, log::Said};
+use super::Session;
 use crate::{
     approval::{self, Binding},
-    session::observer::{Approval, Lost},
+    session::{
+        log::Said,
+        observer::{Approval, Lost},
+    },
     telemetry::Phase,
 };
 

@@ -15,11 +15,13 @@ use super::{
     commands,
     files::{Machine, Operations},
     job::{Message, Opened, Terminal, Wanted},
-    log::{Ended, Running, Said},
     outlet::{self, Outlet, ToJob},
     upstream::{HostError, Upstream},
 };
-use crate::session::observer::Lost;
+use crate::session::{
+    log::{Ended, Running, Said},
+    observer::Lost,
+};
 
 mod bounds;
 mod masks;

@@ -11,11 +11,11 @@ use protocol::ssh::{
 };
 use record::{Event as Recorded, List};
 
-use super::{
-    ask::Refused,
+use super::ask::Refused;
+use crate::session::{
     log::{Ended, Log, Running},
+    observer::Lost,
 };
-use crate::session::observer::Lost;
 
 /// Contents of files are recorded in pieces of at most this.
 const PIECE: usize = 64 * 1024;

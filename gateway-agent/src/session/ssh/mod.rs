@@ -9,7 +9,6 @@ mod channel;
 mod commands;
 mod files;
 mod job;
-mod log;
 mod outlet;
 mod upstream;
 
@@ -20,7 +19,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use policy::{Allow, Bounded, Effect, Host, Permit, Resource, SshLimits, SshRequest, Verdict};
+use policy::{Allow, Bounded, Effect, Host, Permit, Resource, ResourceKind, SshLimits, SshRequest, Verdict};
 use russh::{Disconnect, server};
 use tokio::{
     net::TcpStream,
@@ -32,11 +31,11 @@ use tokio::{
 use self::{
     ask::{Granted, Refused, text},
     job::{Event, Forward, Opened, Wanted},
-    log::{Log, Said},
     upstream::{HostError, Upstream},
 };
 use super::{
     Shared,
+    log::{Log, Said},
     observer::Lost,
     registry::{Command, Live, Registration, State},
     worker::Worker,
@@ -87,7 +86,7 @@ pub async fn serve(
     mut registration: Registration,
     tcp: TcpStream,
 ) {
-    let log = Rc::new(Log::new(&worker.shared, Arc::clone(&registration.live)));
+    let log = Rc::new(Log::new(&worker.shared, Arc::clone(&registration.live), ResourceKind::Ssh));
     let (sender, mut events) = mpsc::unbounded_channel();
     let patience = worker.shared.config.sessions.login_timeout;
     let (tcp, socket) = match upstream::twice(tcp) {

@@ -144,14 +144,14 @@ pub(super) fn all(world: &World) -> Result<Vec<Contender>> {
 pub(super) const PGBOUNCER_TLS: &str = "pgbouncer+tls";
 
 /// In a job: everything it connects to goes through the gateway.
-fn inside(world: &World) -> Result<Lane> {
+pub(super) fn inside(world: &World) -> Result<Lane> {
     let mut command = world.job_as(&world.token().mint()?, &["sh", "-s"])?.into_command();
     clean(&mut command);
     Lane::start(command)
 }
 
 /// In the same namespace, as the same user, outside of the tree of cgroups that the gateway guards.
-fn beside(world: &World) -> Result<Lane> {
+pub(super) fn beside(world: &World) -> Result<Lane> {
     let mut command = world.host.command("setpriv");
     let id = tests::agent::JOB_UID;
     command.args([format!("--reuid={id}"), format!("--regid={id}")]).args(["--clear-groups", "sh", "-s"]);

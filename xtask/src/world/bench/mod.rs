@@ -9,6 +9,7 @@
 
 mod cases;
 mod contender;
+mod https;
 mod lane;
 mod report;
 mod usage;
@@ -33,7 +34,7 @@ use self::{
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Arguments {
-    #[arg(value_parser = ["postgres"])]
+    #[arg(value_parser = ["postgres", "https"])]
     name: String,
     #[arg(long, default_value_t = 8)]
     rounds: usize,
@@ -69,6 +70,9 @@ struct Bench {
 }
 
 pub(crate) fn run(arguments: &Arguments) -> Result<()> {
+    if arguments.name == "https" {
+        return https::run(arguments);
+    }
     let mut bench = Bench::new(arguments)?;
     for (cores, label) in [("0", "one core"), ("0,1", "two cores")] {
         bench.pin(cores)?;
@@ -124,7 +128,7 @@ impl Bench {
     }
 
     fn wants(&self, section: &str, case: &str) -> bool {
-        self.only.as_ref().is_none_or(|only| format!("{section}: {case}").contains(only.as_str()))
+        wants(self.only.as_deref(), section, case)
     }
 
     /// Everyone onto these cores; what they start later follows.
@@ -298,6 +302,11 @@ impl Bench {
         let mut all = self.contenders.iter_mut();
         all.find(|contender| contender.name == name).with_context(|| format!("no contender {name}"))
     }
+}
+
+/// Whether `--only` leaves it in.
+fn wants(only: Option<&str>, section: &str, case: &str) -> bool {
+    only.is_none_or(|only| format!("{section}: {case}").contains(only))
 }
 
 /// A server with the tables of the measurements, and an agent in front of it.

@@ -6,7 +6,7 @@ pub mod model;
 use std::sync::{Arc, OnceLock};
 
 use policy::{
-    Action, Allow, Connect, Effect, Limits, Obligations, OutputMask, OutputMasks, Policy, Question,
+    Action, Allow, Connect, Effect, Http, Limits, Obligations, OutputMask, OutputMasks, Policy, Question,
     Recording, Source, Ssh, SshRequest, UnixTime,
 };
 use protocol::{
@@ -27,6 +27,7 @@ resources:
     databases: ["*"]
     login: { user: gateway, password: { file: /etc/gateway/orders } }
     tls: { mode: disable }
+  - { name: api, kind: https, hosts: [api.example] }
   - name: web
     kind: ssh
     hosts: [198.51.100.20]
@@ -43,6 +44,7 @@ rules:
       commands: [{ program: git, arguments: [fetch, "*..."] }]
       files: [{ operations: [read, write, list, rename], paths: ["/srv/**"] }]
       quarantine: true
+  - { id: open, effect: allow, subjects: [job], resources: [api], http: { methods: [GET], paths: ["/open/**"] } }
 masks:
   - { id: m, resources: [web], files: ["/srv/m/**"], detectors: [email], transform: redact }
 "#;
@@ -181,6 +183,16 @@ fn drain(session: &mut Session) {
     let (job, up) = (session.job_out().len(), session.up_out().len());
     session.job_out().advance(job);
     session.up_out().advance(up);
+}
+
+/// What the policy says to a request on its HTTPS host.
+pub fn ask_http(http: Http) -> Effect {
+    let (subject, resource) =
+        (policy().subject_named("job").unwrap(), policy().resource_named("api").unwrap());
+    let action = Action::Http(http);
+    policy()
+        .decide(&Question { subject: &subject, resource, action: &action, now: UnixTime(0), grant: None })
+        .effect
 }
 
 /// What the policy says to a request on its SSH host.

@@ -8,13 +8,15 @@ use record::{Event as Recorded, Stream};
 use russh::{ChannelMsg, ChannelReadHalf, Sig};
 
 use super::{Bounds, Channel, FAREWELL, Masks, Over, UNAVAILABLE, masks::pause, name_of};
-use crate::session::ssh::{
-    ask::{Refused, text},
-    files::{Machine, Next, Operations},
-    job::Message,
+use crate::session::{
     log::{Ended, Running, Said},
-    outlet::{Outlet, ToHost, ToJob},
-    upstream::Upstream,
+    ssh::{
+        ask::{Refused, text},
+        files::{Machine, Next, Operations},
+        job::Message,
+        outlet::{Outlet, ToHost, ToJob},
+        upstream::Upstream,
+    },
 };
 
 /// A program that runs, or a connection that is open.

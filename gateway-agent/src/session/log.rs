@@ -1,6 +1,6 @@
-//! What an SSH session leaves behind: its recording, audit lines, metrics.
+//! What a session leaves behind whose actions run side by side: its recording, audit lines, metrics.
 //!
-//! Channels of a session run side by side and share this. Whatever cannot be written down ends the session: what it tells of
+//! Channels of SSH and requests of HTTP share the one of their connection. Whatever cannot be written down ends the session: what it tells of
 //! has then not reached the other side.
 
 use std::{
@@ -10,18 +10,18 @@ use std::{
     time::{Duration, Instant},
 };
 
-use policy::{Effect, Recording, Verdict};
+use policy::{Effect, Recording, ResourceKind, Verdict};
 use record::{Event as Recorded, Header, List, Params};
 use tokio::sync::Mutex;
 
+use super::{
+    Shared,
+    observer::{Approval, Lost},
+    registry::Live,
+};
 use crate::{
     audit::{
         AuditEvent, Context, Durability, Facts, Kind, RecordingLost, Scope, SessionRecorder, Value, unix_ns,
-    },
-    session::{
-        Shared,
-        observer::{Approval, Lost},
-        registry::Live,
     },
     state::{SessionRow, Write},
     telemetry::{Direction, FlowResult, Phase, Verdict as VerdictLabel},
@@ -31,6 +31,7 @@ use crate::{
 pub(super) struct Log {
     shared: Arc<Shared>,
     live: Arc<Live>,
+    protocol: ResourceKind,
     context: RefCell<Context>,
     recorder: Mutex<Option<SessionRecorder>>,
     began: Instant,
@@ -53,7 +54,7 @@ pub(super) struct Running {
 pub(super) struct Ended<'a> {
     /// In a word or two: `exit 0`, `signal TERM`.
     pub(super) tag: &'a str,
-    /// Bytes of channel data from and to the job.
+    /// Bytes of data from and to the job.
     pub(super) bytes_in: u64,
     pub(super) bytes_out: u64,
     /// Findings that were hidden.
@@ -63,7 +64,7 @@ pub(super) struct Ended<'a> {
 /// An action in words, for people, recordings and audit.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Said<'a> {
-    /// `exec`, `shell`, …
+    /// `exec`, `shell`, `request`, …
     pub(super) kind: &'a str,
     pub(super) text: &'a str,
 }
@@ -72,12 +73,13 @@ impl Log {
     /// How long a batched record may wait.
     pub(super) const FLUSH_AFTER: Duration = Duration::from_millis(100);
 
-    pub(super) fn new(shared: &Arc<Shared>, live: Arc<Live>) -> Self {
+    pub(super) fn new(shared: &Arc<Shared>, live: Arc<Live>, protocol: ResourceKind) -> Self {
         shared.metrics.sessions.inc();
         Self {
             context: RefCell::new(context(&live, None)),
             shared: Arc::clone(shared),
             live,
+            protocol,
             recorder: Mutex::new(None),
             began: Instant::now(),
             dirty: Cell::new(false),
@@ -98,7 +100,7 @@ impl Log {
         self.began.elapsed()
     }
 
-    /// Channel data that moved.
+    /// Data that moved.
     pub(super) fn moved(&self, from_job: u64, to_job: u64) {
         self.shared.metrics.transferred(Direction::FromJob).inc_by(from_job);
         self.shared.metrics.transferred(Direction::ToJob).inc_by(to_job);
@@ -132,9 +134,22 @@ impl Log {
             return Ok(());
         }
         self.store(Some(user), None);
-        if level == Recording::None {
-            return Ok(());
+        match level {
+            Recording::None => Ok(()),
+            _ => self.record(user, client).await,
         }
+    }
+
+    /// A connection that is not decided itself begins, and so does its recording.
+    pub(super) async fn opened(&self, user: &str, client: &str) -> Result<(), Lost> {
+        *self.context.borrow_mut() = context(&self.live, Some(user));
+        let extra = [("client", Value::Text(client))];
+        self.line(AuditEvent { extra: &extra, ..blank(Kind::SessionOpened) })?;
+        self.store(Some(user), None);
+        self.record(user, client).await
+    }
+
+    async fn record(&self, user: &str, client: &str) -> Result<(), Lost> {
         match self.shared.recorder.open(self.header(user, client)).await {
             Ok(recorder) => *self.recorder.lock().await = Some(recorder),
             Err(error) if self.shared.config.recording.required => return Err(error.into()),
@@ -162,7 +177,7 @@ impl Log {
             approval: None,
         })
         .await?;
-        let facts = said.facts("deny", rules, &[], Some(reason));
+        let facts = self.facts(said, "deny", rules, &[], Some(reason));
         self.line(AuditEvent { facts: Some(&facts), latency: Some(took), ..blank(Kind::Decision) })
     }
 
@@ -178,7 +193,7 @@ impl Log {
     ) -> Result<Running, Lost> {
         self.shared.metrics.decided(VerdictLabel::Allow, rules);
         let n = self.next_number();
-        let facts = said.facts("allow", rules, masks, None);
+        let facts = self.facts(said, "allow", rules, masks, None);
         let mut extra = vec![("n", Value::Number(n))];
         extra.extend(approval.map(|approval| ("approval", Value::Text(&approval.id))));
         self.line(AuditEvent {
@@ -317,6 +332,18 @@ impl Log {
         Ok(self.shared.audit.log(&AuditEvent { context: Some(&context), ..event })?)
     }
 
+    fn facts(
+        &self,
+        said: Said<'_>,
+        verdict: &str,
+        rules: &[Arc<str>],
+        masks: &[Arc<str>],
+        reason: Option<&str>,
+    ) -> Facts {
+        let kind = format!("{}_{}", self.protocol, said.kind);
+        Facts::statement(verdict, rules, &kind, Some(said.text), false, masks, reason)
+    }
+
     fn next_number(&self) -> u64 {
         self.live.statements.fetch_add(1, Ordering::Relaxed) + 1
     }
@@ -354,7 +381,7 @@ impl Log {
             subject: live.subject.to_string(),
             job: live.job.to_string(),
             resource: live.resource().to_string(),
-            protocol: policy::ResourceKind::Ssh.to_string(),
+            protocol: self.protocol.to_string(),
             process: process(live),
             destination: live.upstream.to_string(),
             user: Some(user.to_owned()),
@@ -414,12 +441,6 @@ impl Running {
 impl Drop for Running {
     fn drop(&mut self) {
         self.log.running.set(self.log.running.get().saturating_sub(1));
-    }
-}
-
-impl Said<'_> {
-    fn facts(&self, verdict: &str, rules: &[Arc<str>], masks: &[Arc<str>], reason: Option<&str>) -> Facts {
-        Facts::statement(verdict, rules, &format!("ssh_{}", self.kind), Some(self.text), false, masks, reason)
     }
 }
 

@@ -1,0 +1,183 @@
+//! Decisions about requests: from policy, from a human.
+
+use std::{sync::Arc, time::Instant};
+
+use policy::{Action, Allow, ApprovalTerms, Denial, Effect, Grant, Policy, Question, Verdict, builtin};
+
+use super::{Session, kind::Asked, refusal::Refused};
+use crate::{
+    approval::{self, Binding},
+    session::{
+        log::Said,
+        observer::{Approval, Lost},
+    },
+    telemetry::Phase,
+};
+
+/// Longest line of a request that is shown, recorded and bound.
+const LINE: usize = 16 * 1024;
+
+/// An allow, and what led to it.
+#[derive(Debug)]
+pub(super) struct Granted {
+    pub(super) rules: Vec<Arc<str>>,
+    pub(super) allow: Allow,
+    pub(super) approval: Option<Approval>,
+}
+
+/// What an ask came to.
+pub(super) type Answer = Result<Granted, Refused>;
+
+impl Asked {
+    pub(super) fn said(&self) -> Said<'_> {
+        Said { kind: "request", text: self.line.get(..LINE).unwrap_or(&self.line) }
+    }
+}
+
+impl Session {
+    /// Asks policy, without a human and without leaving a trace.
+    pub(super) fn decide(&self, policy: &Policy, action: &Action, grant: Option<&Grant>) -> Verdict {
+        let Some(subject) = policy.subject_named(&self.live.subject) else {
+            return Verdict {
+                effect: Effect::Deny(Denial {
+                    reason: "policy no longer names this job".to_owned(),
+                    hint: "enrol the job again".to_owned(),
+                }),
+                rules: vec![builtin::DEFAULT_DENY.into()],
+                valid_until: None,
+            };
+        };
+        let resource = self.resource();
+        let now = crate::clock::now();
+        policy.decide(&Question { subject: &subject, resource: &resource, action, now, grant })
+    }
+
+    /// Whether policy would still not refuse this.
+    pub(super) fn still(&self, action: &Action) -> Result<(), Refused> {
+        let policy = self.shared().policy.load_full();
+        let verdict = self.decide(&policy.policy, action, None);
+        match verdict.effect {
+            Effect::Deny(denial) => Err(Refused::new(&verdict.rules, denial.reason, denial.hint)),
+            Effect::Allow(_) | Effect::Approve(_) => Ok(()),
+        }
+    }
+
+    /// Asks policy, and a human where policy wants one; `body` is what the human sees besides the line.
+    ///
+    /// # Errors
+    /// When what happened cannot be written down.
+    pub(super) async fn ask(
+        &self,
+        asked: &Asked,
+        verdict: Verdict,
+        policy: &Policy,
+        body: Option<&[u8]>,
+        since: Instant,
+    ) -> Result<Answer, Lost> {
+        let answer = match verdict.effect {
+            Effect::Allow(allow) => {
+                return Ok(Ok(Granted { rules: verdict.rules, allow, approval: None }));
+            }
+            Effect::Deny(denial) => Err(Refused::new(&verdict.rules, denial.reason, denial.hint)),
+            Effect::Approve(terms) => self.ask_human(policy, asked, body, &verdict.rules, &terms).await?,
+        };
+        if let Err(refused) = &answer {
+            let rules = std::slice::from_ref(&refused.rule);
+            self.log.denied(asked.said(), rules, &refused.reason, since.elapsed()).await?;
+        }
+        Ok(answer)
+    }
+
+    async fn ask_human(
+        &self,
+        policy: &Policy,
+        asked: &Asked,
+        body: Option<&[u8]>,
+        rules: &[Arc<str>],
+        terms: &ApprovalTerms,
+    ) -> Result<Answer, Lost> {
+        let since = Instant::now();
+        let live = &self.live;
+        let refused = |why: String| {
+            Refused::new(rules, why, "ask an approver, then try again: this rule wants a human's approval")
+        };
+        let binding = Binding {
+            statement: asked.line.clone(),
+            params: body.map(|body| Some(body.to_vec())).into_iter().collect(),
+            job: live.job,
+            resource: live.resource(),
+            policy_version: Arc::clone(policy.version()),
+        };
+        let asking = approval::Request {
+            binding: binding.clone(),
+            session: Arc::clone(&live.id),
+            subject: Arc::clone(&live.subject),
+            cgroup: live.cgroup.clone(),
+            job_uid: live.job_uid,
+            process: approval::Process { pid: live.pid, uid: live.uid, command: live.command.clone() },
+            rules: rules.to_vec(),
+            because: None,
+            terms: terms.clone(),
+        };
+        let mut ticket = match self.shared().approvals.request(asking) {
+            Ok(ticket) => ticket,
+            Err(error) => return Ok(Err(refused(error.to_string()))),
+        };
+        let id = Arc::clone(ticket.id());
+        // Dropping the ticket takes the request back.
+        self.log.approval(&id, "asked", &[]).await?;
+        let outcome = {
+            let _waiting = Waiting::new(self);
+            tokio::select! {
+                outcome = ticket.wait() => outcome,
+                why = self.ended() => return Ok(Err(refused(why.to_string()))),
+            }
+        };
+        self.log.took(Phase::Approval, since.elapsed());
+        let (word, by) = outcome.told();
+        self.log.approval(&id, word, by).await?;
+        let approved = match outcome {
+            approval::Outcome::Approved(approved) => approved,
+            approval::Outcome::Denied { by, reason } => {
+                let reason = if reason.is_empty() { String::new() } else { format!(": {reason}") };
+                return Ok(Err(refused(format!("{by} denied approval {id}{reason}"))));
+            }
+            approval::Outcome::Expired => {
+                return Ok(Err(refused(format!("nobody approved request {id} in time"))));
+            }
+        };
+        let by = approved.by.clone();
+        let (rules, version) = match approved.redeem(&binding) {
+            Ok(redeemed) => redeemed,
+            Err(stale) => return Ok(Err(refused(stale.to_string()))),
+        };
+        // Under what is in force now: the grant is of the version that asked.
+        let policy = self.shared().policy.load_full();
+        let verdict = self.decide(&policy.policy, &asked.action, Some(&Grant::approved(rules, version)));
+        Ok(match verdict.effect {
+            Effect::Allow(allow) => {
+                Ok(Granted { rules: verdict.rules, allow, approval: Some(Approval { id, by }) })
+            }
+            Effect::Deny(denial) => Err(Refused::new(&verdict.rules, denial.reason, denial.hint)),
+            Effect::Approve(_) => Err(refused("the approval does not cover this".to_owned())),
+        })
+    }
+}
+
+/// A request that waits for a human, for as long as this lives.
+struct Waiting<'s>(&'s Session);
+
+impl<'s> Waiting<'s> {
+    fn new(session: &'s Session) -> Self {
+        session.asking.set(session.asking.get().saturating_add(1));
+        session.note_state();
+        Self(session)
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.0.asking.set(self.0.asking.get().saturating_sub(1));
+        self.0.note_state();
+    }
+}
