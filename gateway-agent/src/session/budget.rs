@@ -38,6 +38,14 @@ impl Budgets {
         self.spend_at(job, statements, judged, approved, self.began.elapsed().as_secs())
     }
 
+    /// What counting would say, without counting.
+    pub fn look(&self, job: u64, statements: &[&Gates], judged: Judgement) -> Judgement {
+        let counts = self.counts.lock().unwrap_or_else(PoisonError::into_inner);
+        let none = HashMap::new();
+        let of_job = counts.get(&job).unwrap_or(&none);
+        judge(of_job, statements, &counted_by(statements), judged, self.began.elapsed().as_secs())
+    }
+
     fn spend_at(
         &self,
         job: u64,
@@ -46,32 +54,16 @@ impl Budgets {
         approved: bool,
         now: u64,
     ) -> Judgement {
-        let counted = |gate: &&Gate| matches!(gate.bound, Bound::PerMinute(_) | Bound::PerJob(_));
-        let mut new: HashMap<&Arc<str>, u64> = HashMap::new();
-        for gates in statements {
-            let mut rules: Vec<_> = gates.before.iter().filter(counted).map(|gate| &gate.rule).collect();
-            rules.sort();
-            rules.dedup();
-            rules.into_iter().for_each(|rule| *new.entry(rule).or_default() += 1);
-        }
+        let new = counted_by(statements);
         if new.is_empty() {
             return if approved { Judgement::Within } else { judged };
         }
         let mut counts = self.counts.lock().unwrap_or_else(PoisonError::into_inner);
         let of_job = counts.entry(job).or_default();
-        let mut judged = judged;
-        for gate in statements.iter().flat_map(|gates| &gates.before).filter(counted) {
-            let more = new.get(&gate.rule).copied().unwrap_or_default();
-            let (minute, total) = of_job.get(&gate.rule).map_or((0, 0), |count| count.at(now));
-            let count = match gate.bound {
-                Bound::PerMinute(_) => minute,
-                _ => total,
-            };
-            judged = judged.and(gate.judge(&Planned::Nothing, count + more));
-        }
-        if approved {
-            judged = Judgement::Within;
-        }
+        let judged = match approved {
+            true => Judgement::Within,
+            false => judge(of_job, statements, &new, judged, now),
+        };
         if judged == Judgement::Within {
             for (rule, more) in new {
                 of_job.entry(Arc::clone(rule)).or_insert_with(|| Count::new(now)).add(now, more);
@@ -104,6 +96,42 @@ impl Budgets {
     pub fn forget(&self, job: u64) {
         self.counts.lock().unwrap_or_else(PoisonError::into_inner).remove(&job);
     }
+}
+
+fn is_counted(gate: &&Gate) -> bool {
+    matches!(gate.bound, Bound::PerMinute(_) | Bound::PerJob(_))
+}
+
+/// How many of these statements each rule counts.
+fn counted_by<'a>(statements: &[&'a Gates]) -> HashMap<&'a Arc<str>, u64> {
+    let mut new = HashMap::new();
+    for gates in statements {
+        let mut rules: Vec<_> = gates.before.iter().filter(is_counted).map(|gate| &gate.rule).collect();
+        rules.sort();
+        rules.dedup();
+        rules.into_iter().for_each(|rule| *new.entry(rule).or_default() += 1);
+    }
+    new
+}
+
+/// What the limits say with so many `new` ones.
+fn judge(
+    of_job: &HashMap<Arc<str>, Count>,
+    statements: &[&Gates],
+    new: &HashMap<&Arc<str>, u64>,
+    judged: Judgement,
+    now: u64,
+) -> Judgement {
+    let gates = statements.iter().flat_map(|gates| &gates.before).filter(is_counted);
+    gates.fold(judged, |judged, gate| {
+        let more = new.get(&gate.rule).copied().unwrap_or_default();
+        let (minute, total) = of_job.get(&gate.rule).map_or((0, 0), |count| count.at(now));
+        let count = match gate.bound {
+            Bound::PerMinute(_) => minute,
+            _ => total,
+        };
+        judged.and(gate.judge(&Planned::Nothing, count + more))
+    })
 }
 
 impl Count {
@@ -142,6 +170,16 @@ mod tests {
 
     fn fits(budgets: &Budgets, job: u64, statements: &[&Gates], now: u64) -> bool {
         budgets.spend_at(job, statements, Judgement::Within, false, now) == Judgement::Within
+    }
+
+    #[test]
+    fn looking_counts_nothing() {
+        let (budgets, gates) = (Budgets::default(), gates(&[Bound::PerJob(1)]));
+        for _ in 0..3 {
+            assert_eq!(budgets.look(1, &[&gates], Judgement::Within), Judgement::Within);
+        }
+        assert!(fits(&budgets, 1, &[&gates], 0));
+        assert!(matches!(budgets.look(1, &[&gates], Judgement::Within), Judgement::Beyond { .. }));
     }
 
     #[test]

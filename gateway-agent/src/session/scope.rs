@@ -14,7 +14,7 @@ use arc_swap::ArcSwap;
 use policy::{ApprovalTerms, Permit, UnixTime};
 use prometheus::IntCounter;
 use protocol::postgres::{
-    Decision, Origin, Origins, Refusal,
+    Beforehand, Decision, Origin, Origins, Refusal,
     gate::{Outcome, Ruling},
     sql::{self, Catalogue},
 };
@@ -77,7 +77,14 @@ pub struct Answer {
 pub enum Decided {
     Allow(Arc<Decision>),
     Deny(Refusal),
-    Approve(ApprovalTerms),
+    Approve(Asking),
+}
+
+/// People have to agree.
+pub struct Asking {
+    pub terms: ApprovalTerms,
+    /// What limits will say then, which they are told.
+    pub ahead: Vec<Beforehand>,
 }
 
 /// What recording, audit and metrics say about a decided text; made once, used at every run.
@@ -270,7 +277,7 @@ impl Answer {
                 open: ruling.open,
                 context: about.clone(),
             })),
-            Outcome::Approve(terms) => Decided::Approve(terms),
+            Outcome::Approve(terms) => Decided::Approve(Asking { terms, ahead: ruling.ahead }),
             Outcome::Deny(denial) => {
                 let rule = about.rules.first().map_or("builtin:default-deny", |r| &**r);
                 let refusal = Refusal::policy(rule, &denial.reason, Some(denial.hint));

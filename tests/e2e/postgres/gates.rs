@@ -88,6 +88,42 @@ fn beyond_a_limit_people_can_be_asked_who_see_the_estimate() {
     assert_eq!(line["verdict"], "allow", "{line}");
 }
 
+/// The usual policy, with limits on the rule that asks people about deletions.
+fn asked(limits: &str) -> World {
+    let asks = "  - id: delete-order\n    effect: approve\n";
+    World::builder().policy(&sample::POLICY.replace(asks, &format!("{asks}    limits: {limits}\n"))).up()
+}
+
+#[test]
+fn a_rule_that_asks_and_a_limit_that_asks_ask_once() {
+    let world = asked("{ max_cost: { at_most: 1, on_exceed: ask } }");
+    let delete = "DELETE FROM orders WHERE id < 4 RETURNING id;";
+    let job = world.psql(&format!("{delete}\nSELECT 'usable';")).start().expect("a job");
+    let approval = wait_for("an approval", || {
+        let list = world.agent.json(&["approvals", "list"]).ok()?;
+        list.as_array()?.first().cloned()
+    });
+    let because = approval["because"].as_str().unwrap_or_default();
+    assert!(because.starts_with("rule delete-order asks; its estimated cost is"), "{approval}");
+    assert_eq!(approval["rules"], serde_json::json!(["delete-order", "read"]), "{approval}");
+    assert_eq!(ran(&world, "DELETE FROM"), ran(&world, "EXPLAIN (FORMAT JSON) DELETE FROM"), "only planned");
+    let id = approval["id"].as_str().expect("an id");
+    let _said = world.agent.cli(&["approvals", "approve", id]).expect("approved").ok();
+    let out = job.finish(LIMIT).expect("an end").ok();
+    assert_eq!(out.text(), "1\n2\n3\nusable", "{out}");
+    assert_eq!(audited(&world, "approval_asked").len(), 1);
+}
+
+#[test]
+fn people_are_not_asked_about_what_a_limit_denies() {
+    let world = asked("{ max_cost: 1 }");
+    let out = world.job(&["psql", "-XAt", "-v", "VERBOSITY=verbose"]).stdin("DELETE FROM orders;\n").run();
+    let out = out.ok();
+    assert!(out.stderr.contains("54000: denied by policy rule delete-order: its estimated cost is"), "{out}");
+    assert_eq!(audited(&world, "approval_asked").len(), 0);
+    assert_eq!(world.db.ask("SELECT count(*) FROM orders"), "1000");
+}
+
 #[test]
 fn a_job_has_so_many_statements() {
     let world = limited("{ statements_per_job: 3 }");

@@ -29,6 +29,32 @@ fn a_live_session_is_decided_by_the_new_policy() {
 }
 
 #[test]
+fn what_a_session_defined_for_itself_does_not_outlive_the_masks() {
+    let policy = tests::sample::POLICY
+        .replace("classes: [ddl, privilege, code]", "classes: [privilege, code]")
+        .replace("{ classes: [write], relations: [", "{ classes: [write, ddl], relations: [public.v, ")
+        .replace("relations: [public.customers, ", "relations: [public.v, public.customers, ");
+    let world = World::builder().policy(&policy).up();
+    let mut psql = session(&world);
+    psql.write(
+        b"CREATE TEMP VIEW v AS SELECT id, name FROM customers;\nSELECT 'first', name FROM v WHERE id = 1;\n",
+    )
+    .expect("written");
+    wait_for("the first answer", || (ran(&world, "'first'") == 1).then_some(()));
+    let policy = world.policy().expect("a policy");
+    // Other sessions do not see the view: the gateway knows no definition of it.
+    put_in_force(
+        &world,
+        &policy.replace("public.customers.ssn]", "public.customers.ssn, public.customers.name]"),
+    );
+    psql.write(b"SELECT 'second', name FROM v WHERE id = 1;\n").expect("written");
+    let out = psql.finish(LIMIT).expect("an end");
+    assert!(out.stdout.contains("first|Customer 1") && !out.stdout.contains("second|"), "{out}");
+    assert!(out.stderr.contains("masks changed after this session defined objects"), "{out}");
+    assert_eq!(ran(&world, "'second'"), 0);
+}
+
+#[test]
 fn a_prepared_statement_is_decided_again() {
     let world = World::new();
     let mut client = world.job(&[&world.program("tokio-client"), "held"]).open().expect("a job");

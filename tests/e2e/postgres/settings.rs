@@ -56,3 +56,26 @@ fn what_is_harmless_may_change_and_goes_back() {
     let out = world.job(&["psql", "-XAt", "-v", "ON_ERROR_STOP=1", "-q"]).stdin(script).run().ok();
     assert_eq!(out.text(), "German, DMY\n\"public\"\n\"public\"\n7s\n0\nAsia/Tokyo\non\n200", "{out}");
 }
+
+#[test]
+fn defaults_of_the_role_the_database_and_the_client_do_not_move_names() {
+    let world = World::new();
+    world.db.ask(
+        "CREATE SCHEMA evil; CREATE VIEW evil.customers AS SELECT id, ssn AS name FROM public.customers; \
+         GRANT USAGE ON SCHEMA evil TO public; GRANT SELECT ON evil.customers TO public; \
+         CREATE FUNCTION evil.contact_of(int) RETURNS text LANGUAGE sql AS 'SELECT ssn FROM public.customers WHERE id = $1'; \
+         ALTER ROLE gateway SET search_path = evil; ALTER DATABASE orders SET search_path = evil, public; \
+         ALTER ROLE gateway IN DATABASE orders SET search_path = evil",
+    );
+    let sql = "SHOW search_path; SELECT name FROM customers WHERE id = 1; BEGIN; SELECT name FROM customers WHERE id = 2; ROLLBACK;";
+    let psql = ["psql", "-XAtqc", sql];
+    for before in [&[][..], &["env", "PGOPTIONS=-c search_path=evil"][..]] {
+        let out = world.job(&[before, &psql[..]].concat()).run();
+        // A client that asks for it may as well be refused.
+        let text = out.text();
+        assert!(
+            text == "\"public\"\nCustomer 1\nCustomer 2" || (text.is_empty() && !before.is_empty()),
+            "{out}"
+        );
+    }
+}

@@ -15,12 +15,14 @@ use crate::{
     gate::{Gates, Timed},
     http,
     mask_set::MaskSet,
+    own::OwnPermit,
     policy::{Policy, Question, Scope},
     raw::RuleEffect,
     rule::{Rule, RuleLimits},
     ssh::evaluate,
     verdict::{
-        Allow, ApprovalTerms, Denial, Effect, Limits, Obligations, OutputMasks, Permit, UnixTime, Verdict,
+        Ahead, Allow, ApprovalTerms, Denial, Effect, Limits, Obligations, OutputMasks, Permit, UnixTime,
+        Verdict,
     },
 };
 
@@ -66,10 +68,14 @@ impl<'a> Evaluation<'a> {
 
     pub(crate) fn verdict(self) -> Verdict {
         let valid_until = self.scope.and_then(|scope| next_change(scope, self.question.now));
+        let mut ahead = None;
         let (effect, rules) = match self.outcome {
             Outcome::Denied { rules, denial } => (Effect::Deny(denial), rules),
             Outcome::Approve { asking, granting } => {
                 let rules = ids(asking.iter().chain(&granting));
+                if let (Action::Statement(_), Some(gates)) = (self.question.action, limits(&granting).1) {
+                    ahead = Some(Ahead { gates, permit: OwnPermit::new(&self.question.resource.name) });
+                }
                 (Effect::Approve(terms(&asking)), rules)
             }
             Outcome::Allowed { granting } => {
@@ -83,7 +89,7 @@ impl<'a> Evaluation<'a> {
                 (Effect::Allow(Allow { permit, obligations }), ids(granting.iter()))
             }
         };
-        Verdict { effect, rules, valid_until }
+        Verdict { effect, rules, valid_until, ahead }
     }
 }
 

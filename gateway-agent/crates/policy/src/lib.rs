@@ -69,8 +69,8 @@ pub use ssh::{
     SshUpstream, UserCertificate, Word,
 };
 pub use verdict::{
-    Allow, ApprovalTerms, ColumnMasks, Denial, Effect, Limits, Obligations, OutputMask, OutputMasks, Permit,
-    Recording, UnixTime, Verdict,
+    Ahead, Allow, ApprovalTerms, ColumnMasks, Denial, Effect, Limits, Obligations, OutputMask, OutputMasks,
+    Permit, Recording, UnixTime, Verdict,
 };
 
 /// JSON Schema of the policy language, generated from the types that read it.

@@ -15,7 +15,7 @@ use crate::{
     model::{Credential, Resource, Subject, SubjectMatch},
     own::OwnPermit,
     rule::Rule,
-    verdict::{Denial, UnixTime, Verdict},
+    verdict::{ColumnMasks, Denial, UnixTime, Verdict},
 };
 
 /// A policy file.
@@ -139,6 +139,11 @@ impl Policy {
     pub fn lets_everything(&self, subject: &Subject, resource: &Resource) -> bool {
         let scope = self.scopes.get(&subject.name).and_then(|of| of.get(&resource.name));
         scope.is_some_and(|scope| scope.rules.iter().any(|rule| rule.lets_everything()))
+    }
+
+    /// The columns that are masked for this subject there; `None` when there are none.
+    pub fn column_masks(&self, subject: &Subject, resource: &Resource) -> Option<Arc<ColumnMasks>> {
+        self.scopes.get(&subject.name)?.get(&resource.name)?.masks.columns.clone()
     }
 
     /// Whether this subject may open replication connections there.

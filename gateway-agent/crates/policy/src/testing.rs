@@ -14,12 +14,12 @@ use crate::{
     diagnostic::{self, Diagnostic},
     dns::{NameEffect, NameQuestion, RecordKind},
     facts::write_column,
-    gate::{Estimate, Judgement, Planned},
+    gate::{Estimate, Gates, Judgement, Planned},
     http::{Http, HttpCase},
     model::{Resource, Subject},
     policy::{Policy, Question, Source},
     ssh::{Exec, SshCase},
-    verdict::{Allow, Effect, OutputMasks, UnixTime},
+    verdict::{Effect, OutputMasks, UnixTime},
 };
 
 /// One expected decision.
@@ -337,7 +337,10 @@ fn answer<E: fmt::Display>(
     for action in &actions {
         let mut verdict = policy.decide(&Question { subject, resource, action, now, grant: None });
         let (effect, reason, masked) = match verdict.effect {
-            Effect::Allow(allow) => match case.estimate.map_or(Judgement::Within, |of| judge(&allow, of)) {
+            Effect::Allow(allow) => match case
+                .estimate
+                .map_or(Judgement::Within, |of| judge(allow.obligations.gates.as_deref(), of))
+            {
                 Judgement::Within => {
                     (Expected::Allow, String::new(), masked(&allow.obligations.outputs, action))
                 }
@@ -350,7 +353,20 @@ fn answer<E: fmt::Display>(
                     (Expected::Deny, format!(": {why}"), Vec::new())
                 }
             },
-            Effect::Approve(_) => (Expected::Approve, String::new(), Vec::new()),
+            Effect::Approve(_) => {
+                let gates = verdict.ahead.as_ref().map(|ahead| &*ahead.gates);
+                match case.estimate.map_or(Judgement::Within, |of| judge(gates, of)) {
+                    Judgement::Within => (Expected::Approve, String::new(), Vec::new()),
+                    Judgement::Ask { rules, why, .. } => {
+                        verdict.rules.extend(rules);
+                        (Expected::Approve, format!(": {why}"), Vec::new())
+                    }
+                    Judgement::Beyond { rule, why, .. } => {
+                        verdict.rules = vec![rule];
+                        (Expected::Deny, format!(": {why}"), Vec::new())
+                    }
+                }
+            }
             Effect::Deny(denial) => (Expected::Deny, format!(": {}", denial.reason), Vec::new()),
         };
         strictest.masked.extend(masked);
@@ -362,9 +378,9 @@ fn answer<E: fmt::Display>(
 }
 
 /// What the limits on estimates say.
-fn judge(allow: &Allow, of: EstimateCase) -> Judgement {
+fn judge(gates: Option<&Gates>, of: EstimateCase) -> Judgement {
     let planned = Planned::Estimate(Estimate { cost: of.cost, rows: of.rows });
-    let gates = allow.obligations.gates.as_deref().map(|gates| gates.before.as_slice()).unwrap_or_default();
+    let gates = gates.map(|gates| gates.before.as_slice()).unwrap_or_default();
     let judged = gates.iter().filter(|gate| gate.needs_estimate()).map(|gate| gate.judge(&planned, 0));
     judged.fold(Judgement::Within, Judgement::and)
 }

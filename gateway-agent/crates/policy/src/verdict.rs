@@ -5,7 +5,9 @@ use std::{fmt, sync::Arc, time::Duration};
 use mask::{Detectors, Transform};
 use serde::Serialize;
 
-use crate::{gate::Gates, http::HttpObligations, pattern::ColumnPattern, ssh::SshObligations};
+use crate::{
+    gate::Gates, http::HttpObligations, own::OwnPermit, pattern::ColumnPattern, ssh::SshObligations,
+};
 
 /// Seconds since 1970-01-01 UTC. This crate never reads a clock.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, serde::Deserialize)]
@@ -19,6 +21,16 @@ pub struct Verdict {
     pub rules: Vec<Arc<str>>,
     /// From this moment on the same question may have another answer.
     pub valid_until: Option<UnixTime>,
+    /// Of an action that people have to agree to: the limits that it will meet once they have.
+    pub ahead: Option<Ahead>,
+}
+
+/// Limits on a statement that nobody has agreed to yet.
+#[derive(Debug)]
+pub struct Ahead {
+    pub gates: Arc<Gates>,
+    /// By which the server may be asked what the statement would cost, and nothing else.
+    pub permit: OwnPermit,
 }
 
 #[derive(Debug)]
@@ -117,7 +129,7 @@ impl OutputMask {
 }
 
 /// Which base columns are masked for one subject on one resource.
-#[derive(Debug)]
+#[derive(Debug, PartialEq, Eq)]
 pub struct ColumnMasks {
     pub(crate) columns: Arc<[(ColumnPattern, Transform)]>,
 }
@@ -187,7 +199,29 @@ impl ApprovalTerms {
         }
     }
 
-    /// What satisfies both: the larger quorum, people whom both name, the shorter wait.
+    /// What satisfies both: the larger quorum, people whom both name, the shorter wait. `None` when they name nobody in
+    /// common: an empty list would mean anyone.
+    pub fn both(&self, other: &Self) -> Option<Self> {
+        let approvers = match (self.approvers.is_empty(), other.approvers.is_empty()) {
+            (true, _) => other.approvers.clone(),
+            (_, true) => self.approvers.clone(),
+            _ => {
+                let both = self.approvers.iter().filter(|who| other.approvers.contains(who));
+                let both: Vec<_> = both.cloned().collect();
+                if both.is_empty() {
+                    return None;
+                }
+                both
+            }
+        };
+        Some(Self {
+            quorum: self.quorum.max(other.quorum),
+            approvers,
+            expires_after: self.expires_after.min(other.expires_after),
+        })
+    }
+
+    /// The same, where the first list counts when they name nobody in common.
     #[must_use]
     pub(crate) fn and(self, other: Self) -> Self {
         Self {

@@ -231,7 +231,7 @@ impl Driver {
     fn answer(&mut self, answer: &std::rc::Rc<Answer>, since: Instant) {
         let Some(pending) = self.session.pending() else { return };
         match &answer.outcome {
-            Decided::Allow(decision) if answer.gated => self.gate(answer, decision, since),
+            Decided::Allow(_) if answer.gated => self.gate(answer, since),
             Decided::Allow(decision) => self.session.allow(Arc::clone(decision)),
             Decided::Deny(refusal) => {
                 let kept = self.observer.denied(pending.sql, &answer.about, refusal, since.elapsed());
@@ -244,7 +244,11 @@ impl Driver {
             Decided::Approve(_) if matches!(pending.kind, AskKind::Parse | AskKind::Bind) => {
                 self.session.defer()
             }
-            Decided::Approve(terms) => self.ask_human(answer, terms, None, since),
+            // What limits have to say is asked about together with it.
+            Decided::Approve(asking) if asking.ahead.is_empty() => {
+                self.ask_human(answer, &asking.terms, None, since)
+            }
+            Decided::Approve(_) => self.gate(answer, since),
         }
     }
 

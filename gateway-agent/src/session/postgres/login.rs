@@ -271,13 +271,22 @@ impl Driver {
             Some(decisions) => self.worker.refresh(decisions),
             None => true,
         };
-        if !still || !refreshed {
+        let masked_since = self.defined_under.as_ref().is_some_and(|then| {
+            let subject = policy.policy.subject_named(&self.registration.live.subject);
+            let now = subject.and_then(|subject| policy.policy.column_masks(&subject, &self.resource));
+            now != *then
+        });
+        if !still || !refreshed || masked_since {
             self.waiting = super::Waiting::Nothing;
             self.session.terminate(&Refusal {
                 sqlstate: "57P01",
-                message: "terminating connection: the gateway's policy no longer allows it".to_owned(),
+                message: match masked_since {
+                    true => "terminating connection: the gateway's masks changed after this session defined objects",
+                    false => "terminating connection: the gateway's policy no longer allows it",
+                }
+                .to_owned(),
                 detail: None,
-                hint: Some("Connect again to see which rule refuses.".to_owned()),
+                hint: Some("Connect again; a rule that refuses is named then.".to_owned()),
             });
         }
     }

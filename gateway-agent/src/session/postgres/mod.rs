@@ -16,7 +16,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use policy::{Policy, Resource};
+use policy::{ColumnMasks, Policy, Resource};
 use protocol::{
     CloseReason, Leg, Step,
     postgres::{Refusal, Session, Settings},
@@ -103,6 +103,9 @@ struct Driver {
     watch: Watch,
     /// Names were changed here, and may not be committed yet.
     changed_names: bool,
+    /// What was masked when this session first defined something. Views of its own, which others do not see, show since then
+    /// what was not masked.
+    defined_under: Option<Option<Arc<ColumnMasks>>>,
     cancelling: Option<Cancelling>,
     /// Login has to be over by then; afterwards the session may idle until then.
     deadline: Option<Pin<Box<Sleep>>>,
@@ -192,6 +195,7 @@ impl Driver {
             prober: None,
             watch: Watch::default(),
             changed_names: false,
+            defined_under: None,
             cancelling: None,
             deadline,
             tick: Box::pin(sleep(Duration::ZERO)),
@@ -339,6 +343,9 @@ impl Driver {
             {
                 self.worker.catalogue_changed(decisions);
                 self.changed_names = true;
+                let scope = decisions.scope();
+                self.defined_under
+                    .get_or_insert_with(|| scope.policy.column_masks(&scope.subject, &scope.resource));
             }
         }
         drop(events);

@@ -74,6 +74,7 @@ impl Session {
             }),
             rules: vec![rule.into()],
             valid_until: None,
+            ahead: None,
         };
         let Some(subject) = policy.subject_named(&self.live.subject) else {
             return nobody("builtin:no-subject", "policy no longer names this job");

@@ -331,7 +331,10 @@ impl Session {
                 match answer {
                     Ok(granted) => {
                         let Granted { rules, allow, approval, .. } = granted;
-                        (Verdict { effect: Effect::Allow(allow), rules, valid_until: None }, approval)
+                        (
+                            Verdict { effect: Effect::Allow(allow), rules, valid_until: None, ahead: None },
+                            approval,
+                        )
                     }
                     Err(refused) => return Err((refused.line(), FlowResult::Denied)),
                 }

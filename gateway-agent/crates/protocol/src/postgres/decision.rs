@@ -2,7 +2,7 @@
 
 use std::{any::Any, sync::Arc};
 
-use policy::{Allow, Named};
+use policy::{Allow, Gates, Named, OwnPermit};
 
 /// An allow for one query text: everything in it was allowed.
 #[derive(Debug)]
@@ -47,6 +47,14 @@ pub struct Allowed {
     pub inert: bool,
     /// What the server can be asked the cost of. Only told where a limit of the policy needs it.
     pub plan: Plannable,
+}
+
+/// A statement of a text that people have to agree to first: the limits that it will meet then.
+#[derive(Debug)]
+pub struct Beforehand {
+    pub gates: Arc<Gates>,
+    pub plan: Plannable,
+    pub permit: OwnPermit,
 }
 
 /// Of an allowed statement: what EXPLAIN can be put before.

@@ -5,12 +5,12 @@
 use std::sync::Arc;
 
 use policy::{
-    Action, ApprovalTerms, Class, Denial, Effect, Grant, Named, Policy, Question, Resource, Statement,
+    Action, ApprovalTerms, Class, Denial, Effect, Gates, Grant, Named, Policy, Question, Resource, Statement,
     Subject, UnixTime,
 };
 
 use super::{
-    Allowed, Plannable,
+    Allowed, Beforehand, Plannable,
     sql::{self, Catalogue},
 };
 
@@ -48,6 +48,8 @@ pub struct Ruling {
     pub not_sql: bool,
     /// Policy lets everything through: see [`Decision::open`](super::Decision::open).
     pub open: bool,
+    /// Limits that its statements meet before they run, of use where people are asked first.
+    pub ahead: Vec<Beforehand>,
 }
 
 #[derive(Debug)]
@@ -121,6 +123,7 @@ impl Ruling {
             changes_catalogue: false,
             not_sql: false,
             open: false,
+            ahead: Vec::new(),
         }
     }
 
@@ -153,17 +156,23 @@ impl Ruling {
         let action = Action::Statement(statement);
         let verdict = ask(cx, &action);
         self.note(&verdict.rules, verdict.valid_until);
+        let Action::Statement(statement) = action else { return };
+        let plan = |gates: Option<&Gates>| match gates
+            .is_some_and(|gates| gates.before.iter().any(policy::Gate::needs_estimate))
+        {
+            true => sql::plannable(sql, index, statement.opaque),
+            false => Plannable::Nothing,
+        };
         match verdict.effect {
             Effect::Allow(allow) => {
-                if let (Outcome::Allow(allowed), Action::Statement(statement)) = (&mut self.outcome, action) {
+                let plan = plan(allow.obligations.gates.as_deref());
+                if let Some(gates) = &allow.obligations.gates {
+                    let permit = allow.permit.own();
+                    self.ahead.push(Beforehand { gates: Arc::clone(gates), plan: plan.clone(), permit });
+                }
+                if let Outcome::Allow(allowed) = &mut self.outcome {
                     let copy = (statement.kind == "copy_to_stdout")
                         .then(|| sql::copy_data(sql, index, cx.catalogue));
-                    let gates = allow.obligations.gates.as_deref();
-                    let estimated = gates.is_some_and(|g| g.before.iter().any(policy::Gate::needs_estimate));
-                    let plan = match estimated {
-                        true => sql::plannable(sql, index, statement.opaque),
-                        false => Plannable::Nothing,
-                    };
                     allowed.push(Allowed {
                         plan,
                         inert: inert(statement.kind),
@@ -175,7 +184,13 @@ impl Ruling {
                     });
                 }
             }
-            Effect::Approve(terms) => self.need_approval(&verdict.rules, terms),
+            Effect::Approve(terms) => {
+                if let Some(ahead) = verdict.ahead {
+                    let plan = plan(Some(&ahead.gates));
+                    self.ahead.push(Beforehand { gates: ahead.gates, plan, permit: ahead.permit });
+                }
+                self.need_approval(&verdict.rules, terms);
+            }
             Effect::Deny(denial) => self.refuse(&verdict.rules, denial),
         }
     }
@@ -210,7 +225,7 @@ impl Ruling {
                 // The rules that ask for people come first: the first one is named to the client.
                 self.rules.sort_by_key(|rule| !rules.contains(rule));
             }
-            Outcome::Approve(earlier) => match stricter(earlier, terms) {
+            Outcome::Approve(earlier) => match earlier.both(&terms) {
                 Some(both) => *earlier = both,
                 None => {
                     let denial = Denial {
@@ -233,27 +248,6 @@ fn ask(cx: &Context<'_>, action: &Action) -> policy::Verdict {
         action,
         now: cx.now,
         grant: cx.grant,
-    })
-}
-
-/// Terms that satisfy both: the larger quorum, the shorter wait, and people whom both name; `None` when there are
-/// none, since an empty list would mean anyone.
-fn stricter(a: &ApprovalTerms, b: ApprovalTerms) -> Option<ApprovalTerms> {
-    let approvers = match (a.approvers.is_empty(), b.approvers.is_empty()) {
-        (true, _) => b.approvers,
-        (_, true) => a.approvers.clone(),
-        _ => {
-            let both: Vec<_> = a.approvers.iter().filter(|who| b.approvers.contains(who)).cloned().collect();
-            if both.is_empty() {
-                return None;
-            }
-            both
-        }
-    };
-    Some(ApprovalTerms {
-        quorum: a.quorum.max(b.quorum),
-        approvers,
-        expires_after: a.expires_after.min(b.expires_after),
     })
 }
 

@@ -17,7 +17,8 @@ mod session;
 
 pub use cancel::{BackendKey, CancelKey};
 pub use decision::{
-    Allowed, CopyData, CopyOptions, CopyText, Decision, NoOrigins, Origin, Origins, Plannable, Refusal,
+    Allowed, Beforehand, CopyData, CopyOptions, CopyText, Decision, NoOrigins, Origin, Origins, Plannable,
+    Refusal,
 };
 pub use session::{
     AskKind, Columns, Event, Events, Login, Outcome, Output, Param, Params, Pending, Row, Session, Settings,

@@ -4,6 +4,7 @@ mod bodies;
 mod clients;
 mod hostile;
 mod lineage;
+mod nodes;
 mod statements;
 
 use policy::{Access, Class, Lineage, Named, Outputs, Statement};
