@@ -45,6 +45,7 @@ impl Session {
                 }),
                 rules: vec![builtin::DEFAULT_DENY.into()],
                 valid_until: None,
+                ahead: None,
             };
         };
         let resource = self.resource();
