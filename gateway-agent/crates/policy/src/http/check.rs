@@ -1,6 +1,6 @@
 //! Checks the language's part for HTTP.
 
-use std::time::Duration;
+use std::{net::IpAddr, time::Duration};
 
 use base64::Engine as _;
 use mask::{JsonPath, Transform};
@@ -187,7 +187,7 @@ fn protocol(text: &str) -> Result<String, BadPattern> {
 
 /// A name that jobs may call a resource by: an exact one, an address, or `*.` in front of at least two labels.
 fn server_name(text: &str) -> Result<ServerName, BadPattern> {
-    if let Ok(address) = text.parse::<core::net::IpAddr>() {
+    if let Ok(address) = text.parse::<IpAddr>() {
         return Ok(ServerName::Exact(address.to_canonical().to_string()));
     }
     if let Some(below) = text.strip_prefix("*.") {

@@ -1,5 +1,7 @@
 //! What a request is about: scheme, authority, path and query, in one form each.
 
+use core::net::{IpAddr, Ipv6Addr};
+
 use http::{HeaderMap, Uri, Version, header::HOST};
 use policy::{Ambiguity, HttpPath, HttpRequest, Scheme};
 
@@ -94,12 +96,12 @@ pub fn host_port(text: &str) -> Result<(String, Option<u16>), BadRequest> {
     let (host, port) = match text.strip_prefix('[') {
         Some(rest) => {
             let (address, port) = rest.split_once(']').ok_or(BadRequest::Host)?;
-            let address: core::net::Ipv6Addr = address.parse().map_err(|_| BadRequest::Host)?;
+            let address: Ipv6Addr = address.parse().map_err(|_| BadRequest::Host)?;
             let port = match port {
                 "" => None,
                 port => Some(port.strip_prefix(':').ok_or(BadRequest::Host)?),
             };
-            (core::net::IpAddr::from(address).to_canonical().to_string(), port)
+            (IpAddr::from(address).to_canonical().to_string(), port)
         }
         None => match text.split_once(':') {
             Some((host, port)) => (name(host)?, Some(port)),
