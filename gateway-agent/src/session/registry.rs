@@ -11,9 +11,12 @@ use std::{
     },
 };
 
+use bytes::Bytes;
 use policy::UnixTime;
 use protocol::postgres::CancelKey;
 use tokio::sync::mpsc;
+
+use crate::audit::unix_ns;
 
 /// Told to one session.
 #[derive(Debug, Clone)]
@@ -51,6 +54,41 @@ pub struct Live {
     pub bytes_out: AtomicU64,
     /// Process id of the session's backend on the server; 0 before login.
     pub backend: AtomicU32,
+    /// People who look on.
+    pub watchers: Watchers,
+}
+
+/// What a job is shown, for whoever looks on.
+#[derive(Debug, Clone)]
+pub struct Shown {
+    pub channel: u64,
+    /// Standard error, rather than output or a terminal.
+    pub error: bool,
+    pub data: Bytes,
+}
+
+/// Pieces that wait for one who looks on; who is slower is left behind, never the session.
+const PIECES: usize = 256;
+
+/// People who look on while a session runs.
+#[derive(Debug, Default)]
+pub struct Watchers(Mutex<Vec<mpsc::Sender<Shown>>>);
+
+impl Watchers {
+    /// What is shown from now on; it ends with the session, or when it is not read fast enough.
+    pub fn join(&self) -> mpsc::Receiver<Shown> {
+        let (sender, receiver) = mpsc::channel(PIECES);
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).push(sender);
+        receiver
+    }
+
+    pub(crate) fn tell(&self, shown: impl FnOnce() -> Shown) {
+        let mut watching = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if !watching.is_empty() {
+            let shown = shown();
+            watching.retain(|one| one.try_send(shown.clone()).is_ok());
+        }
+    }
 }
 
 impl Live {
@@ -59,9 +97,42 @@ impl Live {
         Arc::clone(&self.resource.read().unwrap_or_else(PoisonError::into_inner))
     }
 
+    /// A session inside of this one, to another resource.
+    pub fn inside(&self, resource: &Arc<str>, upstream: SocketAddr) -> Self {
+        Self {
+            id: session_id(),
+            job: self.job,
+            cgroup: self.cgroup.clone(),
+            subject: Arc::clone(&self.subject),
+            resource: RwLock::new(Arc::clone(resource)),
+            client: self.client,
+            upstream,
+            job_uid: self.job_uid,
+            pid: self.pid,
+            uid: self.uid,
+            command: self.command.clone(),
+            started: crate::clock::now(),
+            login: OnceLock::new(),
+            state: AtomicState::new(State::Login),
+            statements: AtomicU64::new(0),
+            bytes_in: AtomicU64::new(0),
+            bytes_out: AtomicU64::new(0),
+            backend: AtomicU32::new(0),
+            watchers: Watchers::default(),
+        }
+    }
+
     pub fn set_resource(&self, resource: &Arc<str>) {
         *self.resource.write().unwrap_or_else(PoisonError::into_inner) = Arc::clone(resource);
     }
+}
+
+/// Sorts by time, and nobody guesses it: 48 bits of milliseconds, 80 of randomness.
+pub(crate) fn session_id() -> Arc<str> {
+    let mut random = [0; 10];
+    // Without randomness the id is merely guessable; it opens nothing.
+    let _ = aws_lc_rs::rand::fill(&mut random);
+    format!("{:012x}{}", unix_ns() / 1_000_000, hex::encode(random)).into()
 }
 
 /// What a session does now.
@@ -199,6 +270,11 @@ impl Registry {
     /// Ends one session; false when there is none of that id.
     pub fn end(&self, id: &str, why: &str) -> bool {
         self.tell(|e| &*e.live.id == id, &Command::End(why.into())) > 0
+    }
+
+    /// A live session.
+    pub fn find(&self, id: &str) -> Option<Arc<Live>> {
+        self.lock().sessions.values().find(|e| &*e.live.id == id).map(|e| Arc::clone(&e.live))
     }
 
     /// Ends all sessions.

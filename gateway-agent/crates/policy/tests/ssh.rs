@@ -145,6 +145,11 @@ fn rules_are_checked() {
     says(&rule("{ env: [PATH] }"), &["`PATH` changes what command lines mean"]);
     says(&rule("{ subsystems: [sftp] }"), &["under `files`"]);
     says(&rule("{ shell: true, signals: [KILL] }"), &["may send it signals"]);
+    says(
+        &rule("{ shell: true, forward: { agent: true } }"),
+        &["never lends a job's agent to a host", "sign with every key"],
+    );
+    says(&rule("{ shell: true, forward: { x11: true } }"), &["never lends a job's x11"]);
     says(&rule("{ forward: { to: [db] } }"), &["`db` is not `host:port`"]);
     says(&rule("{ shell: true, limits: { idle: soon } }"), &["not a length of time"]);
     says(&rule("{ shell: true, limits: { bytes: 0 } }"), &["a limit of 0"]);

@@ -21,7 +21,22 @@ use crate::{
 };
 
 /// Programs that a command may go through.
-const VIA: &[&str] = &["sudo", "doas", "su", "runuser", "chroot", "gosu", "su-exec", "setuidgid", "ssh"];
+const VIA: &[&str] = &[
+    "sudo",
+    "doas",
+    "su",
+    "runuser",
+    "chroot",
+    "gosu",
+    "su-exec",
+    "setuidgid",
+    "ssh",
+    "docker",
+    "podman",
+    "nerdctl",
+    "kubectl",
+    "oc",
+];
 const VALID_FOR: Duration = Duration::from_secs(300);
 const VALID_MOST: Duration = Duration::from_secs(24 * 60 * 60);
 const SIGNALS: &[&str] = &[
@@ -94,6 +109,26 @@ pub(crate) fn matcher(
         );
     }
     if effect != RuleEffect::Deny {
+        for (name, granted, why) in [
+            (
+                "agent",
+                raw.forward.agent,
+                "whoever runs the host could sign with every key of the job's agent, to any host",
+            ),
+            (
+                "x11",
+                raw.forward.x11,
+                "whoever runs the host could watch and type into every window of the job's display",
+            ),
+        ] {
+            if granted {
+                findings.add(
+                    of(name),
+                    format!("the gateway never lends a job's {name} to a host: {why}"),
+                    "drop the line; the gateway logs in with a credential of its own, and deny rules may name it",
+                );
+            }
+        }
         if let Some(at) = raw.subsystems.iter().position(|name| name == "sftp") {
             findings.add(
                 place.at("subsystems").at(at),

@@ -86,7 +86,7 @@ pub(crate) fn needs(request: &SshRequest) -> Vec<Need<'_>> {
 
 /// Builtins of shells that start nothing and open nothing; what they print they were given.
 const IDLE: &[&str] = &[
-    "!", ":", "[", "[[", "break", "cd", "command", "continue", "declare", "echo", "exit", "export", "false",
+    ":", "[", "[[", "break", "cd", "command", "continue", "declare", "echo", "exit", "export", "false",
     "local", "printf", "pwd", "read", "readonly", "return", "set", "shift", "test", "times", "trap", "true",
     "type", "typeset", "umask", "unset", "wait",
 ];
@@ -285,18 +285,31 @@ pub(crate) fn given_path(pattern: &PathPattern, word: &super::Word, folder: Opti
     }
     let means =
         |text: &str, certainty| pattern.may_mean_below(Path::of_text(text, certainty, folder).as_ref());
-    // `--file=/etc/x`, `-f/etc/x`, `if=/etc/x`, `host:/etc/x`: from each slash, and behind each mark.
+    // `--file=/etc/x`, `-f/etc/x`, `if=/etc/x`, `host:/etc/x`, `a,/etc/x`: from each slash behind a mark, and behind each mark.
     let text = word.text.as_str();
     let behind = |mark: char| {
-        text.split_once(mark).is_some_and(|(_, rest)| !rest.is_empty() && means(rest, word.certainty))
+        text.match_indices(mark)
+            .filter_map(|(at, _)| text.get(at + mark.len_utf8()..))
+            .any(|rest| !rest.is_empty() && means(rest, word.certainty))
     };
     let rooted = text.find('/').filter(|at| *at > 0).and_then(|at| text.get(at..));
-    means(text, word.certainty)
+    let marked = || {
+        let marks = |c: char| !c.is_alphanumeric() && !matches!(c, '/' | '.' | '_' | '-' | '~');
+        let slashes =
+            text.match_indices('/').filter(|(at, _)| text.get(..*at).is_some_and(|of| of.ends_with(marks)));
+        slashes.filter_map(|(at, _)| text.get(at..)).any(|rest| means(rest, word.certainty))
+    };
+    text.len() > LONG
+        || means(text, word.certainty)
         || behind('=')
         || behind(':')
         || behind('@')
         || (text.starts_with('-') && rooted.is_some_and(|rest| means(rest, word.certainty)))
+        || marked()
 }
+
+/// A word of more bytes could hold any path.
+const LONG: usize = 1024;
 
 /// The path, and as it is written from home.
 fn forms<'a>(path: &'a str, home: Option<&'a str>) -> Vec<Option<Path<'a>>> {

@@ -80,7 +80,7 @@ pub(crate) struct RawForward {
     pub(crate) listen: Vec<String>,
     /// Unix sockets that may be made there (streamlocal-forward).
     pub(crate) listen_sockets: Vec<String>,
-    /// The job's ssh-agent.
+    /// The job's ssh-agent, for deny rules: it is never lent to a host.
     pub(crate) agent: bool,
     pub(crate) x11: bool,
 }

@@ -39,5 +39,6 @@ fuzz_target!(|input: (bool, Vec<(bool, Vec<u8>)>)| {
         scp.job_out().clear();
         scp.upstream_out().clear();
         scp.events().for_each(drop);
+        let _ = (scp.takes_job(), scp.takes_upstream(), scp.job_is_done());
     }
 });

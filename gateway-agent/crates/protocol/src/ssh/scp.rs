@@ -2,7 +2,10 @@
 //!
 //! [`Scp`] sits between a client and a far end, says of each file which path would be read or written, and lets contents through only
 //! after that is allowed. A refused file is skipped on both sides, and the transfer goes on. Symbolic links on the host are not
-//! seen here: SFTP is the better door.
+//! seen here: whoever decides can ask the host where a path leads to.
+//!
+//! The two sides go in step: nothing of the sender is looked at before the receiver has answered what went before, and no answer is
+//! taken ahead of its question. Otherwise one side could be brought to take for contents what the other takes for control lines.
 
 use std::collections::VecDeque;
 
@@ -57,6 +60,12 @@ pub struct Scp {
     to_receiver: Vec<u8>,
     /// Folders below the base.
     folders: Vec<String>,
+    /// The receiver has an answer to give before the sender goes on.
+    owed: bool,
+    /// Times were sent, and then a folder was left: the host may have an error to tell about that in between.
+    times: bool,
+    leaving: bool,
+    loose: bool,
     state: State,
     undecided: VecDeque<FileRequest>,
     announced: bool,
@@ -118,16 +127,25 @@ impl Scp {
         if files::leads_upwards(&base) {
             return Err(ScpError("a path with `..`: write where it leads to"));
         }
+        let pattern = used.path.certainty == Certainty::Glob;
+        if pattern && files::folder_of(&base).contains(['*', '?', '[']) {
+            return Err(ScpError("a pattern in the name of a folder: write the folder's name"));
+        }
         Ok(Self {
             way,
             base,
             home: home.map(str::to_owned),
-            pattern: used.path.certainty == Certainty::Glob,
+            pattern,
             from_sender: VecDeque::new(),
             from_receiver: VecDeque::new(),
             to_sender: Vec::new(),
             to_receiver: Vec::new(),
             folders: Vec::new(),
+            // The receiver begins.
+            owed: true,
+            times: false,
+            leaving: false,
+            loose: false,
             state: State::Line,
             undecided: VecDeque::new(),
             announced: false,
@@ -182,6 +200,14 @@ impl Scp {
         match self.way {
             Way::Up => self.from_receiver.len() <= IN_MAX,
             Way::Down => self.from_sender.len() <= IN_MAX && self.to_receiver.len() <= IN_MAX,
+        }
+    }
+
+    /// Whether everything that the client sent went on, or nowhere.
+    pub fn job_is_done(&self) -> bool {
+        match self.way {
+            Way::Up => self.from_sender.is_empty() && !matches!(self.state, State::Deciding { .. }),
+            Way::Down => self.from_receiver.is_empty(),
         }
     }
 
@@ -254,9 +280,12 @@ impl Scp {
         }
     }
 
-    /// A control line of the sender; whatever the receiver says meanwhile goes through.
+    /// A control line of the sender, once the receiver has said what it owes.
     fn line(&mut self) -> Result<bool, ScpError> {
-        let said = self.pass_acknowledgements()?;
+        let said = self.answered()?;
+        if self.owed {
+            return Ok(said);
+        }
         let Some(end) = self.from_sender.iter().position(|c| *c == b'\n') else {
             return match self.from_sender.len() > LINE_MAX {
                 true => Err(ScpError("a line without end")),
@@ -275,9 +304,13 @@ impl Scp {
                 if self.folders.pop().is_none() {
                     return Err(ScpError("it leaves a folder that it never entered"));
                 }
+                self.leaving = true;
                 self.pass(line);
             }
-            Some((b'T', times)) if times.iter().all(|c| c.is_ascii_digit() || *c == b' ') => self.pass(line),
+            Some((b'T', times)) if times.iter().all(|c| c.is_ascii_digit() || *c == b' ') => {
+                self.times = true;
+                self.pass(line);
+            }
             // A word about a file that is passed over, or the end.
             Some((1, _)) => self.to_receiver.extend_from_slice(&line),
             Some((2, _)) => {
@@ -403,10 +436,16 @@ impl Scp {
         self.state = State::Line;
     }
 
-    /// Acknowledgements of the receiver while the sender has the word.
-    fn pass_acknowledgements(&mut self) -> Result<bool, ScpError> {
+    /// What the receiver says while the sender has the word: the answer that it owes. A host may also tell of an error by itself; a
+    /// client's answers wait for their questions.
+    fn answered(&mut self) -> Result<bool, ScpError> {
         let mut any = false;
-        while let Some(word) = self.acknowledgement()? {
+        while self.owed || (self.way == Way::Up && !self.from_receiver.is_empty()) {
+            let Some(word) = self.acknowledgement()? else { break };
+            if !self.owed && word.first() == Some(&0) {
+                return Err(ScpError("an acknowledgement of nothing"));
+            }
+            self.owed = false;
             self.to_sender.extend_from_slice(&word);
             any = true;
         }
@@ -433,6 +472,16 @@ impl Scp {
         let State::Acknowledged { file, entered } = std::mem::replace(&mut self.state, State::Line) else {
             return Err(ScpError("out of step"));
         };
+        let accepted = word.first() == Some(&0);
+        let loose = std::mem::take(&mut self.loose);
+        if std::mem::take(&mut self.leaving) {
+            self.loose = self.times;
+        } else if loose && !accepted && self.way == Way::Up {
+            if let Some(file) = file {
+                self.close(file);
+            }
+            return Err(ScpError("an error that may be about the folder before: copy without -p"));
+        }
         match (word.first(), file) {
             (Some(0), Some(file)) => self.state = State::Contents { left: file.size, file },
             (Some(0), None) => {}
@@ -449,7 +498,7 @@ impl Scp {
         let available = self.from_sender.len();
         let piece = usize::try_from(*left).unwrap_or(usize::MAX).min(available);
         if piece > 0 {
-            let data: Vec<u8> = self.from_sender.drain(..piece).collect();
+            let data = taken(&mut self.from_sender, piece);
             file.flow.passed(file.offset, &data);
             let moved = u64::try_from(piece).unwrap_or(u64::MAX);
             if file.keep {
@@ -476,6 +525,7 @@ impl Scp {
             Some(_) => return Err(ScpError("contents are longer than was said")),
         };
         self.to_receiver.extend_from_slice(&word);
+        self.owed = true;
         if let State::Contents { file, .. } = std::mem::replace(&mut self.state, State::Line) {
             self.close(file);
         }
@@ -493,6 +543,17 @@ impl Scp {
             written,
         }));
     }
+}
+
+/// The first bytes, in pieces rather than one by one.
+fn taken(from: &mut VecDeque<u8>, count: usize) -> Vec<u8> {
+    let (first, second) = from.as_slices();
+    let split = count.min(first.len());
+    let mut taken = Vec::with_capacity(count);
+    taken.extend_from_slice(first.get(..split).unwrap_or_default());
+    taken.extend_from_slice(second.get(..count.saturating_sub(split)).unwrap_or_default());
+    drop(from.drain(..count));
+    taken
 }
 
 #[cfg(test)]

@@ -67,7 +67,7 @@ const TABLE: &[(&str, &str)] = &[
     ("docker ps --format '{{.Names}}'", "commands: [{ program: docker, arguments: [ps, \"**\"] }]"),
     (
         "docker exec app rake db:migrate",
-        "commands: [{ program: docker, arguments: [exec, app, rake, \"**\"] }]",
+        "commands: [{ program: docker, arguments: [exec, app, rake, \"**\"] }, { program: rake, arguments: [\"**\"], via: [docker] }]",
     ),
     ("docker image prune -af", "commands: [{ program: docker, arguments: [image, prune, \"**\"] }]"),
     ("kubectl rollout status deploy/app", "commands: [{ program: kubectl, arguments: [rollout, \"**\"] }]"),

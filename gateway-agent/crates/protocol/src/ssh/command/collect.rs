@@ -9,7 +9,7 @@ use policy::{Assignment, Certainty, Exec, FileOperation, Invocation, PathUse, Ro
 
 use super::{
     launch,
-    parse::{Bad, parse},
+    parse::{self, Bad, parse},
     paths,
     syntax::{self, Command, Entry, Join, List, Pipeline, Redirect, RedirectKind, Simple},
 };
@@ -70,9 +70,18 @@ pub(super) struct Collector {
     lost: bool,
     /// Levels that are being walked; a text inside of a text may nest as deeply as is left.
     pub(super) depth: usize,
+    /// Whether output goes to a terminal, where some programs show it by a pager.
+    pub(super) terminal: bool,
+    /// Variables that stand where some shells compute: each has to be a number, wherever it is set.
+    numbers: BTreeSet<String>,
 }
 
 impl Collector {
+    /// `terminal`: the command line runs on one.
+    pub(super) fn new(terminal: bool) -> Self {
+        Self { terminal, ..Self::default() }
+    }
+
     pub(super) fn opaque(&mut self, why: impl Into<String>) {
         let why = why.into();
         if !self.exec.opaque.contains(&why) {
@@ -249,6 +258,11 @@ impl Collector {
                     }) => {}
                 RedirectKind::Read => self.opens(FileOperation::Read, path, folder),
                 RedirectKind::Write => self.opens(FileOperation::Write, path, folder),
+                RedirectKind::WriteBoth => {
+                    self.opens(FileOperation::Write, path, folder);
+                    // dash has put the command into the background: where a `cd` leads to is not where the next one runs.
+                    self.lost = true;
+                }
                 RedirectKind::ReadWrite | RedirectKind::Duplicate => {
                     self.opens(FileOperation::Read, path.clone(), folder);
                     self.opens(FileOperation::Write, path, folder);
@@ -310,7 +324,7 @@ impl Collector {
                 self.invoked(program.clone(), arguments.to_vec(), &here, via);
                 return After::same(None);
             }
-            Some("exit" | "return") => {
+            Some("exit") if certainly_ends(simple, arguments) => {
                 self.invoked(program.clone(), arguments.to_vec(), &here, via);
                 return After::never();
             }
@@ -323,6 +337,23 @@ impl Collector {
     /// Nothing that follows is followed any more.
     pub(super) fn lose(&mut self) {
         self.lost = true;
+    }
+
+    /// A word stands where some shells compute with it (ksh, zsh), or would be told its name; then what it says can run commands.
+    /// It has to be a number, or a variable that nothing but numbers is put into.
+    pub(super) fn computes(&mut self, word: &Word, with: &str) {
+        let written = word.text.trim_matches('"');
+        let named = written
+            .strip_prefix('$')
+            .map(|name| name.strip_prefix('{').and_then(|name| name.strip_suffix('}')).unwrap_or(name));
+        match (word.value(), named) {
+            (Some(text), _) if is_number(text) => {}
+            (None, Some("?" | "#" | "$" | "!")) => {}
+            (None, Some(name)) if parse::is_name(name) => {
+                self.numbers.insert(name.to_owned());
+            }
+            _ => self.opaque(format!("{with} computes with {}, to some shells", word.text)),
+        }
     }
 
     /// A program runs.
@@ -360,10 +391,36 @@ impl Collector {
             let files = self.exec.files.iter_mut().map(|of| &mut of.folder);
             invocations.chain(files).for_each(|folder| *folder = None);
         }
+        for name in std::mem::take(&mut self.numbers) {
+            let number = |value: &Word| {
+                // As written, with the name in front.
+                let written = value.text.split_once('=').map_or(value.text.as_str(), |(_, written)| written);
+                value.value().is_some_and(is_number) || matches!(written, "$?" | "$#" | "$$" | "$!")
+            };
+            let mut set = self.exec.assignments.iter().filter(|of| of.name == name).peekable();
+            if set.peek().is_none() || !set.all(|of| number(&of.value)) {
+                self.opaque(format!("${name} may be no number, and some shells compute with it"));
+            }
+        }
         let homes: BTreeSet<_> = self.exec.assignments.iter().map(|of| of.name.as_str()).collect();
         if homes.contains("HOME") {
             self.opaque("it changes what `~` means");
         }
         self.exec
     }
+}
+
+/// Whether `exit` cannot fail to end the shell: some go on after one that is given too much, or whose redirection fails.
+fn certainly_ends(simple: &Simple, arguments: &[Word]) -> bool {
+    let plain = match arguments {
+        [] => true,
+        [status] => status.value().is_some_and(is_number) || status.text == "$?",
+        _ => false,
+    };
+    plain && simple.redirects.is_empty() && simple.assignments.is_empty()
+}
+
+fn is_number(text: &str) -> bool {
+    let digits = text.strip_prefix(['-', '+']).unwrap_or(text);
+    !digits.is_empty() && digits.len() < 19 && digits.bytes().all(|c| c.is_ascii_digit())
 }

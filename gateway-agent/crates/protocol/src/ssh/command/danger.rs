@@ -1,13 +1,13 @@
 //! Options by which programs run others, or code of their own language.
 //!
-//! Sources: the manuals of the programs, and GTFOBins for which of them to read. It is a list of what is known: a rule that grants an
-//! interpreter or an editor with any arguments grants what that can do.
+//! Sources: the manuals of the programs as Debian 12 has them, and GTFOBins for which of them to read. It is a list of what is known:
+//! a rule that grants an interpreter or an editor with any arguments grants what that can do.
 
 use policy::Word;
 
 use super::{
     collect::Collector,
-    launch::{certainly_no_option, is_one},
+    launch::{certainly_no_option, is_input, is_one},
 };
 
 struct Danger {
@@ -27,8 +27,10 @@ const NONE: Danger = Danger { names: &[], short: "", long: &[], words: &[], bund
 const DANGERS: &[Danger] = &[
     Danger {
         names: &["tar", "gtar", "bsdtar"],
-        short: "IF",
+        // A list of files may hold options.
+        short: "IFT",
         long: &[
+            "files-from",
             "checkpoint-action",
             "to-command",
             "use-compress-program",
@@ -46,7 +48,7 @@ const DANGERS: &[Danger] = &[
         long: &["rsh", "rsync-path", "daemon", "remote-option"],
         ..NONE
     },
-    Danger { names: &["scp", "sftp"], short: "SoFDJs", ..NONE },
+    Danger { names: &["scp"], short: "SoFDJs", ..NONE },
     Danger { names: &["zip"], short: "T", long: &["unzip-command", "test"], ..NONE },
     Danger { names: &["sort"], short: "", long: &["compress-program"], ..NONE },
     Danger { names: &["split"], long: &["filter"], ..NONE },
@@ -61,63 +63,102 @@ const DANGERS: &[Danger] = &[
     Danger { names: &["dpkg"], long: &["pre-invoke", "post-invoke", "admindir", "root", "instdir"], ..NONE },
     Danger { names: &["rpm"], short: "ED", long: &["eval", "define", "pipe", "load", "macros"], ..NONE },
     Danger { names: &["tcpdump"], short: "z", ..NONE },
-    Danger { names: &["ip"], short: "b", long: &["batch"], words: &["exec"], ..NONE },
+    Danger { names: &["ip"], short: "b", long: &["batch"], words: &["e", "ex", "exe", "exec"], ..NONE },
     Danger {
         names: &["make", "gmake"],
+        short: "E",
         long: &["eval"],
-        words: &["SHELL=", ".SHELLFLAGS=", "MAKEFLAGS="],
+        words: &[
+            "SHELL=",
+            ".SHELLFLAGS=",
+            "MAKEFLAGS=",
+            // Its instructions come in.
+            "-",
+            "-f-",
+            "--file=-",
+            "--makefile=-",
+            "/dev/stdin",
+        ],
         ..NONE
     },
     Danger { names: &["nc", "ncat", "netcat"], short: "ec", long: &["exec", "sh-exec", "lua-exec"], ..NONE },
     Danger { names: &["openssl"], words: &["-engine", "-provider", "-provider-path"], ..NONE },
     Danger { names: &["journalctl", "systemctl", "loginctl"], words: &["edit", "-H", "--host"], ..NONE },
-    Danger { names: &["python", "python2", "python3", "pypy3"], short: "c", ..NONE },
-    Danger { names: &["perl"], short: "eEMmIix", ..NONE },
-    Danger { names: &["ruby"], short: "erI", ..NONE },
-    Danger {
-        names: &["node", "nodejs", "deno", "bun"],
-        short: "epr",
-        long: &["eval", "print", "require", "import", "loader"],
-        ..NONE
-    },
-    Danger {
-        names: &["php"],
-        short: "rBREdz",
-        long: &["run", "process-code", "process-begin", "process-end", "define"],
-        ..NONE
-    },
-    Danger {
-        names: &["psql", "mysql", "mariadb", "sqlite3"],
-        short: "ce",
-        words: &["\\!", ".shell", ".system"],
-        long: &["command", "execute", "cmd"],
-        ..NONE
-    },
-    Danger { names: &["docker", "podman"], words: &["--privileged"], ..NONE },
     Danger { names: &["curl"], short: "K", long: &["config"], ..NONE },
     Danger { names: &["gcc", "cc", "g++", "c++", "clang"], words: &["-wrapper"], ..NONE },
-    Danger { names: &["crontab"], short: "e", ..NONE },
     Danger { names: &["install"], long: &["strip-program"], ..NONE },
-    Danger { names: &["bzip2", "xz", "gzip"], ..NONE },
+    Danger {
+        names: &["svn"],
+        long: &["config-option", "diff-cmd", "diff3-cmd", "editor-cmd", "config-dir"],
+        ..NONE
+    },
+    Danger { names: &["hg"], long: &["config", "config-file"], words: &["serve"], ..NONE },
+    Danger { names: &["nmap"], long: &["script", "interactive", "datadir"], short: "A", ..NONE },
 ];
 
-/// What interprets a script that it is given by name, and otherwise what it reads.
-const INTERPRETERS: &[&str] =
-    &["python", "python2", "python3", "pypy3", "perl", "ruby", "node", "nodejs", "php"];
+/// What interprets a script that it is given by name, and otherwise what it reads; and the letters in front of the name that run
+/// nothing else.
+const INTERPRETERS: &[(&str, &str)] = &[
+    ("python", "BEIOPSbdqsuvVh"),
+    ("python2", "BEOSbdqsuvVh"),
+    ("python3", "BEIOPSbdqsuvVh"),
+    ("pypy3", "BEIOSbdqsuvVh"),
+    ("perl", "wWTtvh"),
+    ("ruby", "wvh"),
+    ("node", "vh"),
+    ("nodejs", "vh"),
+    ("php", "nqvh"),
+];
+
+/// Programs that show their output by a pager where it goes to a terminal, or ask there and offer a shell; and the words that keep them
+/// from it.
+const PAGED: &[(&[&str], &[&str])] = &[
+    (
+        &[
+            "journalctl",
+            "systemctl",
+            "loginctl",
+            "timedatectl",
+            "hostnamectl",
+            "localectl",
+            "networkctl",
+            "resolvectl",
+            "coredumpctl",
+            "bootctl",
+            "systemd-analyze",
+            "systemd-cgls",
+            "userdbctl",
+            "homectl",
+        ],
+        &["--no-pager"],
+    ),
+    (&["git"], &["--no-pager", "-P"]),
+    (&["apt", "apt-get", "aptitude", "dpkg", "dpkg-reconfigure", "dmesg", "bat", "hg", "aws", "gh"], &[]),
+];
 
 /// Marks what runs unseen.
 pub(super) fn check(to: &mut Collector, name: &str, arguments: &[Word]) {
+    if to.terminal
+        && let Some((_, without)) = PAGED.iter().find(|of| of.0.contains(&name))
+        && !arguments.iter().any(|word| word.value().is_some_and(|text| without.contains(&text)))
+    {
+        to.opaque(format!("{name} may show a pager on a terminal, which runs what is typed"));
+    }
     match name {
         "git" => return git(to, arguments),
         "awk" | "gawk" | "mawk" | "nawk" | "original-awk" => return awk(to, name, arguments),
         "sed" | "gsed" => return sed(to, arguments),
         _ => {}
     }
-    if INTERPRETERS.contains(&name) && !arguments.iter().any(certainly_no_option) {
-        let asked = |word: &Word| matches!(word.value(), Some("--version" | "-V" | "-v" | "--help" | "-h"));
-        if arguments.is_empty() || !arguments.iter().all(asked) {
-            return to.opaque(format!("{name} reads its code from its input"));
-        }
+    if let Some((_, letters)) = INTERPRETERS.iter().find(|of| of.0 == name) {
+        return interpreter(to, name, letters, arguments);
+    }
+    if name == "crontab" && !matches!(arguments, [only] if matches!(only.value(), Some("-l" | "-r"))) {
+        return to.opaque("crontab has commands run later that are not seen");
+    }
+    let remote = |word: &Word| word.text.split_once(':').is_some_and(|(host, _)| !host.contains('/'));
+    if matches!(name, "tar" | "gtar" | "cpio") && arguments.iter().any(remote) {
+        to.opaque(format!("{name} goes to another host for an archive with a colon in its name"));
     }
     let Some(danger) = DANGERS.iter().find(|danger| danger.names.contains(&name)) else { return };
     for (at, word) in arguments.iter().enumerate() {
@@ -127,16 +168,44 @@ pub(super) fn check(to: &mut Collector, name: &str, arguments: &[Word]) {
             }
             continue;
         };
-        // Behind the name of a script, words are the script's.
-        if INTERPRETERS.contains(&name) && !text.starts_with('-') {
-            break;
-        }
         if text == "--" {
             break;
         }
         if danger.is(text, at == 0) {
             to.opaque(format!("{text} of {name} can run commands"));
         }
+    }
+}
+
+/// Options, then the name of a script, which is for rules to name; what stands behind it is the script's.
+fn interpreter(to: &mut Collector, name: &str, letters: &str, arguments: &[Word]) {
+    let mut words = arguments.iter();
+    let mut asked = false;
+    while let Some(word) = words.next() {
+        let script = match word.value() {
+            Some("--version" | "--help") => {
+                asked = true;
+                continue;
+            }
+            Some("--") => words.next(),
+            Some(text) if text.starts_with('-') && text.len() > 1 => {
+                if !text.chars().skip(1).all(|letter| letters.contains(letter)) {
+                    return to.opaque(format!("{text} of {name} can run code that is not seen"));
+                }
+                asked |= matches!(text, "-V" | "-v" | "-h");
+                continue;
+            }
+            Some(_) => Some(word),
+            None if certainly_no_option(word) => Some(word),
+            None => return to.opaque(format!("{} may be an option of {name} that runs code", word.text)),
+        };
+        return match script {
+            Some(script) if !script.value().is_some_and(is_input) => {}
+            _ => to.opaque(format!("{name} reads its code from its input")),
+        };
+    }
+    if !asked {
+        to.opaque(format!("{name} reads its code from its input"));
     }
 }
 
@@ -156,7 +225,7 @@ impl Danger {
     }
 }
 
-/// git(1) 2.45: options before the command, and those of commands that name programs.
+/// git(1) 2.39: options before the command, and those of commands that name programs.
 fn git(to: &mut Collector, arguments: &[Word]) {
     /// Keys whose value starts nothing.
     const KEYS: &[&str] = &[
@@ -332,6 +401,9 @@ fn awk(to: &mut Collector, name: &str, arguments: &[Word]) {
             Some(text) if text.starts_with("-F") || text.starts_with("-v") => {}
             Some("-f") => {
                 // A script is named: rules name it.
+                if words.next().is_none_or(|script| script.value().is_some_and(is_input)) {
+                    to.opaque(format!("{name} reads its program from its input"));
+                }
                 return;
             }
             Some(option) if option.starts_with('-') && option.len() > 1 => {
@@ -364,8 +436,9 @@ fn sed(to: &mut Collector, arguments: &[Word]) {
             Some("-e" | "--expression") => scripts.push(words.next().and_then(Word::value)),
             Some("-f" | "--file") => {
                 // A script is named: rules name it.
-                if !is_one(words.next()) {
-                    return to.opaque("options of sed that are not literal");
+                let script = words.next();
+                if !is_one(script) || script.and_then(Word::value).is_some_and(is_input) {
+                    return to.opaque("options of sed that are not literal, or a script that comes in");
                 }
                 named = true;
             }

@@ -26,6 +26,11 @@ pub const LENGTH_MAX: usize = 64 * 1024;
 
 /// What a command line would do. Never fails: what cannot be read is in [`Exec::opaque`].
 pub fn read(command: &[u8]) -> Exec {
+    read_for(command, false)
+}
+
+/// The same; `terminal`: it runs on one, where some programs show their output by a pager, which runs whatever is typed.
+pub fn read_for(command: &[u8], terminal: bool) -> Exec {
     let text = String::from_utf8_lossy(command);
     let refused = if command.len() > LENGTH_MAX {
         Some("it is too long to be read")
@@ -36,7 +41,7 @@ pub fn read(command: &[u8]) -> Exec {
     } else {
         None
     };
-    let mut collector = collect::Collector::default();
+    let mut collector = collect::Collector::new(terminal);
     match refused {
         Some(why) => collector.opaque(why),
         None => collector.text(&text, &mut Some("~".to_owned()), &[]),

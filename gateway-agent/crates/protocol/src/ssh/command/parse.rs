@@ -245,6 +245,9 @@ impl Parser {
                 None | Some('\n' | ';' | '&' | '|' | ')') => break,
                 Some(_) => {}
             }
+            if simple.redirects.iter().any(|of| of.kind == RedirectKind::WriteBoth) {
+                return Err(Bad("words behind `&>`, which some shells read as another command"));
+            }
             let word = self.word()?;
             match split_assignment(&word)? {
                 Some(assignment) if simple.words.is_empty() => simple.assignments.push(assignment),
@@ -285,6 +288,7 @@ impl Parser {
         }
         self.at += 1;
         let kind = match (first, second) {
+            _ if both => RedirectKind::WriteBoth,
             (Some('<'), Some('<')) => {
                 self.eat('<');
                 return self.here().map(Some);
@@ -303,6 +307,9 @@ impl Parser {
             self.eat(second);
         }
         self.blanks();
+        if self.peek() == Some('!') {
+            return Err(Bad("`>!` writes to what follows, to some shells"));
+        }
         Ok(Some(Redirect { kind, target: self.word()? }))
     }
 

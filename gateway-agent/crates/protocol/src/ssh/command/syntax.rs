@@ -57,6 +57,8 @@ pub(super) struct Redirect {
 pub(super) enum RedirectKind {
     Read,
     Write,
+    /// `&>`: where it is not known, the command is put into the background, and another that is only a redirection follows.
+    WriteBoth,
     ReadWrite,
     /// `>&`, `<&`: a descriptor, or for some shells a file.
     Duplicate,
@@ -113,7 +115,7 @@ impl Word {
                         prefix.get_or_insert_default();
                     }
                     // `~` is followed by a slash or nothing; quotes in between make it a name.
-                    if home && at == 1 && !part.starts_with('/') {
+                    if home && at == 1 && (*quoted || !part.starts_with('/')) {
                         value = true;
                     }
                     text.push_str(part);
@@ -124,7 +126,7 @@ impl Word {
                 }
                 Piece::Tilde(_) => {
                     value = true;
-                    prefix.get_or_insert_default();
+                    prefix.get_or_insert_with(|| text.clone());
                 }
                 // A bracket that nothing closes is one: `[`, `[[`.
                 Piece::Glob('[') if !self.written.contains(']') => text.push('['),

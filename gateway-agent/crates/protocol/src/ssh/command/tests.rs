@@ -48,6 +48,26 @@ fn lists_every_program() {
         ("su - app -c 'a b'", vec!["a b"]),
         ("ssh h a b", vec!["ssh h a b", "a b"]),
         ("//usr/bin//env a", vec!["a"]),
+        ("time ! a b", vec!["a b"]),
+        ("time X=1 a", vec!["a"]),
+        ("flock /x a -c 'b'", vec!["a -c b"]),
+        ("flock -n /x -c 'a b'", vec!["a b"]),
+        ("sh -c -- 'a'", vec!["a"]),
+        ("sh -c - 'a'", vec!["a"]),
+        ("eval -- 'a'", vec!["a"]),
+        ("trap -- 'a' EXIT", vec!["a", "trap -- a EXIT"]),
+        ("docker exec -u app -it web sh -c 'a; b'", vec!["docker exec -u app -it web sh -c a; b", "a", "b"]),
+        ("podman ps", vec!["podman ps"]),
+        ("docker compose -f x.yaml up -d --build", vec!["docker compose -f x.yaml up -d --build"]),
+        ("kubectl -n x exec pod -c app -- a b", vec!["kubectl -n x exec pod -c app -- a b", "a b"]),
+        ("rc=$?; exit $rc", vec!["exit $rc"]),
+        ("n=3; [ $? -eq 0 ]", vec!["[ $? -eq 0 ]"]),
+        ("printf '%s %5.2s%%\\n' \"$x\"", vec!["printf %s %5.2s%%\\n \"$x\""]),
+        ("printf %03d 7", vec!["printf %03d 7"]),
+        ("python3 -u x.py -c y", vec!["python3 -u x.py -c y"]),
+        ("python3 --version", vec!["python3 --version"]),
+        ("a &> b; c", vec!["a", "c"]),
+        ("git --no-pager log", vec!["git --no-pager log"]),
         ("/opt/env a", vec!["/opt/env a", "a"]),
         ("./git fetch", vec!["./git fetch"]),
     ] {
@@ -106,9 +126,68 @@ fn what_cannot_be_read_is_opaque() {
         "/opt/git fetch --upload-pack=a",
         "/usr//bin/git -c core.sshcommand=a fetch",
         "cat <<E $(a\nb)\nE",
+        // bash and zsh look variables up by what these say.
+        "printf $x a",
+        "printf \"$f\" a",
+        "printf -v a b",
+        "wait -p a",
+        "wait $x",
+        // ksh and zsh compute with these.
+        "printf %d \"$x\"",
+        "printf '%s %*d' a \"$x\"",
+        "[ \"$x\" -eq 1 ]",
+        "[ x -eq 1 ]",
+        "test -t $x",
+        "exit $x",
+        "rc='a['; rc=$?; exit $rc",
+        "for i in 1 2; do exit $i; done",
+        "shift \"$x\"",
+        "a $x[1]",
+        // What some shells read as another command, or another file.
+        "echo &> f rm x",
+        "echo >! f",
+        "a \"${x:-`b \\\"c\\\"`}\"",
+        "sh +x -c a",
+        "sh -c --rcfile f",
+        "sh /dev/stdin",
+        "bash /proc/self/fd/0",
+        "flock /x -c 'a' b",
+        "docker run x",
+        "docker -H tcp://h ps",
+        "docker exec --privileged=x web a",
+        "docker exec $x a",
+        "docker compose exec web a",
+        "docker compose -f $x up",
+        "kubectl exec pod a",
+        "kubectl run x",
+        "kubectl --kubeconfig=/x get pods",
+        "python3 - x",
+        "python3 -W ignore -c x",
+        "python3 -m x",
+        "python3 $x",
+        "php -a",
+        "node -r x y.js",
+        "psql",
+        "sftp h",
+        "crontab -",
+        "crontab x",
+        "make -f - x",
+        "tar xTf a b",
+        "tar cf h:x y",
+        "ip netns ex x a",
+        "ssh -t h a",
+        "awk -f /dev/stdin",
+        "- a",
+        "m4",
+        "systemd-inhibit a",
     ] {
         assert!(!read(text.as_bytes()).opaque.is_empty(), "{text:?}: {:?}", read(text.as_bytes()));
     }
+    for text in ["journalctl -u app", "git log", "systemctl status app", "apt-get install x"] {
+        assert!(read(text.as_bytes()).opaque.is_empty(), "{text}");
+        assert!(!read_for(text.as_bytes(), true).opaque.is_empty(), "{text} on a terminal");
+    }
+    assert!(read_for(b"journalctl --no-pager -u app; git -P log", true).opaque.is_empty());
     assert!(!read(b"\xff").opaque.is_empty());
     assert!(!read(&[b'('; 5_000]).opaque.is_empty());
     assert!(!read("$(".repeat(20_000).as_bytes()).opaque.is_empty());
@@ -135,6 +214,14 @@ fn words_and_folders() {
         ("a{b}", Literal, "a{b}"),
         ("$?", Value, ""),
         ("=ls", Value, ""),
+        // bash finds home here as well.
+        ("if=~/a", Value, "if="),
+        ("a=b:~/c", Value, "a=b:"),
+        ("a~/b", Literal, "a~/b"),
+        ("~\"/a\"", Value, ""),
+        // zsh expands these.
+        ("$=x", Words, ""),
+        ("$^x", Words, ""),
     ] {
         let word = word(text);
         assert_eq!((word.certainty, word.prefix.as_str()), (certainty, prefix), "{text}");
@@ -144,6 +231,10 @@ fn words_and_folders() {
     assert_eq!(folder("cd /srv && a").as_deref(), Some("/srv"));
     assert_eq!(folder("cd /srv || exit 1; a").as_deref(), Some("/srv"));
     assert_eq!(folder("cd /srv; a"), None, "it may have failed");
+    assert_eq!(folder("cd /srv || return 1; a"), None, "which goes on where nothing is to be returned from");
+    assert_eq!(folder("cd /srv || exit 1 > /x/y; a"), None, "which goes on when it cannot be opened");
+    assert_eq!(folder("cd /srv || exit 1 2; a"), None, "which some shells refuse");
+    assert_eq!(folder("cd /srv &>/dev/null && a"), None, "in the background, to some");
     assert_eq!(folder("cd /srv & a").as_deref(), Some("~"));
     assert_eq!(folder("(cd /srv && b); a").as_deref(), Some("~"));
     assert_eq!(folder("{ cd /srv && b; }; a"), None);

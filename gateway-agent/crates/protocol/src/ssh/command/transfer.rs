@@ -1,7 +1,7 @@
 //! Far ends of file transfers: what they read and write is in their words.
 //!
-//! Sources: scp.c of OpenSSH 9.6 (`-t` and `-f`), options.c of rsync 3.3 (`server_options`), git 2.45 (upload-pack, receive-pack,
-//! upload-archive). Options that are not known here make the whole opaque.
+//! Sources: scp.c of OpenSSH (`-t` and `-f`), options.c of rsync (`server_options`), the manuals of git-upload-pack, git-receive-pack and
+//! git-upload-archive; held against OpenSSH 9.2, rsync 3.5 and git 2.39. Options that are not known here make the whole opaque.
 
 use policy::{FileOperation, PathUse, Route, Word};
 

@@ -70,7 +70,7 @@ impl Parser {
                 ('`', _) => self.backticks(word, inside)?,
                 ('*' | '?' | '[', Inside::Plain) => self.push(word, Piece::Glob(c)),
                 ('{', Inside::Plain) => self.push(word, Piece::Brace),
-                ('~', Inside::Plain) if word.pieces.is_empty() => self.tilde(word),
+                ('~', Inside::Plain) if tilde_may_stand(word) => self.tilde(word),
                 _ => {
                     self.at += 1;
                     add(word, c, inside.quoted());
@@ -197,9 +197,18 @@ impl Parser {
                 }
                 word.pieces.push(Piece::Unknown { one });
             }
-            _ => add(word, '$', inside.quoted()),
+            // zsh expands these as well.
+            Some('=' | '~' | '^' | '+' | ':') => word.pieces.push(Piece::Unknown { one: false }),
+            _ => {
+                add(word, '$', inside.quoted());
+                return Ok(());
+            }
         }
-        Ok(())
+        match self.peek() {
+            // What stands in brackets is arithmetic, which can run commands.
+            Some('[') if !matches!(inside, Inside::Here) => Err(Bad("a subscript to some shells")),
+            _ => Ok(()),
+        }
     }
 
     /// `$((…))`, numbers only: bash runs what a variable's value says in a subscript.
@@ -309,6 +318,9 @@ impl Parser {
                         self.at += 1;
                         text.push(next);
                     }
+                    Some('"') if inside.quoted() => {
+                        return Err(Bad("an escaped quote in backticks, which shells read differently"));
+                    }
                     _ => text.push('\\'),
                 },
                 c => text.push(c),
@@ -319,6 +331,15 @@ impl Parser {
         word.runs.push(Rc::new(list));
         word.pieces.push(Piece::Unknown { one: inside.quoted() });
         Ok(())
+    }
+}
+
+/// At the beginning of a word, and where bash has it as well: behind the `=` and `:` of what looks like an assignment.
+fn tilde_may_stand(word: &Word) -> bool {
+    match word.pieces.last() {
+        None => true,
+        Some(Piece::Text { text, quoted: false }) => text.ends_with(['=', ':']),
+        Some(_) => false,
     }
 }
 

@@ -60,14 +60,17 @@ pub(super) enum Request<'p> {
     Fstat {
         handle: &'p [u8],
     },
+    /// `sizes`: it is cut off or grows, which changes contents.
     Setstat {
         path: &'p [u8],
         follow: bool,
+        sizes: bool,
     },
-    /// `size_only`: it is cut off or grows, and nothing else changes.
+    /// `only_sizes`: nothing else changes.
     Fsetstat {
         handle: &'p [u8],
-        size_only: bool,
+        sizes: bool,
+        only_sizes: bool,
     },
     Opendir {
         path: &'p [u8],
@@ -115,17 +118,14 @@ pub(super) enum Request<'p> {
     ExpandPath {
         path: &'p [u8],
     },
-    CopyData {
-        from: &'p [u8],
-        to: &'p [u8],
-    },
     /// It names no file: limits, names of users.
     Harmless,
     /// An extension that is not known here.
     Unknown,
 }
 
-/// Extensions that a server may offer: the others are not shown to clients.
+/// Extensions that a server may offer: the others are not shown to clients. `copy-data` is none of them: what the host copies by itself
+/// would be neither counted nor kept.
 pub(super) const EXTENSIONS: &[&[u8]] = &[
     b"posix-rename@openssh.com",
     b"statvfs@openssh.com",
@@ -135,7 +135,6 @@ pub(super) const EXTENSIONS: &[&[u8]] = &[
     b"lsetstat@openssh.com",
     b"limits@openssh.com",
     b"expand-path@openssh.com",
-    b"copy-data",
     b"users-groups-by-id@openssh.com",
 ];
 
@@ -226,12 +225,12 @@ pub(super) fn request(kind: u8, body: &[u8]) -> Result<Request<'_>, Malformed> {
         8 => Request::Fstat { handle: reader.string()? },
         9 => {
             let path = reader.string()?;
-            reader.attrs()?;
-            Request::Setstat { path, follow: true }
+            Request::Setstat { path, follow: true, sizes: reader.attrs()? & 1 != 0 }
         }
         10 => {
             let handle = reader.string()?;
-            Request::Fsetstat { handle, size_only: reader.attrs()? == 1 }
+            let changes = reader.attrs()?;
+            Request::Fsetstat { handle, sizes: changes & 1 != 0, only_sizes: changes == 1 }
         }
         11 => Request::Opendir { path: reader.string()? },
         12 => Request::Readdir { handle: reader.string()? },
@@ -255,19 +254,10 @@ pub(super) fn request(kind: u8, body: &[u8]) -> Result<Request<'_>, Malformed> {
             b"fsync@openssh.com" => Request::Fsync { handle: reader.string()? },
             b"lsetstat@openssh.com" => {
                 let path = reader.string()?;
-                reader.attrs()?;
-                Request::Setstat { path, follow: false }
+                Request::Setstat { path, follow: false, sizes: reader.attrs()? & 1 != 0 }
             }
             b"limits@openssh.com" => Request::Harmless,
             b"expand-path@openssh.com" => Request::ExpandPath { path: reader.string()? },
-            b"copy-data" => {
-                let from = reader.string()?;
-                reader.u64()?;
-                reader.u64()?;
-                let to = reader.string()?;
-                reader.u64()?;
-                Request::CopyData { from, to }
-            }
             b"users-groups-by-id@openssh.com" => {
                 reader.string()?;
                 reader.string()?;

@@ -191,6 +191,11 @@ impl Sftp {
         self.up_in.len() <= PACKET_MAX && self.job_out.len() <= OUT_MAX
     }
 
+    /// Whether everything that the client sent went on, or was answered.
+    pub fn job_is_done(&self) -> bool {
+        self.job_in.len() == 0 && self.current.is_none()
+    }
+
     /// What happened since the last call.
     pub fn events(&mut self) -> impl Iterator<Item = FileEvent> + '_ {
         self.events.drain(..)
@@ -331,8 +336,9 @@ impl Sftp {
             Request::Stat { path, follow } => {
                 self.resolve(id, packet, path, *follow, None, vec![Stat], Asked::Attrs);
             }
-            Request::Setstat { path, follow } => {
-                self.resolve(id, packet, path, *follow, None, vec![Setstat], Asked::Plain);
+            Request::Setstat { path, follow, sizes } => {
+                let operations = if *sizes { vec![Write, Setstat] } else { vec![Setstat] };
+                self.resolve(id, packet, path, *follow, None, operations, Asked::Plain);
             }
             Request::Remove { path } | Request::Rmdir { path } => {
                 self.resolve(id, packet, path, false, None, vec![Remove], Asked::Plain);
@@ -397,24 +403,16 @@ impl Sftp {
                 Some((_, open)) if open.folder => self.forward(id, packet, Asked::Names),
                 _ => self.no_handle(id),
             },
-            Request::Fsetstat { handle, size_only } => match self.handles.find(handle) {
-                Some((_, open)) if open.write && *size_only => self.forward(id, packet, Asked::Plain),
+            Request::Fsetstat { handle, sizes, only_sizes } => match self.handles.find(handle) {
+                Some((_, open)) if open.write && *only_sizes => self.forward(id, packet, Asked::Plain),
                 Some((_, open)) => {
                     let request = self.on_path(Setstat, open.path.clone(), None);
-                    self.decide(id, packet, Asked::Done(request.clone()), [request].into());
+                    let written = sizes.then(|| self.on_path(Write, open.path.clone(), None));
+                    let undecided = written.into_iter().chain([request.clone()]).collect();
+                    self.decide(id, packet, Asked::Done(request), undecided);
                 }
                 None => self.no_handle(id),
             },
-            Request::CopyData { from, to } => {
-                let allowed = match (self.handles.find(from), self.handles.find(to)) {
-                    (Some((_, from)), Some((_, to))) => from.read && from.masked.is_none() && to.write,
-                    _ => false,
-                };
-                match allowed {
-                    true => self.forward(id, packet, Asked::Plain),
-                    false => self.no_handle(id),
-                }
-            }
         }
     }
 

@@ -25,12 +25,15 @@ pub(super) fn builtin(
     if OPERANDS.contains(&name) && arguments.iter().any(tricky) {
         to.opaque(format!("an operand of {name} can run commands"));
     }
-    if matches!(name, "test" | "[") && may_look_up(arguments) {
-        to.opaque(format!("an operand of {name} may be the name of a variable, which bash evaluates"));
+    if matches!(name, "test" | "[") {
+        if may_look_up(arguments) {
+            to.opaque(format!("an operand of {name} may be the name of a variable, which bash evaluates"));
+        }
+        compared(to, name, arguments);
     }
     match name {
         "eval" => {
-            match arguments.iter().map(Word::value).collect::<Option<Vec<_>>>() {
+            match without_dashes(arguments).iter().map(Word::value).collect::<Option<Vec<_>>>() {
                 Some(words) => to.text(&words.join(" "), folder, via),
                 None => to.opaque("eval of a text that is not literal"),
             }
@@ -61,10 +64,25 @@ pub(super) fn builtin(
             }
             true
         }
-        "printf"
-            if arguments.first().is_some_and(|word| word.prefix.starts_with('-') && word.text != "--") =>
-        {
-            to.opaque("printf with options sets variables");
+        "printf" => {
+            printed(to, arguments);
+            false
+        }
+        "wait" => {
+            // `-p` names a variable.
+            let job = |word: &Word| {
+                word.value().is_some_and(|text| text == "-n" || text == "-f" || !text.starts_with('-'))
+                    || word.text.trim_matches('"') == "$!"
+            };
+            if !arguments.iter().all(job) {
+                to.opaque("wait with options, or with what may be one");
+            }
+            false
+        }
+        "exit" | "return" | "shift" | "break" | "continue" => {
+            for word in arguments {
+                to.computes(word, name);
+            }
             false
         }
         "unset" => {
@@ -94,7 +112,8 @@ pub(super) fn builtin(
             true
         }
         "trap" => {
-            match arguments.first().map(|word| (word.value(), arguments.len())) {
+            let words = without_dashes(arguments);
+            match words.first().map(|word| (word.value(), words.len())) {
                 None => {}
                 Some((Some("-" | "" | "-l" | "-p"), _)) => {}
                 Some((Some(text), 2..)) => {
@@ -125,6 +144,53 @@ pub(super) fn builtin(
         }
         "exec" if arguments.is_empty() => true,
         _ => false,
+    }
+}
+
+/// Past the end of options, where none is given.
+fn without_dashes(arguments: &[Word]) -> &[Word] {
+    match arguments.split_first() {
+        Some((first, rest)) if first.value() == Some("--") => rest,
+        _ => arguments,
+    }
+}
+
+/// `printf`: its format has to be known, because `-v` names a variable, and what stands for a number is computed by ksh and zsh.
+fn printed(to: &mut Collector, arguments: &[Word]) {
+    let Some((format, operands)) = without_dashes(arguments).split_first() else { return };
+    let Some(text) = format
+        .value()
+        .filter(|text| !text.starts_with('-') || without_dashes(arguments).len() < arguments.len())
+    else {
+        return to.opaque("a format of printf that is not literal, or an option, which sets variables");
+    };
+    let mut rest = text;
+    while let Some((_, after)) = rest.split_once('%') {
+        let kind = after.find(|c: char| !matches!(c, '-' | '+' | ' ' | '#' | '.' | '0'..='9'));
+        let kind = kind.and_then(|at| after.get(at..)).unwrap_or_default();
+        if !kind.starts_with(['s', 'b', 'q', 'c', '%']) {
+            operands.iter().for_each(|word| to.computes(word, "printf"));
+            return;
+        }
+        let mut chars = kind.chars();
+        chars.next();
+        rest = chars.as_str();
+    }
+}
+
+/// Numbers that `test` compares.
+fn compared(to: &mut Collector, name: &str, arguments: &[Word]) {
+    for (at, word) in arguments.iter().enumerate() {
+        let around = match word.value() {
+            Some("-eq" | "-ne" | "-lt" | "-le" | "-gt" | "-ge") => [at.checked_sub(1), Some(at + 1)],
+            Some("-t") => [None, Some(at + 1)],
+            _ => continue,
+        };
+        for word in around.into_iter().flatten().filter_map(|at| arguments.get(at)) {
+            if word.value() != Some("]") {
+                to.computes(word, name);
+            }
+        }
     }
 }
 

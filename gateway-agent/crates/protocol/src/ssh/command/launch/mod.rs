@@ -11,13 +11,15 @@ use policy::{Certainty, Word};
 
 use self::{
     builtin::builtin,
-    special::{find, shell, ssh, su, xargs},
+    special::{container, find, kubectl, shell, ssh, su, xargs},
     table::{LAUNCHERS, Launcher, SHELLS, UNKNOWN},
 };
 use super::{
     collect::{Collector, Folder},
     danger, parse, paths, transfer,
 };
+
+pub(super) use self::special::is_input;
 
 /// Lists what a simple command runs.
 pub(super) fn look(
@@ -62,6 +64,8 @@ fn named(to: &mut Collector, program: &Word, arguments: &[Word], folder: &mut Fo
         "find" => find(to, program, arguments, folder, via),
         "su" | "runuser" => su(to, name, arguments, via),
         "ssh" => ssh(to, program, arguments, folder, via),
+        "docker" | "podman" | "nerdctl" => container(to, name, program, arguments, folder, via),
+        "kubectl" | "oc" => kubectl(to, name, program, arguments, folder, via),
         "sudo"
             if arguments
                 .iter()
@@ -197,19 +201,22 @@ fn through(
     folder: &mut Folder,
     via: &[String],
 ) {
-    if name == "flock"
-        && let Some(at) = arguments.iter().position(|word| matches!(word.value(), Some("-c" | "--command")))
-    {
-        return match arguments.get(at + 1..) {
-            Some([text]) if text.value().is_some() => to.text(&text.text, folder, via),
-            _ => to.opaque("flock -c of a text that is not literal"),
-        };
-    }
     let mut deeper = via.to_vec();
     if launcher.changes {
         deeper.push(name.to_owned());
     }
     match program_after(to, launcher, name, arguments) {
+        // Only there, and with nothing behind it, is it the text of a command.
+        Some((inner, rest)) if name == "flock" && matches!(inner.value(), Some("-c" | "--command")) => {
+            match rest {
+                [text] if text.value().is_some() => to.text(&text.text, &mut folder.clone(), &deeper),
+                _ => to.opaque("flock -c of a text that is not literal"),
+            }
+        }
+        // In front of a command, to shells that know it as a word of their own.
+        Some((inner, rest)) if name == "time" && inner.value() == Some("!") => {
+            through(to, launcher, name, inner, rest, folder, via);
+        }
         Some((inner, rest)) => {
             // A shell's builtin means nothing to a program that starts programs, apart from these.
             let shells_own = matches!(name, "command" | "builtin" | "time" | "coproc" | "exec");

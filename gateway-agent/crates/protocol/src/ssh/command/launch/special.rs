@@ -5,7 +5,7 @@ use policy::{Certainty, FileOperation, Word};
 use super::{certainly_no_option, is_one, look};
 use crate::ssh::command::collect::{Collector, Folder};
 
-/// POSIX sh, bash 5.2, dash 0.5.12, ksh93, zsh 5.9: options up to `-c`.
+/// POSIX sh, and what bash 5.2 and dash 0.5.12 add: options up to `-c`.
 pub(super) fn shell(
     to: &mut Collector,
     program: &Word,
@@ -29,6 +29,16 @@ pub(super) fn shell(
                 }
             }
             Some("--" | "-") if !text_follows => break,
+            Some("--" | "-") => {
+                return match words.next().map(Word::value) {
+                    Some(Some(text)) => to.text(text, &mut folder.clone(), via),
+                    _ => to.opaque("a shell is given a text that is not literal"),
+                };
+            }
+            // Of other shells' making: what it means for the words behind it is not known.
+            Some(odd) if odd.starts_with('+') || odd.starts_with("--") => {
+                return to.opaque(format!("{odd} of a shell is not known here"));
+            }
             Some(short) if short.starts_with('-') && short.len() > 1 && !short.starts_with("--") => {
                 let mut letters = short.chars().skip(1);
                 if !letters.all(|c| "ceuxlifvnoCh".contains(c)) {
@@ -40,8 +50,11 @@ pub(super) fn shell(
                 }
             }
             Some(text) if text_follows => return to.text(text, &mut folder.clone(), via),
-            Some(_) => {
+            Some(script) => {
                 // A script: its path is what rules name.
+                if is_input(script) {
+                    to.opaque("a shell reads its commands from its input");
+                }
                 return to.invoked(program.clone(), arguments.to_vec(), folder, via);
             }
             None if !text_follows && certainly_no_option(word) => {
@@ -51,7 +64,7 @@ pub(super) fn shell(
         }
     }
     match words.next() {
-        Some(word) if certainly_no_option(word) && !text_follows => {
+        Some(word) if !text_follows && !word.value().is_some_and(is_input) => {
             to.invoked(program.clone(), arguments.to_vec(), folder, via);
         }
         _ => {
@@ -59,6 +72,12 @@ pub(super) fn shell(
             to.opaque("a shell reads its commands from its input");
         }
     }
+}
+
+/// Whether a file that is named as a script is what comes in.
+pub(in crate::ssh::command) fn is_input(path: &str) -> bool {
+    let path = path.replace("//", "/");
+    path == "-" || path.starts_with("/dev/") || path.starts_with("/proc/") || path == "0"
 }
 
 /// GNU findutils 4.9, xargs(1).
@@ -213,7 +232,7 @@ pub(super) fn find(
     to.invoked(program.clone(), arguments.to_vec(), folder, via);
 }
 
-/// shadow 4.13 and util-linux 2.40: su(1), runuser(1).
+/// util-linux 2.38: su(1), runuser(1).
 pub(super) fn su(to: &mut Collector, name: &str, arguments: &[Word], via: &[String]) {
     let mut deeper = via.to_vec();
     deeper.push(name.to_owned());
@@ -254,7 +273,161 @@ pub(super) fn su(to: &mut Collector, name: &str, arguments: &[Word], via: &[Stri
     }
 }
 
-/// OpenSSH 9.6, ssh(1). Whom it connects to is for a rule about `ssh` itself; what runs there is looked at, too.
+/// docker, podman and nerdctl: `exec` is looked through; what starts containers, or speaks of other hosts, is not.
+///
+/// Which container it is, is for a rule about the program itself; what runs there is looked at, too.
+pub(super) fn container(
+    to: &mut Collector,
+    name: &str,
+    program: &Word,
+    arguments: &[Word],
+    folder: &mut Folder,
+    via: &[String],
+) {
+    /// Commands that start nothing in a container, or only what it was made for.
+    const PLAIN: &[&str] = &[
+        "ps", "images", "info", "version", "inspect", "logs", "pull", "push", "start", "stop", "restart",
+        "kill", "rm", "rmi", "top", "stats", "port", "pause", "unpause", "wait", "events", "history", "tag",
+        "diff", "rename", "ls", "df", "login", "logout", "search", "prune", "build",
+    ];
+    /// Groups of commands.
+    const GROUPS: &[&str] = &["container", "image", "volume", "network", "system"];
+    to.invoked(program.clone(), arguments.to_vec(), folder, via);
+    let mut words = arguments.iter();
+    let command = loop {
+        match words.next().map(Word::value) {
+            None => return,
+            Some(Some(group)) if GROUPS.contains(&group) => {}
+            Some(Some(command)) if !command.starts_with('-') => break command,
+            Some(Some("--version" | "-v" | "--help" | "-h")) => return,
+            Some(_) => return to.opaque(format!("options of {name} are not understood")),
+        }
+    };
+    match command {
+        "exec" => inside_container(to, name, words.as_slice(), via, &CONTAINER_EXEC),
+        command if PLAIN.contains(&command) => {}
+        // What a file says is started; other programs in it are not.
+        "compose" => {
+            let plain = |word: &Word| match word.value() {
+                Some(text) => {
+                    !matches!(text, "exec" | "run" | "cp" | "watch" | "alpha") && !text.starts_with("--host")
+                }
+                None => certainly_no_option(word),
+            };
+            if !words.as_slice().iter().all(plain) {
+                to.opaque(format!("{name} compose can start programs that are not seen"));
+            }
+        }
+        command => to.opaque(format!("{name} {command} can start programs that are not seen")),
+    }
+}
+
+/// kubectl: as for containers; a command stands behind `--`.
+pub(super) fn kubectl(
+    to: &mut Collector,
+    name: &str,
+    program: &Word,
+    arguments: &[Word],
+    folder: &mut Folder,
+    via: &[String],
+) {
+    const STARTS: &[&str] =
+        &["run", "debug", "attach", "cp", "edit", "plugin", "proxy", "port-forward", "config"];
+    to.invoked(program.clone(), arguments.to_vec(), folder, via);
+    let mut words = arguments.iter();
+    // What is no option may be the value of one, or the command: all of them are looked at.
+    let mut ran = false;
+    while let Some(word) = words.next() {
+        match word.value() {
+            Some("--") if ran => {
+                return match words.as_slice().split_first() {
+                    Some((inner, rest)) => look(to, inner, rest, &mut None, &deeper(via, name)),
+                    None => to.opaque("kubectl exec without a command"),
+                };
+            }
+            Some("exec") => ran = true,
+            Some("--kubeconfig") => return to.opaque("another configuration of kubectl can run commands"),
+            Some(text) if text.starts_with("--kubeconfig=") => {
+                return to.opaque("another configuration of kubectl can run commands");
+            }
+            Some(text) if STARTS.contains(&text) => {
+                to.opaque(format!("{name} {text} can start programs that are not seen"));
+            }
+            Some(_) => {}
+            None if certainly_no_option(word) => {}
+            None => {
+                return to.opaque(format!("a word of {name} that is not literal, where an option may stand"));
+            }
+        }
+    }
+    if ran {
+        to.opaque(format!("{name} exec without `--` in front of its command"));
+    }
+}
+
+fn deeper(via: &[String], name: &str) -> Vec<String> {
+    via.iter().cloned().chain([name.to_owned()]).collect()
+}
+
+/// How the options of `exec` go: letters without and with a value, long ones alike.
+struct Options {
+    flags: &'static str,
+    valued: &'static str,
+    long_flags: &'static [&'static str],
+    long_valued: &'static [&'static str],
+}
+
+const CONTAINER_EXEC: Options = Options {
+    flags: "itd",
+    valued: "uw",
+    long_flags: &["interactive", "tty", "detach"],
+    long_valued: &["user", "workdir"],
+};
+
+fn inside_container(to: &mut Collector, name: &str, arguments: &[Word], via: &[String], of: &Options) {
+    let odd = |to: &mut Collector, word: &Word| {
+        to.opaque(format!("{} of {name} exec is not understood", word.text))
+    };
+    let mut words = arguments.iter();
+    while let Some(word) = words.next() {
+        match word.value() {
+            Some(long) if long.starts_with("--") => {
+                let plain = long.trim_start_matches("--");
+                let known = plain.split_once('=').map_or(plain, |(known, _)| known);
+                let whole = of.long_flags.contains(&plain)
+                    || (of.long_valued.contains(&known) && (plain.contains('=') || is_one(words.next())));
+                if !whole {
+                    return odd(to, word);
+                }
+            }
+            Some(short) if short.starts_with('-') => {
+                let mut letters = short.chars().skip(1);
+                let valued = letters.find(|letter| !of.flags.contains(*letter));
+                let whole = match valued {
+                    None => short.len() > 1,
+                    Some(letter) if of.valued.contains(letter) => {
+                        letters.next().is_some() || is_one(words.next())
+                    }
+                    Some(_) => false,
+                };
+                if !whole {
+                    return odd(to, word);
+                }
+            }
+            // The container.
+            _ if certainly_no_option(word) => {
+                return match words.as_slice().split_first() {
+                    Some((inner, rest)) => look(to, inner, rest, &mut None, &deeper(via, name)),
+                    None => to.opaque(format!("{name} exec without a command")),
+                };
+            }
+            _ => return odd(to, word),
+        }
+    }
+    to.opaque(format!("{name} exec without a command"));
+}
+
+/// OpenSSH 9.2, ssh(1). Whom it connects to is for a rule about `ssh` itself; what runs there is looked at, too.
 pub(super) fn ssh(
     to: &mut Collector,
     program: &Word,
@@ -271,7 +444,7 @@ pub(super) fn ssh(
             Some(option) if option.starts_with('-') && option.len() > 1 => {
                 let mut letters = option.get(1..).unwrap_or_default().chars();
                 while let Some(letter) = letters.next() {
-                    if "46aCknqTtvVx".contains(letter) {
+                    if "46aCknqTvVx".contains(letter) {
                         continue;
                     }
                     if !"bcilmp".contains(letter) {

@@ -67,9 +67,9 @@ impl Sftp {
             }
             Asked::Read { file, offset } if kind == packet::DATA => {
                 let mut reader = Reader::new(rest);
-                let data = reader.string()?.to_vec();
+                let data = reader.string()?;
                 reader.end()?;
-                self.passed(file, false, offset, &data);
+                self.passed(file, false, offset, data);
             }
             Asked::Close { file } => self.events.extend(self.handles.close(file)),
             Asked::Done(request) => {

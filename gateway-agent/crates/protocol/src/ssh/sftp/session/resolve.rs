@@ -146,7 +146,7 @@ impl Sftp {
             .collect();
         // What opens nothing is told when it is done.
         if matches!(current.asked, Asked::Plain)
-            && let Some(request) = current.undecided.front()
+            && let Some(request) = current.undecided.back()
         {
             current.asked = Asked::Done(request.clone());
         }
