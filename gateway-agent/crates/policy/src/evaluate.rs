@@ -13,7 +13,7 @@ use crate::{
     builtin,
     facts::{Facts, Need, Touch, write_column},
     gate::{Gates, Timed},
-    http,
+    http, kubernetes,
     mask_set::MaskSet,
     policy::{Policy, Question, Scope},
     raw::RuleEffect,
@@ -60,6 +60,9 @@ impl<'a> Evaluation<'a> {
             (Some(scope), Action::Http(http)) => {
                 http::evaluate::asked(policy, question, scope, http, &mut missing)
             }
+            (Some(scope), Action::Kubernetes(action)) => {
+                kubernetes::evaluate::asked(policy, question, scope, action, &mut missing)
+            }
         };
         Self { question, scope, outcome, uncovered, missing }
     }
@@ -77,6 +80,7 @@ impl<'a> Evaluation<'a> {
                     self.scope.map_or_else(Obligations::default, |scope| match self.question.action {
                         Action::Ssh(ssh) => evaluate::obligations(&granting, &scope.masks, ssh),
                         Action::Http(http) => http::evaluate::obligations(&granting, &scope.masks, http),
+                        Action::Kubernetes(_) => kubernetes::evaluate::obligations(&granting, &scope.masks),
                         action => obligations(&granting, &scope.masks, action),
                     });
                 let permit = Permit { resource: self.question.resource.name.clone(), only: None };
@@ -386,7 +390,9 @@ fn obligations(granting: &[&Rule], masks: &MaskSet, action: &Action) -> Obligati
     let (limits, gates) = limits(granting);
     Obligations {
         outputs: match action {
-            Action::Connect(_) | Action::Ssh(_) | Action::Http(_) => OutputMasks::None,
+            Action::Connect(_) | Action::Ssh(_) | Action::Http(_) | Action::Kubernetes(_) => {
+                OutputMasks::None
+            }
             Action::Statement(statement) => masks.outputs(&statement.outputs, statement.opaque),
         },
         columns: masks.columns.clone(),
@@ -397,6 +403,7 @@ fn obligations(granting: &[&Rule], masks: &MaskSet, action: &Action) -> Obligati
         record: granting.iter().map(|rule| rule.record).max().unwrap_or_default(),
         ssh: None,
         http: None,
+        kubernetes: None,
     }
 }
 

@@ -5,7 +5,10 @@ use std::{fmt, sync::Arc, time::Duration};
 use mask::{Detectors, Transform};
 use serde::Serialize;
 
-use crate::{gate::Gates, http::HttpObligations, pattern::ColumnPattern, ssh::SshObligations};
+use crate::{
+    gate::Gates, http::HttpObligations, kubernetes::KubernetesObligations, pattern::ColumnPattern,
+    ssh::SshObligations,
+};
 
 /// Seconds since 1970-01-01 UTC. This crate never reads a clock.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, serde::Deserialize)]
@@ -76,6 +79,8 @@ pub struct Obligations {
     pub ssh: Option<Arc<SshObligations>>,
     /// For requests to HTTP hosts.
     pub http: Option<Arc<HttpObligations>>,
+    /// For requests to API servers.
+    pub kubernetes: Option<Arc<KubernetesObligations>>,
 }
 
 /// Masks by position.
