@@ -4,6 +4,7 @@
 //! and QEMU without hardware acceleration. Nothing is installed but busybox; kernels and QEMU are fetched into
 //! the target folder through an apt state of our own, from the mirror that the machine is configured with.
 
+mod emulator;
 mod fetch;
 mod initramfs;
 mod qemu;
@@ -68,7 +69,7 @@ pub(crate) fn run(host: &Host, which: &str, programs: &Programs, words: &[String
     let names: Vec<_> = GUESTS.iter().map(|guest| guest.name).collect();
     ensure!(!guests.is_empty(), "no guest is called {which}: all, {}", names.join(", "));
     setup::for_guests(host)?;
-    let emulator = fetch::emulator(host)?;
+    let emulator = emulator::fetch(host)?;
     let folder = host.target.join("vm");
     let mut results = Vec::new();
     for guest in guests {
@@ -105,7 +106,7 @@ fn remember(file: &Path, result: &Outcome) -> Result<()> {
 
 fn one(
     host: &Host,
-    emulator: &fetch::Emulator,
+    emulator: &emulator::Emulator,
     guest: &Guest,
     programs: &Programs,
     words: &[String],

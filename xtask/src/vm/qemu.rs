@@ -10,7 +10,7 @@ use std::{
 
 use anyhow::{Context, Result};
 
-use super::fetch::Emulator;
+use super::emulator::Emulator;
 
 /// What the console said.
 pub(super) struct Seen {
