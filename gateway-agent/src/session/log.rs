@@ -194,7 +194,7 @@ impl Log {
     /// Something was allowed that has no end of its own: a terminal, a variable, a signal.
     pub(super) fn granted(&self, said: Said<'_>, rules: &[Arc<str>], took: Duration) -> Result<(), Lost> {
         self.shared.metrics.decided(VerdictLabel::Allow, rules);
-        let facts = said.facts("allow", rules, &[], None);
+        let facts = self.facts(said, "allow", rules, &[], None);
         self.line(AuditEvent { facts: Some(&facts), latency: Some(took), ..blank(Kind::Decision) })
     }
 
