@@ -1,11 +1,13 @@
 //! Everything a person runs: `cargo xtask <command>`.
 
+mod apt;
 mod build;
 mod deny;
 mod fuzz;
 mod host;
 mod layers;
 mod lint;
+mod servers;
 mod setup;
 mod test;
 mod vm;
