@@ -43,6 +43,8 @@ pub struct Options {
     pub quiet: bool,
     /// How clients prove who they are, in the words of pg_hba.conf; SCRAM by default.
     pub method: &'static str,
+    /// Programs of another server than the installed one.
+    pub programs: Option<PathBuf>,
 }
 
 impl Postgres {
@@ -65,7 +67,7 @@ impl Postgres {
         password: &str,
         options: &Options,
     ) -> Result<Self> {
-        let programs = programs()?;
+        let programs = options.programs.clone().map_or_else(programs, Ok)?;
         let user = User::find("postgres")?;
         fs::create_dir_all(folder)?;
         user.give(folder, 0o755)?;
@@ -249,16 +251,20 @@ impl User {
 /// # Errors
 /// When there is none.
 pub fn programs() -> Result<PathBuf> {
-    let versions = fs::read_dir("/usr/lib/postgresql").into_iter().flatten().flatten();
+    newest(Path::new("/usr/lib/postgresql"))
+        .context("no PostgreSQL server is installed: `cargo xtask setup` does it")
+}
+
+/// The newest of several servers' programs.
+#[must_use]
+pub fn newest(servers: &Path) -> Option<PathBuf> {
+    let versions = fs::read_dir(servers).into_iter().flatten().flatten();
     let versions = versions.filter_map(|entry| {
         let number: u32 = entry.file_name().to_string_lossy().parse().ok()?;
         let programs = entry.path().join("bin");
         programs.join("initdb").exists().then_some((number, programs))
     });
-    let newest = versions.max_by_key(|(number, _)| *number);
-    newest
-        .map(|(_, programs)| programs)
-        .context("no PostgreSQL server is installed: `cargo xtask setup` does it")
+    versions.max_by_key(|(number, _)| *number).map(|(_, programs)| programs)
 }
 
 /// A fresh cluster. `initdb` takes seconds, so its result is kept in the target folder and copied.

@@ -124,6 +124,7 @@ pub fn world() -> Result<World> {
             quiet: true,
             method: "trust",
             settings: vec!["max_prepared_transactions = 10".to_owned(), "timezone = 'PST8PDT'".to_owned()],
+            ..postgres::Options::default()
         })
         .start()
 }

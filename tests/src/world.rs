@@ -1,7 +1,7 @@
 //! The world itself. See the crate's documentation for its shape.
 
 use std::{
-    fs,
+    env, fs,
     os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
     sync::atomic::{AtomicU32, Ordering},
@@ -464,9 +464,18 @@ impl Builder {
             fs::write(folder.join("secrets").join(name), text)?;
             fs::set_permissions(folder.join("secrets").join(name), fs::Permissions::from_mode(0o600))?;
         }
+        // Another server than the installed one, and the clients of yet another.
+        for (variable, below) in [("GATEWAY_POSTGRES", "server"), ("GATEWAY_LIBPQ", "libpq")] {
+            if let Some(root) = env::var_os(variable) {
+                bind(Path::new(&root), &folder.join(below))?;
+            }
+        }
+        let mut options = self.postgres;
+        if folder.join("server").is_dir() {
+            options.programs = postgres::newest(&folder.join("server/usr/lib/postgresql"));
+        }
         let addresses = [DATABASE, DATABASE_V6];
-        let db =
-            Postgres::start(&folder.join("pg"), &far, &addresses, &authority, &password, &self.postgres)?;
+        let db = Postgres::start(&folder.join("pg"), &far, &addresses, &authority, &password, &options)?;
 
         let issuer = self.issuer.map_or_else(|| Issuer::new("https://token.example"), Ok)?;
         issuer.write_jwks(&folder.join("jwks.json"))?;

@@ -50,12 +50,33 @@ impl Archive {
         .map(drop)
     }
 
-    /// Fetches a binary package and unpacks it into `folder`.
-    pub(crate) fn unpack(&self, package: &str, folder: &Path) -> Result<()> {
+    /// Packages, and what they need to run, near and far.
+    pub(crate) fn needed(&self, packages: &[String]) -> Result<Vec<String>> {
+        let mut depends = self.command("apt-cache");
+        depends.args(["depends", "--recurse"]);
+        for other in ["recommends", "suggests", "conflicts", "breaks", "replaces", "enhances"] {
+            depends.arg(format!("--no-{other}"));
+        }
+        let text = host::output(depends.args(packages))?;
+        // Relations are indented; a name in angles is one that others provide.
+        let names =
+            text.lines().filter(|line| line.starts_with(|letter: char| letter.is_ascii_alphanumeric()));
+        let mut names: Vec<String> = names.map(str::to_owned).collect();
+        names.sort();
+        names.dedup();
+        Ok(names)
+    }
+
+    /// Fetches binary packages and unpacks them into `folder`, without running anything of theirs.
+    pub(crate) fn unpack(&self, packages: &[impl AsRef<str>], folder: &Path) -> Result<()> {
         fs::create_dir_all(folder)?;
         let mut download = self.command("apt-get");
-        download.current_dir(folder).args(["download", package]);
-        host::quietly(&format!("apt-get download {package}"), &mut download)?;
+        download.current_dir(folder).arg("download").args(packages.iter().map(AsRef::as_ref));
+        let label = match packages {
+            [one] => format!("apt-get download {}", one.as_ref()),
+            several => format!("apt-get download of {} packages", several.len()),
+        };
+        host::quietly(&label, &mut download)?;
         unpack_all(folder, folder)
     }
 

@@ -7,6 +7,7 @@ mod fuzz;
 mod host;
 mod layers;
 mod lint;
+mod servers;
 mod setup;
 mod test;
 mod vm;

@@ -12,7 +12,7 @@ use crate::{
     build::{self, Profile, TestProgram},
     fuzz,
     host::{self, Host},
-    setup, vm, world_runner,
+    servers, setup, vm, world_runner,
 };
 
 #[derive(Debug, Default, clap::Args)]
@@ -21,8 +21,8 @@ pub(crate) struct Arguments {
     #[arg(value_enum)]
     suite: Option<Suite>,
     /// Only tests whose name contains this. Run by these names alone: `e2e pg-regress`, PostgreSQL's own suites
-    /// (minutes), `e2e drivers`, drivers and tools that setup would not install otherwise, and `e2e kubernetes`, which
-    /// builds an API server once (20 minutes).
+    /// (minutes), `e2e drivers`, drivers and tools that setup would not install otherwise, `e2e pg-versions`, servers of
+    /// other versions, and `e2e kubernetes`, which builds an API server once (20 minutes).
     filter: Option<String>,
     /// Tests at once within a suite.
     #[arg(long)]
@@ -96,6 +96,24 @@ const KUBERNETES: &str = "kubernetes";
 const BY_NAME: &[(&str, &str, fn(&Host) -> Result<()>)] =
     &[(DRIVERS, "e2e_drivers", setup::for_drivers), (KUBERNETES, "e2e_kubernetes", setup::for_kubernetes)];
 
+const PG_VERSIONS: &str = "pg-versions";
+const VERSIONS_PROGRAM: &str = "e2e_versions";
+
+/// Of the tests with the installed server, those that other versions may come out of otherwise: logging in, the protocol,
+/// settings, types, COPY, cancelling, roles, estimates, names.
+const BY_VERSION: &[&str] = &[
+    "psql::",
+    "wire::",
+    "drivers::",
+    "roles::",
+    "settings::",
+    "transforms::",
+    "reload::",
+    "gates::what",
+    "gates::who",
+    "gates::names",
+];
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 enum Suite {
     /// What needs nothing but the code.
@@ -122,9 +140,9 @@ impl Suite {
         match self {
             Self::Unit => !world,
             Self::E2e => {
-                world
-                    && program.name.starts_with("e2e")
-                    && !BY_NAME.iter().any(|(_, of, _)| *of == program.name)
+                let by_name =
+                    program.name == VERSIONS_PROGRAM || BY_NAME.iter().any(|(_, of, _)| *of == program.name);
+                world && program.name.starts_with("e2e") && !by_name
             }
             Self::Kernel => world && program.name.starts_with("kernel"),
         }
@@ -178,6 +196,9 @@ pub(crate) fn run(host: &Host, arguments: &Arguments) -> Result<()> {
         ensure!(tally.failed == 0 && tally.passed > 0, "{} test(s) failed", tally.failed);
         return Ok(());
     }
+    if arguments.suite == Some(Suite::E2e) && arguments.filter.as_deref() == Some(PG_VERSIONS) {
+        return against_versions(host, &programs, arguments);
+    }
     if let Some(which) = &arguments.kernel.vm {
         return guests(host, which, &programs, arguments);
     }
@@ -207,6 +228,33 @@ pub(crate) fn run(host: &Host, arguments: &Arguments) -> Result<()> {
     if total.passed == 0 {
         bail!("no test ran: does any name contain {:?}?", arguments.filter.as_deref().unwrap_or_default());
     }
+    Ok(())
+}
+
+/// A choice of the tests against servers of other versions.
+fn against_versions(host: &Host, programs: &[TestProgram], arguments: &Arguments) -> Result<()> {
+    let servers = servers::servers(host)?;
+    let newest = servers.last().context("no servers")?;
+    let mut lines = Vec::new();
+    let mut failed = 0;
+    for server in &servers {
+        for (name, chosen) in [(VERSIONS_PROGRAM, &[][..]), ("e2e_postgres", BY_VERSION)] {
+            let program = programs.iter().find(|program| program.name == name).context("not built")?;
+            eprintln!("-- {name} with PostgreSQL {}", server.version);
+            let started = Instant::now();
+            let of_program = Arguments { threads: arguments.threads, ..Arguments::default() };
+            let mut command = command(host, program, &of_program);
+            command.env("GATEWAY_POSTGRES", &server.root).env("GATEWAY_LIBPQ", &newest.root).args(chosen);
+            // An older psql asks a newer server for columns that it no longer has; the newest asks in its stead.
+            command.args(["--skip", "what_psql_itself_asks"]);
+            let tally = counted(command, program)?;
+            ensure!(tally.passed + tally.failed > 0, "{name} ran nothing");
+            failed += tally.failed;
+            lines.push(line(&format!("PostgreSQL {}, {name}", server.version), tally, started.elapsed()));
+        }
+    }
+    println!("\n{}", lines.join("\n"));
+    ensure!(failed == 0, "{failed} test(s) failed");
     Ok(())
 }
 
@@ -255,9 +303,11 @@ fn run_suite(host: &Host, suite: Suite, programs: &[TestProgram], arguments: &Ar
 
 /// Runs one test program as cargo would, passing its output on and reading its summary.
 fn run_program(host: &Host, program: &TestProgram, arguments: &Arguments) -> Result<Tally> {
-    let mut child = command(host, program, arguments)
-        .spawn()
-        .with_context(|| format!("starting {}", program.executable.display()))?;
+    counted(command(host, program, arguments), program)
+}
+
+fn counted(mut command: Command, program: &TestProgram) -> Result<Tally> {
+    let mut child = command.spawn().with_context(|| format!("starting {}", program.executable.display()))?;
     let mut tally = None;
     // The library's own test programs are quiet about nothing: forward every line as it comes.
     for line in BufReader::new(child.stdout.take().context("no output")?).lines() {

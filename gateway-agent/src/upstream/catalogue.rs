@@ -39,6 +39,13 @@ impl OwnSql for Names {
     const SQL: &'static [&'static str] = CATALOGUE_SQL;
 }
 
+/// Back to what sessions resolve names by: reading them leaves it empty, and the connection is used again.
+struct Path;
+
+impl OwnSql for Path {
+    const SQL: &'static [&'static str] = &["RESET search_path"];
+}
+
 struct Marks;
 
 impl OwnSql for Marks {
@@ -254,6 +261,7 @@ impl Known {
         for at in 0..CATALOGUE_SQL.len() {
             results.push(connection.run::<Names>(at, &[], PATIENCE).await?);
         }
+        connection.run::<Path>(0, &[], PATIENCE).await?;
         let catalogue = Arc::new(build(results).await?);
         let read = Read { catalogue: Arc::clone(&catalogue), snapshot, mark, compared, fresh: FRESH };
         self.catalogue = Some(read);

@@ -105,6 +105,7 @@ impl OwnConnection {
             settings: settings.map(|(name, value)| (name.to_owned(), value.to_owned())).collect(),
             epoch: 0,
             open: false,
+            own: true,
             origins: Arc::new(NoOrigins),
             mask_key: Arc::clone(to.mask_key),
         });

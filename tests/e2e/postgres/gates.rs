@@ -217,9 +217,10 @@ fn names_that_others_change_are_known_within_seconds() {
     wait_for("the names to be read again", || (reads() == 2).then_some(()));
     let compared = marks();
     wait_for("the names to be in force", || (marks() > compared).then_some(()));
-    job.write(b"SELECT 'after', contact FROM contacts WHERE id = 1;\n").expect("written");
+    // Names without a schema still mean what they meant.
+    job.write(b"SELECT 'after', contact, upper(contact) FROM contacts WHERE id = 1;\n").expect("written");
     job.close_stdin();
     let out = job.finish(LIMIT).expect("an end").ok();
-    assert_eq!(out.text(), "open|Customer 1\nafter|[redacted]");
+    assert_eq!(out.text(), "open|Customer 1\nafter|[redacted]|[redacted]");
     assert_eq!(reads(), 2, "at login and because they changed, and not otherwise");
 }

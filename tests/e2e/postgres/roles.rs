@@ -15,7 +15,7 @@ fn world(template: &str) -> World {
     let world = World::builder().policy(&sample::POLICY.replace(fixed, &made)).up();
     world.db.ask(&format!(
         "SET log_statement = 'none'; CREATE ROLE gw_admin LOGIN CREATEROLE PASSWORD '{}'; GRANT gateway TO gw_admin; \
-         CREATE ROLE app_reader; GRANT SELECT ON public.customers, public.contacts TO app_reader;",
+         CREATE ROLE app_reader; GRANT app_reader TO gw_admin WITH ADMIN OPTION; GRANT SELECT ON public.customers, public.contacts TO app_reader;",
         world.password()
     ));
     world

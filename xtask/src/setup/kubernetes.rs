@@ -51,7 +51,7 @@ fn kubectl(host: &Host, suite: &str, package: &str) -> Result<()> {
         return Ok(());
     }
     fs::remove_dir_all(&folder).ok();
-    archive(host, suite)?.unpack(package, &folder)?;
+    archive(host, suite)?.unpack(&[package], &folder)?;
     ensure!(folder.join("usr/bin/kubectl").is_file(), "{package} of {suite} brings no kubectl");
     Ok(())
 }

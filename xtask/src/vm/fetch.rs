@@ -1,4 +1,4 @@
-//! Kernels from Debian's archive, through apt with a state of our own.
+//! Kernels from Debian's archive.
 
 use std::{fs, path::PathBuf};
 
@@ -44,9 +44,7 @@ pub(super) fn kernel(host: &Host, suite: &str, version: &str) -> Result<Kernel> 
                 .into_iter()
                 .filter(|name| name.starts_with("linux-binary-") || name.starts_with("linux-modules-")),
         );
-        for package in &packages {
-            archive.unpack(package, &folder)?;
-        }
+        archive.unpack(&packages, &folder)?;
         fs::write(folder.join("complete"), "")?;
     }
     let modules = ["lib/modules", "usr/lib/modules"]

@@ -5,7 +5,7 @@ use std::{fmt, ops::Range};
 use crate::{
     national,
     recognise::{self, Numbers},
-    token,
+    token::{self, Tokens},
     transform::Partial,
 };
 
@@ -136,8 +136,7 @@ pub struct Detectors {
     show: Vec<(Detector, Show)>,
     email: bool,
     numbers: Numbers,
-    /// Recognisers of tokens that are on.
-    tokens: Vec<Detector>,
+    tokens: Tokens,
     /// Recognisers of national numbers that are on, in the order in which they are tried.
     national: Vec<Detector>,
     entropy: bool,
@@ -185,7 +184,7 @@ impl Detectors {
             show.iter().map(|(detector, _)| *detector).filter(|d| token::DETECTORS.contains(d)).collect();
         let national = national::DETECTORS.iter().copied().filter(|detector| on(*detector)).collect();
         let (email, entropy) = (on(Detector::Email), on(Detector::HighEntropy));
-        Self { show, email, numbers, tokens, national, entropy }
+        Self { show, email, numbers, tokens: Tokens::new(tokens), national, entropy }
     }
 
     /// The recognisers that are on.
@@ -262,12 +261,8 @@ impl Detectors {
         {
             national::find(cell, &self.national, |detector, range| found.push(Found { detector, range }));
         }
-        if cell.len() >= token::SHORTEST && !self.tokens.is_empty() {
-            token::find(cell, |detector, range| {
-                if self.tokens.contains(&detector) {
-                    found.push(Found { detector, range });
-                }
-            });
+        if cell.len() >= token::SHORTEST {
+            self.tokens.find(cell, |detector, range| found.push(Found { detector, range }));
         }
         // Last: what is the same finding goes by its more telling name.
         if self.entropy {

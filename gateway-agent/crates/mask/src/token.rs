@@ -24,20 +24,55 @@ pub(crate) const DETECTORS: &[Detector] = &[
     Detector::Jwt,
 ];
 
-/// Reports every token and key, not always in order.
-pub(crate) fn find(cell: &[u8], mut hit: impl FnMut(Detector, Range<usize>)) {
-    at_marks(cell, memchr::memchr3_iter(b'_', b'-', b'J', cell), &mut hit);
-    at_marks(cell, memchr::memchr2_iter(b'z', b'I', cell), &mut hit);
+/// Recognisers of tokens that are on, and the marks to look for.
+#[derive(Debug, Default)]
+pub(crate) struct Tokens {
+    wanted: Vec<Detector>,
+    /// `_` and `-`, of all but these three.
+    words: bool,
+    jwt: bool,
+    /// `z` and `I`.
+    capitals: bool,
 }
 
-fn at_marks(cell: &[u8], marks: impl Iterator<Item = usize>, hit: &mut impl FnMut(Detector, Range<usize>)) {
-    let mut from = 0;
-    for mark in marks {
-        if mark >= from
-            && let Some((detector, range)) = at_mark(cell, mark)
-        {
-            from = range.end;
-            hit(detector, range);
+impl Tokens {
+    pub(crate) fn new(wanted: Vec<Detector>) -> Self {
+        let on = |detector: Detector| wanted.contains(&detector);
+        let jwt = on(Detector::Jwt);
+        let capitals = on(Detector::GcpKey) || on(Detector::AwsAccessKey);
+        let apart = [Detector::Jwt, Detector::GcpKey, Detector::AwsAccessKey];
+        let words = wanted.iter().any(|detector| !apart.contains(detector));
+        Self { wanted, words, jwt, capitals }
+    }
+
+    /// Reports every token and key, not always in order.
+    pub(crate) fn find(&self, cell: &[u8], mut hit: impl FnMut(Detector, Range<usize>)) {
+        match (self.words, self.jwt) {
+            (true, _) => self.at_marks(cell, memchr::memchr3_iter(b'_', b'-', b'J', cell), &mut hit),
+            (false, true) => self.at_marks(cell, memchr::memchr_iter(b'J', cell), &mut hit),
+            (false, false) => {}
+        }
+        if self.capitals {
+            self.at_marks(cell, memchr::memchr2_iter(b'z', b'I', cell), &mut hit);
+        }
+    }
+
+    /// What nobody looks for hides nothing: a token in a key block is found when key blocks are let be.
+    fn at_marks(
+        &self,
+        cell: &[u8],
+        marks: impl Iterator<Item = usize>,
+        hit: &mut impl FnMut(Detector, Range<usize>),
+    ) {
+        let mut from = 0;
+        for mark in marks {
+            if mark >= from
+                && let Some((detector, range)) = at_mark(cell, mark)
+                && self.wanted.contains(&detector)
+            {
+                from = range.end;
+                hit(detector, range);
+            }
         }
     }
 }

@@ -154,3 +154,16 @@ proptest! {
         prop_assert_eq!(rewrite(&detectors, &once), once);
     }
 }
+
+#[test]
+fn what_is_not_looked_for_hides_nothing() {
+    let jwt = "eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiIxMjM0In0.abcdefghij";
+    let detectors = Detectors::compile(&["jwt"]).unwrap();
+    assert_eq!(
+        rewrite(&detectors, &format!("-----BEGIN RSA PRIVATE KEY----- {jwt}")),
+        "-----BEGIN RSA PRIVATE KEY----- [redacted:jwt]"
+    );
+    let one = Detectors::compile(&["gcp_key"]).unwrap();
+    let key = "AIzaSyA1234567890abcdefghijklmnopqrstuv";
+    assert_eq!(rewrite(&one, &format!("{jwt} {key}")), format!("{jwt} [redacted:gcp_key]"));
+}

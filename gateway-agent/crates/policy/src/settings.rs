@@ -23,7 +23,11 @@ pub(crate) fn is_harmless(name: &str, value: Option<&str>, search_path: &[String
         "backslash_quote" => word == "safe_encoding",
         "search_path" => {
             let names = value.split(',').map(|name| name.trim().trim_matches(['"', '\'']));
-            names.eq(search_path.iter().map(String::as_str))
+            // Names that mean the same with quotes and without.
+            let plain = |name: &String| {
+                name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_')
+            };
+            names.eq(search_path.iter().map(String::as_str)) && search_path.iter().all(plain)
         }
         _ => false,
     }
@@ -98,5 +102,7 @@ mod tests {
         ] {
             assert!(!harmless(name, value), "{name} {value:?}");
         }
+        // Without its quotes the server would read it in lower case.
+        assert!(!is_harmless("search_path", Some("Sales"), &["Sales".to_owned()]));
     }
 }

@@ -171,6 +171,7 @@ impl Driver {
             },
             epoch: self.epoch,
             open,
+            own: false,
             origins: decisions.origins.clone(),
             mask_key: Arc::clone(&shared.mask_key),
         };

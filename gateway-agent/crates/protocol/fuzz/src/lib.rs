@@ -142,6 +142,7 @@ fn login() -> Login {
         epoch: 0,
         open: false,
         origins: Arc::new(NoOrigins),
+        own: false,
         mask_key: Arc::new(mask::Key::new(&vec![1; 32].into()).unwrap()),
     }
 }

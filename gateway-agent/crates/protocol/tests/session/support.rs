@@ -220,6 +220,7 @@ pub(crate) fn login() -> Login {
         epoch: 1,
         open: false,
         origins: Arc::new(Names),
+        own: false,
         mask_key: mask_key(),
     }
 }

@@ -163,12 +163,15 @@ impl Session {
         };
         match name {
             _ if self.unread => Ok(()),
+            b"search_path" if self.own => Ok(()),
             // Servers from 18 on tell it. What changes it without the gateway's leave is code on the server.
             b"search_path" if self.phase == Phase::Preparing => {
                 self.search_path = Some(value.into());
                 Ok(())
             }
-            b"search_path" if self.search_path.as_deref() != Some(value) => {
+            b"search_path"
+                if !self.search_path.as_deref().is_some_and(|own| schemas(own).eq(schemas(value))) =>
+            {
                 Err("search_path is no longer what names are resolved by")
             }
             b"client_encoding" if value != b"UTF8" => Err("client_encoding is no longer UTF8"),
@@ -195,6 +198,15 @@ impl Session {
         self.fail(&refusal, CloseReason::LoginFailed { sqlstate, message });
         None
     }
+}
+
+/// The schemas of a search path, in quotes or not; `None` for one that the server would fold.
+fn schemas(path: &[u8]) -> impl Iterator<Item = Option<&[u8]>> {
+    path.split(|byte| *byte == b',').map(|name| {
+        let name = name.trim_ascii();
+        let quoted = name.strip_prefix(b"\"").and_then(|name| name.strip_suffix(b"\""));
+        quoted.or_else(|| (!name.iter().any(u8::is_ascii_uppercase)).then_some(name))
+    })
 }
 
 /// The server's SQLSTATE where clients act upon it (by trying again, by another database), else a general one.

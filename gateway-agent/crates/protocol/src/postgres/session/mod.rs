@@ -157,6 +157,8 @@ pub struct Session {
     search_path: Option<Box<[u8]>>,
     /// The server may no longer read statements as the gateway does: an open decision let it.
     unread: bool,
+    /// The gateway's own statements run here.
+    own: bool,
     current: Current,
     up_rest: usize,
     up_drop: usize,
@@ -309,6 +311,7 @@ impl Session {
             status: Status::Idle,
             search_path: None,
             unread: false,
+            own: false,
             current: Current::default(),
             up_rest: 0,
             up_drop: 0,
@@ -438,6 +441,7 @@ impl Session {
         }
         self.epoch = login.epoch;
         self.unread = login.open;
+        self.own = login.own;
         if login.open {
             // Longer ones are not read, but let through.
             self.settings.sql_max = self.settings.message_max;

@@ -74,6 +74,8 @@ pub struct Login {
     pub epoch: u64,
     /// Decisions will be open ones; the session takes no other kind, and pins no settings.
     pub open: bool,
+    /// Its statements are the gateway's own, which may change what names are resolved by.
+    pub own: bool,
     /// Names of columns, for masks by origin.
     pub origins: Arc<dyn Origins + Send + Sync>,
     /// For masks that hash.

@@ -170,7 +170,7 @@ impl<'a> Analyser<'a> {
     /// A body in SQL, as text.
     fn sql_body(&mut self, source: &str, names: &Names) -> Answer<()> {
         let Some(tree) = self.read_piece(source, ParserOptions::DEFAULT) else { return Ok(()) };
-        self.piece(&tree, Fate::Returned, names)
+        self.piece(&tree, Fate::Returned, names, &items(names))
     }
 
     /// A body in PL/pgSQL, read under the first of these headers that suits it.
@@ -194,6 +194,7 @@ impl<'a> Analyser<'a> {
         names.unseen.push("sqlerrm".to_owned());
         names.variables.extend(variables.into_iter().filter(|name| !names.unseen.contains(name)));
         names.labels.extend(labels);
+        let items = items(&names);
         for piece in pieces {
             let options = match piece.form {
                 Form::Statement => ParserOptions::DEFAULT,
@@ -203,7 +204,7 @@ impl<'a> Analyser<'a> {
                 Form::Assignment(_) => ParserOptions::PLPGSQL_ASSIGN3,
             };
             if let Some(tree) = self.read_piece(&piece.text, options) {
-                self.piece(&tree, piece.fate, &names)?;
+                self.piece(&tree, piece.fate, &names, &items)?;
             }
         }
         Ok(())
@@ -220,7 +221,7 @@ impl<'a> Analyser<'a> {
     }
 
     /// Adds what the statements of a tree do to what is known of this one.
-    fn piece(&mut self, tree: &ParseResult, fate: Fate, names: &Names) -> Answer<()> {
+    fn piece(&mut self, tree: &ParseResult, fate: Fate, names: &Names, items: &[Item<'_>]) -> Answer<()> {
         let last = tree.stmts.len().saturating_sub(1);
         for (at, raw) in tree.stmts.iter().enumerate() {
             let Some(node) = raw.stmt.as_ref().and_then(|node| node.node.as_ref()) else {
@@ -231,8 +232,7 @@ impl<'a> Analyser<'a> {
             let fate = if at == last { fate } else { Fate::Dropped };
             let mut inner = self.inner();
             inner.argument = argument(names);
-            let items = items(names);
-            let flow = inner.value_of(node, &Scope::with_items(&Scope::outermost(), &items))?;
+            let flow = inner.value_of(node, &Scope::with_items(&Scope::outermost(), items))?;
             inner.facts.mark(&flow, Use::Output);
             match fate {
                 Fate::Kept | Fate::Shown => inner.facts.mark(&flow, Use::Stored),

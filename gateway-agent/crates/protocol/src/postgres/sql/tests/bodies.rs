@@ -315,32 +315,3 @@ proptest! {
         prop_assert!(fine || refused, "{kinds:?}");
     }
 }
-
-/// The compiler that reads bodies is in C: reading many takes no more memory than reading few.
-#[test]
-fn reading_bodies_does_not_use_up_memory() {
-    let resident = || -> usize {
-        let statm = std::fs::read_to_string("/proc/self/statm").unwrap();
-        statm.split(' ').nth(1).unwrap().parse::<usize>().unwrap() * 4096
-    };
-    let grown = on_big_stack(move || {
-        let good =
-            format!("DO $$ DECLARE a int; BEGIN {} END $$", "a := (SELECT max(id) FROM orders); ".repeat(40));
-        let bad = format!("DO $$ DECLARE a int; BEGIN {} END $$", "a := nosuch(; ".repeat(40));
-        let read = |times: usize| {
-            for _ in 0..times {
-                let _ = offline(&good);
-                let _ = offline(&bad);
-            }
-        };
-        read(100);
-        // Other tests of this process take memory as well, but not all the time.
-        let rounds = (0..8).map(|_| {
-            let before = resident();
-            read(100);
-            resident().saturating_sub(before)
-        });
-        rounds.min().unwrap()
-    });
-    assert!(grown < 1 << 20, "{grown} bytes more each round");
-}
