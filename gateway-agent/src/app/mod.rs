@@ -186,6 +186,7 @@ async fn start(config: Config) -> Result<Started> {
     kernel.replace_destinations(&kernel_destinations(&config, &addresses))?;
 
     let tls = Arc::new(Tls::new(authority));
+    tls.speak_for(&policy, &config.ca_file(), &config.ca_bundle())?;
     let mask_key = Arc::new(mask_key);
     let roles = Roles::open(Arc::clone(&store), Arc::clone(&tls), Arc::clone(&mask_key))?;
     let shared = Arc::new(Shared {

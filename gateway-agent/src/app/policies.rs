@@ -101,10 +101,18 @@ impl Agent {
         let refused = |error| vec![format!("the kernel does not take the new destinations: {error}")];
         let prepared =
             Kernel::prepare(&kernel_destinations(&self.shared.config, &addresses)).map_err(refused)?;
+        let speak_for = |policy: &Policy| {
+            let config = &self.shared.config;
+            let spoken = self.shared.tls.speak_for(policy, &config.ca_file(), &config.ca_bundle());
+            spoken
+                .map_err(|error| vec![format!("the local authority cannot be bounded to its names: {error}")])
+        };
+        speak_for(&policy)?;
         // The gateway first: whatever the kernel sends, by the old set or the new one, finds the resource that
         // the new policy has for it, or none because that policy has none.
         self.shared.policy.store(Arc::new(InForce { policy, addresses }));
         if let Err(error) = self.kernel.commit(&prepared) {
+            speak_for(&previous.policy)?;
             self.shared.policy.store(previous);
             return Err(refused(error));
         }

@@ -1,17 +1,17 @@
 //! The local CA and the leaves it signs.
 
 use std::{
-    collections::HashMap,
+    collections::{BTreeSet, HashMap},
     net::IpAddr,
-    path::Path,
-    sync::{Arc, Mutex, PoisonError},
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex, PoisonError, RwLock},
     time::{Duration, SystemTime},
 };
 
 use base64::{Engine, engine::general_purpose::STANDARD};
 use rcgen::{
-    BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
-    KeyUsagePurpose, SanType,
+    BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, GeneralSubtree, IsCa, Issuer,
+    KeyPair, KeyUsagePurpose, NameConstraints, SanType,
 };
 use rustls::{
     ServerConfig,
@@ -34,7 +34,8 @@ const COMMON_NAME: &str = "Gateway CA of this host";
 /// Signs what jobs' clients verify.
 pub struct Authority {
     issuer: Issuer<'static, KeyPair>,
-    certificate: CertificateDer<'static>,
+    certificate: RwLock<CertificateDer<'static>>,
+    cert_file: PathBuf,
     /// One key for all leaves, made at start, never on disk.
     leaf_key: KeyPair,
     leaves: Mutex<HashMap<(Names, Protocols), Leaf>>,
@@ -91,7 +92,8 @@ impl Authority {
         };
         Ok(Self {
             issuer: Issuer::new(params, key),
-            certificate,
+            certificate: RwLock::new(certificate),
+            cert_file,
             leaf_key: KeyPair::generate()?,
             leaves: Mutex::default(),
         })
@@ -99,7 +101,36 @@ impl Authority {
 
     /// The public part, for jobs.
     pub fn pem(&self) -> String {
-        to_pem(&self.certificate)
+        to_pem(&self.certificate())
+    }
+
+    fn certificate(&self) -> CertificateDer<'static> {
+        self.certificate.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Bounds what the authority can speak for to these DNS names and what is below them; addresses are not bounded. True: its
+    /// certificate is another one now, with the same key.
+    ///
+    /// # Errors
+    /// Fails when it cannot be made or kept; then nothing has changed.
+    pub fn constrain(&self, names: &BTreeSet<String>) -> Result<bool, TlsError> {
+        let mut names = names.clone();
+        if names.is_empty() {
+            // No constraint on names would be all of them; this one is nobody's (RFC 6761).
+            names.insert("invalid".to_owned());
+        }
+        if permitted(&self.certificate()).is_some_and(|now| now == names) {
+            return Ok(false);
+        }
+        let permitted_subtrees = names.into_iter().map(GeneralSubtree::DnsName).collect();
+        let mut params = ca_params(SystemTime::now());
+        params.name_constraints = Some(NameConstraints { permitted_subtrees, excluded_subtrees: Vec::new() });
+        let made = params.self_signed(self.issuer.key())?;
+        put(&self.cert_file, made.pem().as_bytes(), 0o644)?;
+        *self.certificate.write().unwrap_or_else(PoisonError::into_inner) = made.der().clone();
+        // Each is shown with the certificate of the authority.
+        self.leaves.lock().unwrap_or_else(PoisonError::into_inner).clear();
+        Ok(true)
     }
 
     /// Writes the public part to `ca_file`, and with the host's roots to `bundle`, both for everyone to read.
@@ -155,7 +186,7 @@ impl Authority {
         let mut config = ServerConfig::builder_with_provider(provider())
             .with_protocol_versions(rustls::ALL_VERSIONS)?
             .with_no_client_auth()
-            .with_single_cert(vec![leaf.der().clone(), self.certificate.clone()], key)?;
+            .with_single_cert(vec![leaf.der().clone(), self.certificate()], key)?;
         config.alpn_protocols = protocols.iter().map(|name| name.as_bytes().to_vec()).collect();
         config.ticketer = rustls::crypto::aws_lc_rs::Ticketer::new()?;
         Ok(config)
@@ -170,6 +201,19 @@ fn ca_params(now: SystemTime) -> CertificateParams {
     params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
     params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
     params
+}
+
+/// The DNS names that a certificate of an authority is bounded to.
+fn permitted(der: &[u8]) -> Option<BTreeSet<String>> {
+    use x509_parser::extensions::GeneralName;
+    let (_, parsed) = x509_parser::parse_x509_certificate(der).ok()?;
+    let constraints = parsed.name_constraints().ok()??.value;
+    let subtrees = constraints.permitted_subtrees.as_ref()?;
+    let name = |base: &GeneralName<'_>| match base {
+        GeneralName::DNSName(name) => Some((*name).to_owned()),
+        _ => None,
+    };
+    subtrees.iter().map(|subtree| name(&subtree.base)).collect()
 }
 
 /// The certificate in `pem`, unless it is due for renewal or not this key's.

@@ -4,9 +4,9 @@
 //! host whose public part jobs are given. Towards upstreams it is a client that verifies fully unless the
 //! policy file says otherwise in writing.
 //!
-//! The local CA carries no name constraints: resources are named by addresses and names that policy may change
-//! at any reload, clients differ in how they read IP constraints, and a constraint that lags behind policy
-//! breaks jobs. What bounds the CA instead: its key never leaves `state_dir` (0600), only jobs' environments
+//! The local CA is bounded to the DNS names of the policy's resources (name constraints), and gets another certificate with the same
+//! key when those change. Addresses are not bounded: clients differ in how they read such constraints, and the addresses behind
+//! names change by themselves. What bounds the CA besides: its key never leaves `state_dir` (0600), only jobs' environments
 //! point to it, it is not installed in the host's trust store, and it signs end entities only (path length 0).
 
 mod authority;

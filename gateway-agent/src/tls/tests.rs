@@ -101,6 +101,32 @@ async fn leaves_are_good_for_their_names_and_no_other() {
 }
 
 #[tokio::test]
+async fn the_authority_speaks_for_no_other_names() {
+    let dir = tempfile::tempdir().unwrap();
+    let authority = Authority::open(dir.path()).unwrap();
+    let before = authority.pem();
+    let of = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect();
+    assert!(authority.constrain(&of(&["db.internal", "example"])).unwrap());
+    assert!(!authority.constrain(&of(&["db.internal", "example"])).unwrap(), "the same");
+    assert_ne!(authority.pem(), before);
+    assert_eq!(Authority::open(dir.path()).unwrap().pem(), authority.pem(), "kept");
+    let ca = dir.path().join("ca.pem");
+    for (name, good) in
+        [("db.internal", true), ("a.example", true), ("other.internal", false), ("xexample", false)]
+    {
+        let server = authority.job_acceptor(&names(&[name], &["198.51.100.10"]), POSTGRES).unwrap();
+        let met = handshake(server, client(&ca, Mode::VerifyFull, name), name).await;
+        assert_eq!(met.is_ok(), good, "{name}: {met:?}");
+    }
+    // Nobody's name, and still every address.
+    assert!(authority.constrain(&of(&[])).unwrap());
+    let server = authority.job_acceptor(&names(&["db.internal"], &[]), POSTGRES).unwrap();
+    handshake(server, client(&ca, Mode::VerifyFull, "db.internal"), "db.internal").await.unwrap_err();
+    let server = authority.job_acceptor(&names(&[], &["198.51.100.10"]), POSTGRES).unwrap();
+    handshake(server, client(&ca, Mode::VerifyFull, "198.51.100.10"), "198.51.100.10").await.unwrap();
+}
+
+#[tokio::test]
 async fn another_ca_is_refused_in_both_verifying_modes() {
     let (dir, other) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     let server = Authority::open(dir.path()).unwrap().job_acceptor(&names(&["db"], &[]), POSTGRES).unwrap();

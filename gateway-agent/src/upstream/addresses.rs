@@ -98,7 +98,7 @@ impl Addresses {
         });
         let found = called.next()?;
         // Of several that share an address, none is meant by the address alone.
-        (ip.is_none() || called.next().is_none()).then_some(found)
+        (ip.is_none() || called.all(|other| other.name == found.name)).then_some(found)
     }
 
     fn at(&self, address: SocketAddr) -> impl Iterator<Item = &Arc<Resource>> {

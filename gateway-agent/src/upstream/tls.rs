@@ -1,13 +1,13 @@
 //! TLS configurations per resource: towards jobs a leaf of the local CA, towards servers what policy demands.
 
 use std::{
-    collections::HashMap,
-    net::SocketAddr,
-    path::PathBuf,
+    collections::{BTreeSet, HashMap},
+    net::{IpAddr, SocketAddr},
+    path::{Path, PathBuf},
     sync::{Arc, Mutex, PoisonError},
 };
 
-use policy::{ClientCertificate, Host, PostgresUpstream, Resource, TlsMode};
+use policy::{ClientCertificate, Host, Policy, PostgresUpstream, Resource, ServerName, TlsMode};
 use rustls::ServerConfig;
 use secrecy::ExposeSecret as _;
 
@@ -98,6 +98,17 @@ impl Tls {
         made.ok_or_else(|| TlsError::Name(name.to_owned()))
     }
 
+    /// Bounds the authority to the names of a policy's resources, and publishes its certificate for jobs.
+    ///
+    /// # Errors
+    /// Fails when the certificate cannot be made or a file not be written.
+    pub fn speak_for(&self, policy: &Policy, ca_file: &Path, bundle: &Path) -> Result<(), TlsError> {
+        match self.authority.constrain(&names_of(policy))? {
+            true => self.authority.publish(ca_file, bundle),
+            false => Ok(()),
+        }
+    }
+
     /// For the leg to the server; `None` when policy says `disable`.
     ///
     /// # Errors
@@ -150,6 +161,28 @@ impl Tls {
     pub fn forget(&self) {
         self.clients.lock().unwrap_or_else(PoisonError::into_inner).clear();
     }
+}
+
+/// The DNS names by which jobs' clients may know resources.
+fn names_of(policy: &Policy) -> BTreeSet<String> {
+    let mut names = BTreeSet::new();
+    for resource in policy.resources() {
+        for host in &resource.hosts {
+            if let Host::Name(name) = host {
+                names.insert(name.clone());
+            }
+        }
+        names.extend(resource.postgres().and_then(|of| of.tls.server_name.clone()));
+        for name in resource.http().into_iter().flat_map(|http| &http.names) {
+            names.insert(match name {
+                ServerName::Exact(name) => name.clone(),
+                ServerName::Below(suffix) => suffix.trim_start_matches('.').to_owned(),
+            });
+        }
+    }
+    // A name may be an address.
+    names.retain(|name| name.parse::<IpAddr>().is_err());
+    names
 }
 
 fn identity(certificate: &ClientCertificate) -> Result<ClientIdentity, TlsError> {

@@ -109,7 +109,7 @@ with zipfile.ZipFile(sys.argv[1] + "/tiny-1.0-py3-none-any.whl", "w") as wheel:
     assert_eq!(out.stdout.trim(), "42", "{out}");
     // What is refused is named in pip's own words.
     let text = format!(
-        "{python} -m pip -v download --disable-pip-version-check --retries 0 --index-url https://open.example/secret/simple tiny 2>&1 || true"
+        "{python} -m pip -vvv download --disable-pip-version-check --retries 0 --index-url https://open.example/secret/simple tiny 2>&1 || true"
     );
     let out = script(&ground, &text).limit(LIMIT * 2).run().ok();
     assert!(out.stdout.contains("policy rule secrets"), "{out}");

@@ -81,6 +81,10 @@ fn names_of_connection_request_and_certificate_agree() {
     let (body, status) = answered(&out);
     assert_eq!(status, 502, "{out}");
     assert!(body.contains("gateway: wrong cannot be reached: TLS"), "{body}");
+    // The right name with another key than the one that is pinned.
+    let out = ground.curl(&["https://swapped.example/echo"]).run().ok();
+    let (body, status) = answered(&out);
+    assert!(status == 502 && body.contains("public key is not one that policy names"), "{out}");
     // Clear text where TLS is spoken, and the other way round.
     let out = ground.curl(&["http://api.example:443/echo"]).run();
     assert!(!out.success(), "{out}");
@@ -211,9 +215,10 @@ fn streams_are_shown_as_they_come_and_end_with_their_allow() {
     wait_for_audit(&ground.world, "decision", |line| line["verdict"] == "allow");
     wait_for("a request", || (!ground.web.asked().is_empty()).then_some(()));
     // The rule goes, and so does the stream.
-    let without = RULES.replace("id: read\n    effect: allow", "id: read\n    effect: deny");
-    let without = without.replace("    record: statements\n", "");
-    ground.world.write_policy(&policy(&without)).expect("a policy");
+    let without =
+        RULES.replace("resources: [api, open, raw, wrong, swapped]", "resources: [api, raw, wrong, swapped]");
+    assert_ne!(without, RULES);
+    ground.world.write_policy(&policy(&without).replace("@PIN@", &ground.web.pin)).expect("a policy");
     let since = std::time::Instant::now();
     let out = job.finish(LIMIT).expect("an end");
     assert!(!out.success() && out.stdout.contains("data: event 1"), "{out}");

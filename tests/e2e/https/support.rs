@@ -23,7 +23,7 @@ const RESOURCES: &str = r#"
   - name: api
     kind: https
     hosts: [api.example]
-    tls: { mode: verify-full, ca: @DIR@/db-ca.pem }
+    tls: { mode: verify-full, ca: @DIR@/db-ca.pem, pins: ["@PIN@"] }
     inject: [{ header: Authorization, prefix: "Bearer ", value: { file: @DIR@/secrets/api } }]
     strip: [X-Job]
   - name: open
@@ -34,6 +34,7 @@ const RESOURCES: &str = r#"
     tls: { mode: verify-full, ca: @DIR@/db-ca.pem }
   - { name: raw, kind: https, hosts: [raw.example], ports: [8080, 8443], http_ports: [8080], tls: { mode: verify-full, ca: @DIR@/db-ca.pem } }
   - { name: pinned, kind: https, hosts: [pinned.example], tls: { mode: verify-full, ca: @DIR@/db-ca.pem } }
+  - { name: swapped, kind: https, hosts: [swapped.example], tls: { mode: verify-full, ca: @DIR@/db-ca.pem, pins: ["sha256//47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU="] } }
   - { name: wrong, kind: https, hosts: [wrong.example], tls: { mode: verify-full, ca: @DIR@/db-ca.pem } }
 "#;
 
@@ -41,7 +42,7 @@ pub(crate) const RULES: &str = r#"
   - id: read
     effect: allow
     subjects: [payments-agent]
-    resources: [api, open, raw, wrong]
+    resources: [api, open, raw, wrong, swapped]
     http: { methods: [GET, HEAD, OPTIONS], paths: ["/**"], ambiguous: [encoded_slash] }
     record: statements
   - id: write
@@ -81,7 +82,7 @@ impl Ground {
         let mut world =
             World::builder().without_agent().configure("/dns/upstreams", vec![RESOLVER]).start()?;
         let names = Nameserver::start(&world.far, RESOLVER.parse()?)?;
-        let all = ["api.example", "open.example", "raw.example", "pinned.example"];
+        let all = ["api.example", "open.example", "raw.example", "pinned.example", "swapped.example"];
         for name in all.iter().chain(&["wrong.example"]) {
             names.set(name, 60, &[HOST]);
         }
@@ -91,7 +92,7 @@ impl Ground {
         let secret = world.folder().join("secrets/api");
         std::fs::write(&secret, SECRET)?;
         std::fs::set_permissions(&secret, std::os::unix::fs::PermissionsExt::from_mode(0o600))?;
-        world.write_policy(&policy(rules))?;
+        world.write_policy(&policy(rules).replace("@PIN@", &web.pin))?;
         world.agent.start()?;
         Ok(Self { world, web, _names: names })
     }
@@ -102,7 +103,7 @@ impl Ground {
         // Resolves by the gateway, whatever resolver the machine has.
         let mut all =
             vec!["curl", "--silent", "--show-error", "--write-out", "\n%{http_code}", "--max-time", "60"];
-        let resolve: Vec<String> = ["api", "open", "raw", "pinned", "wrong", "other"]
+        let resolve: Vec<String> = ["api", "open", "raw", "pinned", "wrong", "swapped", "other"]
             .iter()
             .flat_map(|name| [80, 443, 8080, 8443].map(|port| format!("{name}.example:{port}:{HOST}")))
             .collect();

@@ -53,7 +53,17 @@ pub(super) const WORLD: &[Package] = &[
         purpose: "ssh, scp and sftp, tested clients",
     },
     Package { name: "rsync", present: |host| host.which("rsync").is_some(), purpose: "a tested client" },
-    Package { name: "git", present: |host| host.which("git").is_some(), purpose: "a tested client" },
+    Package {
+        name: "git",
+        present: |host| host.which("git").is_some(),
+        purpose: "a tested client, and the server that it pushes to",
+    },
+    Package {
+        name: "nodejs",
+        present: |host| host.which("node").is_some(),
+        purpose: "runs what npm installs",
+    },
+    Package { name: "npm", present: |host| host.which("npm").is_some(), purpose: "a tested client" },
     Package {
         name: "sshpass",
         present: |host| host.which("sshpass").is_some(),
@@ -67,7 +77,7 @@ pub(super) const WORLD: &[Package] = &[
     Package {
         name: "curl",
         present: |host| host.which("curl").is_some(),
-        purpose: "an SFTP client with another SSH library",
+        purpose: "tested clients of HTTP and, with another SSH library, of SFTP",
     },
     Package {
         name: "openssl",

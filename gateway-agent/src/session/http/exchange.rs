@@ -304,15 +304,17 @@ impl Exchange {
         let mut trailers = None;
         let mut channel = false;
         loop {
-            let frame = match (&mut filter, timeout(PAUSE, body.frame()).await) {
-                (_, Ok(frame)) => frame,
-                (None, Err(_)) => body.frame().await,
-                (Some(filter), Err(_)) => {
-                    let mut out = Vec::new();
-                    filter.pause(&mut out);
-                    self.show(out.into(), &sender, &mut channel).await?;
-                    body.frame().await
-                }
+            let frame = match &mut filter {
+                None => body.frame().await,
+                Some(filter) => match timeout(PAUSE, body.frame()).await {
+                    Ok(frame) => frame,
+                    Err(_) => {
+                        let mut out = Vec::new();
+                        filter.pause(&mut out);
+                        self.show(out.into(), &sender, &mut channel).await?;
+                        body.frame().await
+                    }
+                },
             };
             let Some(frame) = frame else { break };
             let frame = frame.map_err(|error| Stopped::Host(format!("breaks off: {error}")))?;

@@ -51,7 +51,9 @@ const FAREWELL: Duration = Duration::from_secs(2);
 const FIELDS: usize = 128;
 const HEAD: usize = 64 * 1024;
 /// Requests at once on one connection of HTTP/2.
-const STREAMS: u32 = 1024;
+const STREAMS: u32 = 256;
+/// What waits to be sent on each of them, at most.
+const WAITING: usize = 64 * 1024;
 /// Bytes of a request that a connection takes before somebody reads them: for each stream, and together.
 const STREAM_WINDOW: u32 = 256 * 1024;
 const WINDOW: u32 = 1024 * 1024;
@@ -346,6 +348,7 @@ impl Serving {
             builder
                 .timer(TokioTimer::new())
                 .max_concurrent_streams(STREAMS)
+                .max_send_buf_size(WAITING)
                 .initial_stream_window_size(STREAM_WINDOW)
                 .initial_connection_window_size(WINDOW)
                 .max_header_list_size(u32::try_from(HEAD).unwrap_or(u32::MAX))

@@ -8,7 +8,7 @@ use policy::{Permit, Scheme};
 use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 
-use super::{FIELDS, HEAD, Here, Session, body::Upload};
+use super::{FIELDS, HEAD, Here, Session, WAITING, body::Upload};
 use crate::{
     session::stream::Stream,
     tls::{HTTP, HTTP_1, Protocols, TlsError, public_key_sha256},
@@ -86,6 +86,7 @@ impl Session {
             let mut builder = conn::http2::Builder::new(Here);
             builder
                 .timer(TokioTimer::new())
+                .max_send_buf_size(WAITING)
                 .initial_stream_window_size(STREAM_WINDOW)
                 .initial_connection_window_size(WINDOW)
                 .max_header_list_size(u32::try_from(HEAD).unwrap_or(u32::MAX));
