@@ -172,7 +172,7 @@ impl Body for ToJob {
     fn size_hint(&self) -> SizeHint {
         match self {
             Self::Full(body) => SizeHint::with_exact(body.as_ref().map_or(0, count)),
-            Self::Pumped { hint, .. } => hint.clone(),
+            Self::Pumped { hint, .. } => *hint,
         }
     }
 }

@@ -236,7 +236,7 @@ impl Exchange {
             let mut carrier =
                 session.carrier(permit, &self.asked.host, upgrade, h2).await.map_err(&failed)?;
             let prepared = self.prepare(&head, upload, carrier.is_h2()).map_err(Stopped::Host)?;
-            match carrier.send(prepared).await {
+            match carrier.send(prepared, || self.moved.from_job.get()).await {
                 Ok(response) => return Ok((response, carrier)),
                 Err((_, Some(unsent))) => request = Some((head, unsent.into_body())),
                 Err(_) if self.moved.too_long.get() => {

@@ -41,7 +41,13 @@ const FRESH: Duration = Duration::from_secs(10);
 
 /// Header fields that the gateway sets, as they were read.
 #[derive(Default)]
-pub(super) struct Secrets(Option<(Instant, Arc<Resource>, Vec<(HeaderName, HeaderValue)>)>);
+pub(super) struct Secrets(Option<Kept>);
+
+struct Kept {
+    read: Instant,
+    of: Arc<Resource>,
+    fields: Vec<(HeaderName, HeaderValue)>,
+}
 
 /// Why the gateway answers itself.
 enum No {
@@ -323,11 +329,11 @@ impl Session {
             return Ok(Vec::new());
         }
         let mut kept = self.secrets.borrow_mut();
-        if let Some((read, of, fields)) = &kept.0
-            && read.elapsed() < FRESH
-            && **of == *resource
+        if let Some(kept) = &kept.0
+            && kept.read.elapsed() < FRESH
+            && *kept.of == *resource
         {
-            return Ok(fields.clone());
+            return Ok(kept.fields.clone());
         }
         let mut fields = Vec::new();
         for (name, secret) in credential::injected(permit, &resource)? {
@@ -343,7 +349,7 @@ impl Session {
                 .map_err(|_| credential::CredentialError::Unusable(format!("{name} is no header field")))?;
             fields.push((header, value));
         }
-        kept.0 = Some((Instant::now(), resource, fields.clone()));
+        kept.0 = Some(Kept { read: Instant::now(), of: resource, fields: fields.clone() });
         Ok(fields)
     }
 }

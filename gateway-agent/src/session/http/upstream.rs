@@ -15,7 +15,7 @@ use crate::{
     upstream::{self, UpstreamError},
 };
 
-/// How long a host may take to begin its answer.
+/// How long a host may take to begin its answer, once nothing more of the request comes.
 const ANSWER: Duration = Duration::from_secs(300);
 /// Connections of HTTP/1.1 that are kept for the next request.
 const KEPT: usize = 16;
@@ -182,13 +182,14 @@ impl Carrier {
         matches!(self, Self::Two(_))
     }
 
-    /// Sends a request; the answer's head is awaited.
+    /// Sends a request; the answer's head is awaited. `sent`: how much of the body has gone.
     ///
     /// # Errors
     /// With the request, when it was not sent because the connection had been closed meanwhile.
     pub(super) async fn send(
         &mut self,
         request: Request<Upload>,
+        sent: impl Fn() -> u64,
     ) -> Result<Response<Incoming>, (HostError, Option<Request<Upload>>)> {
         let sending = async {
             match self {
@@ -196,13 +197,18 @@ impl Carrier {
                 Self::Two(sender) => sender.try_send_request(request).await,
             }
         };
-        match timeout(ANSWER, sending).await {
-            Ok(Ok(response)) => Ok(response),
-            Ok(Err(mut failed)) => {
-                let request = failed.take_message();
-                Err((HostError::Http(failed.into_error()), request))
+        tokio::pin!(sending);
+        loop {
+            let before = sent();
+            match timeout(ANSWER, &mut sending).await {
+                Ok(Ok(response)) => return Ok(response),
+                Ok(Err(mut failed)) => {
+                    let request = failed.take_message();
+                    return Err((HostError::Http(failed.into_error()), request));
+                }
+                Err(_) if sent() > before => {}
+                Err(_) => return Err((HostError::Timeout, None)),
             }
-            Err(_) => Err((HostError::Timeout, None)),
         }
     }
 }

@@ -5,6 +5,7 @@ use serde::Serialize;
 /// Anything asked of an HTTP host. Serialises as `{"action": "http", "request": "request", "method": …}`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(tag = "request", rename_all = "snake_case")]
+#[expect(clippy::large_enum_variant, reason = "nearly all of them are requests")]
 pub enum Http {
     Request(HttpRequest),
     /// To let TLS through without ending it: nothing of what is said then is seen.
