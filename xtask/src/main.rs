@@ -46,7 +46,7 @@ enum Command {
     /// Needs root.
     Bench {
         /// What to measure.
-        #[arg(default_value = "postgres", value_parser = ["postgres", "https", "kernel"])]
+        #[arg(default_value = "postgres", value_parser = ["postgres", "https", "ssh", "kernel"])]
         name: String,
         /// Interleaved rounds: more of them narrow the spread.
         #[arg(long, default_value_t = 8)]
@@ -60,6 +60,12 @@ enum Command {
         /// Another build of the agent, measured beside this one against a server of its own.
         #[arg(long, value_name = "PATH")]
         agent: Option<std::path::PathBuf>,
+        /// Of ssh: the size of the large file.
+        #[arg(long, default_value_t = 1024)]
+        megabytes: u32,
+        /// Of ssh: how many small ones.
+        #[arg(long, default_value_t = 10_000)]
+        files: u32,
     },
     /// Proves that the pure crates reach no I/O and depend on each other in one direction.
     Layers,
@@ -89,9 +95,10 @@ fn main() -> ExitCode {
         Command::Bench { name, rounds, quick, .. } if name == "kernel" => {
             test::bench_kernel(&host, if quick { 3 } else { rounds })
         }
-        Command::Bench { name, rounds, quick, only, agent } => {
-            let rounds = rounds.to_string();
-            let mut words = vec![name.as_str(), "--rounds", &rounds];
+        Command::Bench { name, rounds, quick, only, agent, megabytes, files } => {
+            let [rounds, megabytes, files] = [rounds.to_string(), megabytes.to_string(), files.to_string()];
+            let mut words =
+                vec![name.as_str(), "--rounds", &rounds, "--megabytes", &megabytes, "--files", &files];
             if quick {
                 words.push("--quick");
             }

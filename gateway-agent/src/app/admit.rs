@@ -15,7 +15,7 @@ use crate::{
     intercept::{Flow, Refused},
     kernel,
     session::{
-        registry::{AtomicState, Live, Registration, State},
+        registry::{AtomicState, Live, Registration, State, session_id},
         worker::Admitted,
     },
     telemetry::FlowResult,
@@ -174,12 +174,4 @@ fn live(flow: &Flow, job: &Job, resource: &Resource) -> Live {
         bytes_out: AtomicU64::new(0),
         backend: AtomicU32::new(0),
     }
-}
-
-/// Sorts by time, and nobody guesses it: 48 bits of milliseconds, 80 of randomness.
-fn session_id() -> Arc<str> {
-    let mut random = [0; 10];
-    // Without randomness the id is merely guessable; it opens nothing.
-    let _ = aws_lc_rs::rand::fill(&mut random);
-    format!("{:012x}{}", unix_ns() / 1_000_000, hex::encode(random)).into()
 }

@@ -39,6 +39,8 @@ pub(super) struct Log {
     dirty: Cell<bool>,
     /// Actions that were allowed and have not ended.
     running: Cell<u64>,
+    /// The session that this one is inside of.
+    outer: Option<Arc<str>>,
 }
 
 /// An allowed action that has not ended.
@@ -73,7 +75,13 @@ impl Log {
     /// How long a batched record may wait.
     pub(super) const FLUSH_AFTER: Duration = Duration::from_millis(100);
 
-    pub(super) fn new(shared: &Arc<Shared>, live: Arc<Live>, protocol: ResourceKind) -> Self {
+    /// `outer`: the session that this one is inside of.
+    pub(super) fn new(
+        shared: &Arc<Shared>,
+        live: Arc<Live>,
+        protocol: ResourceKind,
+        outer: Option<Arc<str>>,
+    ) -> Self {
         shared.metrics.sessions.inc();
         Self {
             context: RefCell::new(context(&live, None)),
@@ -84,6 +92,7 @@ impl Log {
             began: Instant::now(),
             dirty: Cell::new(false),
             running: Cell::new(0),
+            outer,
         }
     }
 
@@ -129,6 +138,7 @@ impl Log {
         let kind = if word == "allow" { Kind::SessionOpened } else { Kind::Decision };
         let mut extra = vec![("client", Value::Text(client))];
         extra.extend(approval.map(|approval| ("approval", Value::Text(&approval.id))));
+        extra.extend(self.outer.as_ref().map(|outer| ("inside", Value::Text(outer))));
         self.line(AuditEvent { facts: Some(&facts), latency: Some(took), extra: &extra, ..blank(kind) })?;
         if word != "allow" {
             return Ok(());
@@ -178,6 +188,13 @@ impl Log {
         })
         .await?;
         let facts = self.facts(said, "deny", rules, &[], Some(reason));
+        self.line(AuditEvent { facts: Some(&facts), latency: Some(took), ..blank(Kind::Decision) })
+    }
+
+    /// Something was allowed that has no end of its own: a terminal, a variable, a signal.
+    pub(super) fn granted(&self, said: Said<'_>, rules: &[Arc<str>], took: Duration) -> Result<(), Lost> {
+        self.shared.metrics.decided(VerdictLabel::Allow, rules);
+        let facts = self.facts(said, "allow", rules, &[], None);
         self.line(AuditEvent { facts: Some(&facts), latency: Some(took), ..blank(Kind::Decision) })
     }
 
@@ -388,7 +405,9 @@ impl Log {
             policy: self.shared.policy.load().policy.version().to_string(),
             agent: env!("CARGO_PKG_VERSION").to_owned(),
             host: rustix::system::uname().nodename().to_string_lossy().into_owned(),
-            extra: [("client".to_owned(), client.to_owned())].into(),
+            extra: std::iter::once(("client".to_owned(), client.to_owned()))
+                .chain(self.outer.as_ref().map(|outer| ("inside".to_owned(), outer.to_string())))
+                .collect(),
             ..Header::default()
         }
     }

@@ -15,6 +15,8 @@ use policy::UnixTime;
 use protocol::postgres::CancelKey;
 use tokio::sync::mpsc;
 
+use crate::audit::unix_ns;
+
 /// Told to one session.
 #[derive(Debug, Clone)]
 pub enum Command {
@@ -59,9 +61,41 @@ impl Live {
         Arc::clone(&self.resource.read().unwrap_or_else(PoisonError::into_inner))
     }
 
+    /// A session inside of this one, to another resource.
+    pub fn inside(&self, resource: &Arc<str>, upstream: SocketAddr) -> Self {
+        Self {
+            id: session_id(),
+            job: self.job,
+            cgroup: self.cgroup.clone(),
+            subject: Arc::clone(&self.subject),
+            resource: RwLock::new(Arc::clone(resource)),
+            client: self.client,
+            upstream,
+            job_uid: self.job_uid,
+            pid: self.pid,
+            uid: self.uid,
+            command: self.command.clone(),
+            started: crate::clock::now(),
+            login: OnceLock::new(),
+            state: AtomicState::new(State::Login),
+            statements: AtomicU64::new(0),
+            bytes_in: AtomicU64::new(0),
+            bytes_out: AtomicU64::new(0),
+            backend: AtomicU32::new(0),
+        }
+    }
+
     pub fn set_resource(&self, resource: &Arc<str>) {
         *self.resource.write().unwrap_or_else(PoisonError::into_inner) = Arc::clone(resource);
     }
+}
+
+/// Sorts by time, and nobody guesses it: 48 bits of milliseconds, 80 of randomness.
+pub(crate) fn session_id() -> Arc<str> {
+    let mut random = [0; 10];
+    // Without randomness the id is merely guessable; it opens nothing.
+    let _ = aws_lc_rs::rand::fill(&mut random);
+    format!("{:012x}{}", unix_ns() / 1_000_000, hex::encode(random)).into()
 }
 
 /// What a session does now.

@@ -60,6 +60,24 @@ fn scp_copies_by_both_protocols() {
 }
 
 #[test]
+fn a_transfer_that_is_sent_ahead_arrives_and_one_that_is_cut_off_is_written_down() {
+    let ground = Ground::with(FILES, &[], &[]);
+    put(&ground, "up/x", b"");
+    // All at once, its end included.
+    let script = format!(
+        "printf 'C0644 6 ahead\\nhello\\n\\0' | ssh -o BatchMode=yes {HOST} scp -t up | tr '\\0' .\n\
+         (printf 'C0644 1000 cut\\nhell\\n') | ssh -o BatchMode=yes {HOST} scp -t up > /dev/null; true"
+    );
+    let out = ground.job(&["bash", "-c", &script]).run().ok();
+    assert_eq!(out.stdout, "...", "{out}");
+    assert_eq!(got(&ground, "up/ahead"), b"hello\n");
+    let cut = wait_for_audit(&ground.world, "completed", |line| {
+        line["statement_kind"] == "ssh_file" && line["bytes_in"] == 5
+    });
+    assert_eq!(cut["outcome"], "closed", "{cut}");
+}
+
+#[test]
 fn files_that_are_not_granted_are_neither_read_nor_written() {
     let ground = Ground::with(FILES, &[], &[]);
     put(&ground, "secret/key", b"hidden-content");
@@ -67,12 +85,23 @@ fn files_that_are_not_granted_are_neither_read_nor_written() {
     std::os::unix::fs::symlink("secret/key", ground.sshd.home().join("link")).expect("a link");
     std::os::unix::fs::symlink("secret", ground.sshd.home().join("door")).expect("a link");
     for protocol in ["-s", "-O"] {
-        for path in ["secret/key", "/etc/passwd", "./secret/../secret/key", "folder/../../../../etc/passwd"] {
-            let script = format!("cd /tmp; {SCP} {protocol} {HOST}:{path} out; test ! -e out");
+        for path in [
+            "secret/key",
+            "/etc/passwd",
+            "./secret/../secret/key",
+            "folder/../../../../etc/passwd",
+            "link",
+            "door/key",
+            "-r door",
+        ] {
+            let (options, path) = path.split_once(' ').unwrap_or(("", path));
+            let script = format!(
+                "cd /tmp; {SCP} {protocol} {options} {HOST}:{path} out; ! grep -r -e hidden-content -e root: out"
+            );
             let out = ground.job(&["bash", "-c", &script]).run();
             assert!(out.success(), "{protocol} {path}: {out}");
         }
-        for path in ["secret/new", "/tmp/gateway-ssh-new"] {
+        for path in ["secret/new", "/tmp/gateway-ssh-new", "door/new"] {
             let script = format!("cd /tmp; echo x > in; {SCP} {protocol} in {HOST}:{path}");
             let _ = ground.job(&["bash", "-c", &script]).run().failed();
         }

@@ -144,3 +144,26 @@ fn packets_that_are_too_large_or_broken_end_the_connection() {
     assert!(peak < before + GROWTH, "{before} to {peak}");
     no_panic(&ground);
 }
+
+#[test]
+fn messages_out_of_place_do_nothing() {
+    let ground = Ground::new();
+    let before = ground.world.agent.memory().expect("memory");
+    let script = include_str!("hostile.py");
+    let out =
+        ground.job(&[&ground.world.python(), "-c", script, HOST]).limit(Duration::from_secs(180)).run().ok();
+    let said: serde_json::Value = serde_json::from_str(out.text()).expect("JSON");
+    // The connection is closed, or goes on as if nothing had been.
+    for case in ["data before confirmation", "beyond the window", "after unknown requests"] {
+        assert!(matches!(said[case].as_str(), Some("alive" | "closed")), "{case}: {out}");
+    }
+    assert!(matches!(said["a window too wide"].as_str(), Some("wide" | "closed")), "{out}");
+    assert!(said["login attempts"].as_u64().is_some_and(|count| count < 100), "{out}");
+    assert_eq!((&said["one program"], &said["status"]), (&"first".into(), &3.into()), "{out}");
+    assert_eq!(said["closed after"], true, "{out}");
+    let ran = ground.sshd.ran();
+    assert!(!ran.iter().any(|line| line.contains("second") || line.contains("too early")), "{ran:?}");
+    let peak = ground.world.agent.peak_memory().expect("memory");
+    assert!(peak < before + GROWTH, "{before} to {peak}");
+    no_panic(&ground);
+}

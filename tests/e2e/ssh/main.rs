@@ -3,7 +3,9 @@
 mod approvals;
 mod clients;
 mod commands;
+mod denied;
 mod hostile;
+mod jumps;
 mod logins;
 mod records;
 mod support;

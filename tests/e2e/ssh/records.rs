@@ -26,6 +26,13 @@ fn a_replayed_cast_is_what_the_client_saw() {
     assert_eq!(shown, out.stdout);
     let text = ground.world.agent.cli(&["replay", &file]).expect("the command line").ok().stdout;
     assert!(text.contains("channel 1: exec printf"), "{text}");
+    // The terminal and each variable that the client sent along are in the audit log.
+    let allowed = |kind: &str| {
+        wait_for_audit(&ground.world, "decision", |line| {
+            line["statement_kind"] == kind && line["verdict"] == "allow"
+        })
+    };
+    assert_eq!(allowed("ssh_pty")["rules"][0], "commands");
     assert!(text.contains("channel 1 closed, status 0"), "{text}");
     let out = ground
         .world

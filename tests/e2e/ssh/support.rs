@@ -11,10 +11,15 @@ pub(crate) const HOST: &str = "198.51.100.10";
 pub(crate) const CARD: &str = "4111 1111 1111 1111";
 pub(crate) const KEY: &str = "AKIAIOSFODNN7EXAMPLE";
 
+/// Where a second one is.
+pub(crate) const SECOND: &str = "198.51.100.20";
+
 /// A world, and an SSH host in it. Fields are dropped in order.
 pub(crate) struct Ground {
     pub(crate) world: World,
     pub(crate) sshd: Sshd,
+    /// A resource `db`, at [`SECOND`].
+    pub(crate) second: Option<Sshd>,
 }
 
 /// What policy says about the host: some programs with any arguments, shells by approval.
@@ -108,7 +113,16 @@ impl Ground {
     /// With other rules, lines for sshd, and settings of the agent.
     #[track_caller]
     pub(crate) fn with(rules: &str, settings: &[&str], configure: &[(&str, Value)]) -> Self {
-        match Self::make(rules, settings, configure, &|sshd| pinned(sshd)) {
+        match Self::make(rules, settings, configure, &|sshd| pinned(sshd), false) {
+            Ok(ground) => ground,
+            Err(error) => panic!("{error:#}"),
+        }
+    }
+
+    /// With a second host.
+    #[track_caller]
+    pub(crate) fn two(rules: &str) -> Self {
+        match Self::make(rules, &[], &[], &|sshd| pinned(sshd), true) {
             Ok(ground) => ground,
             Err(error) => panic!("{error:#}"),
         }
@@ -117,7 +131,7 @@ impl Ground {
     /// With other ways to know the host and to log in to it.
     #[track_caller]
     pub(crate) fn knowing(settings: &[&str], how: &dyn Fn(&Sshd) -> String) -> Self {
-        match Self::make(RULES, settings, &[], how) {
+        match Self::make(RULES, settings, &[], how, false) {
             Ok(ground) => ground,
             Err(error) => panic!("{error:#}"),
         }
@@ -128,6 +142,7 @@ impl Ground {
         settings: &[&str],
         configure: &[(&str, Value)],
         how: &dyn Fn(&Sshd) -> String,
+        two: bool,
     ) -> anyhow::Result<Self> {
         let mut builder = World::builder().without_agent();
         for (pointer, value) in configure {
@@ -144,9 +159,23 @@ impl Ground {
         for name in ["ssh", "user_ca", "ssh_password"] {
             fs::set_permissions(secrets.join(name), fs::Permissions::from_mode(0o600))?;
         }
-        world.write_policy(&policy(&how(&sshd), rules))?;
+        let mut resources = how(&sshd);
+        let second = match two {
+            true => Some(Sshd::start(&world.folder().join("ssh2"), &world.far, SECOND, settings)?),
+            false => None,
+        };
+        if let Some(second) = &second {
+            let key = secrets.join("ssh2");
+            fs::copy(second.key("login"), &key)?;
+            fs::set_permissions(key, fs::Permissions::from_mode(0o600))?;
+            let how = pinned(second).replace("secrets/ssh", "secrets/ssh2");
+            resources += &format!(
+                "\n  - name: db\n    kind: ssh\n    hosts: [{SECOND}]\n    ports: [22]\n    users: [\"*\"]\n    {how}"
+            );
+        }
+        world.write_policy(&policy(&resources, rules))?;
         world.agent.start()?;
-        Ok(Self { world, sshd })
+        Ok(Self { world, sshd, second })
     }
 
     /// A command in a job.

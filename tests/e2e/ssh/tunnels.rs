@@ -10,7 +10,7 @@ use std::{
     time::Duration,
 };
 
-use crate::support::{Ground, HOST, wait_for, wait_for_audit};
+use crate::support::{Ground, HOST, pinned, policy, wait_for, wait_for_audit};
 
 /// Listeners that only the host can reach, and how many came.
 struct Canary {
@@ -119,6 +119,88 @@ fn listeners_at_the_host_are_refused() {
         .enter(|| std::net::TcpStream::connect("127.0.0.1:18022").is_ok())
         .expect("the host's namespace");
     assert!(!listens);
+}
+
+/// What comes back from a connection to the host itself.
+fn answered(ground: &Ground, port: u16) -> Option<String> {
+    let read = ground.world.far.enter(|| {
+        let mut tcp = std::net::TcpStream::connect(("127.0.0.1", port)).ok()?;
+        tcp.set_read_timeout(Some(Duration::from_secs(10))).ok()?;
+        let mut said = String::new();
+        std::io::Read::read_to_string(&mut tcp, &mut said).ok()?;
+        Some(said)
+    });
+    read.ok().flatten()
+}
+
+#[test]
+fn listeners_that_a_rule_names_are_carried_until_it_is_taken_back() {
+    let rules = crate::support::RULES.replace(
+        "      pty: true\n      env",
+        "      forward: { listen: [\"localhost:*\"], listen_sockets: [\"/**\"] }\n      pty: true\n      env",
+    );
+    let ground = Ground::with(&rules, &[], &[]);
+    let socket = ground.sshd.home().join("forwarded.sock");
+    let serve = "import socket\ns = socket.socket(socket.AF_UNIX); s.bind('/tmp/local.sock'); s.listen()\nwhile True:\n  c, _ = s.accept(); c.sendall(b'from the job' * 100000); c.close()";
+    // The job cannot reach its own loopback by TCP; what its client connects to is a socket.
+    let script = format!(
+        "python3 -c \"{serve}\" & while [ ! -S /tmp/local.sock ]; do sleep 0.1; done; export S=/tmp/mux\n\
+         ssh -o BatchMode=yes -o ControlMaster=yes -o ControlPath=$S -N -f {HOST}\n\
+         port=$(ssh -o ControlPath=$S -O forward -R 0:/tmp/local.sock {HOST}); echo port $port\n\
+         ssh -o ControlPath=$S -O forward -R {socket}:/tmp/local.sock {HOST} && echo socket\n\
+         ssh -o ControlPath=$S -O forward -R 127.0.0.9:18022:/tmp/local.sock {HOST} || echo refused\n\
+         read line; ssh -o ControlPath=$S -O cancel -R 0:/tmp/local.sock {HOST} && echo cancelled; read line; kill %1",
+        socket = socket.display()
+    );
+    let mut job = ground.job(&["bash", "-c", &script]).open().expect("a job");
+    let opened = wait_for_audit(&ground.world, "decision", |line| {
+        line["statement_kind"] == "ssh_tcpip_forward" && line["verdict"] == "deny"
+    });
+    assert_eq!(opened["rules"][0], "builtin:default-deny", "{opened}");
+    let ports = wait_for("the host's listener", || {
+        let log = ground.sshd.log();
+        let ports: Vec<u16> = log
+            .lines()
+            .filter_map(|line| line.split_once("Allocated listen port ")?.1.trim().parse().ok())
+            .collect();
+        (!ports.is_empty()).then_some(ports)
+    });
+    let port = ports[0];
+    let all = "from the job".repeat(100_000);
+    assert!(answered(&ground, port).is_some_and(|said| said == all));
+    let mut unix = wait_for("the socket", || std::os::unix::net::UnixStream::connect(&socket).ok());
+    let mut said = String::new();
+    std::io::Read::read_to_string(&mut unix, &mut said).expect("an answer");
+    assert!(said == all, "{} bytes", said.len());
+    let carried = wait_for_audit(&ground.world, "completed", |line| {
+        line["statement_kind"] == "ssh_tcpip_forward" && line["bytes_in"] == all.len()
+    });
+    assert_eq!(
+        (&carried["verdict"], &carried["rules"][0]),
+        (&"allow".into(), &"commands".into()),
+        "{carried}"
+    );
+    // Taken back by the client.
+    job.write(b"\n").expect("standard input");
+    wait_for("the listener to end", || answered(&ground, port).is_none().then_some(()));
+    // And the other one by policy.
+    ground.world.write_policy(&policy(&pinned(&ground.sshd), crate::support::RULES)).expect("written");
+    wait_for_audit(&ground.world, "completed", |line| {
+        line["statement_kind"] == "ssh_streamlocal_forward"
+            && line["outcome"] == "the policy no longer allows it"
+    });
+    let mut unix = std::os::unix::net::UnixStream::connect(&socket);
+    let open = unix.as_mut().is_ok_and(|unix| {
+        let mut said = String::new();
+        std::io::Read::read_to_string(unix, &mut said).is_ok() && !said.is_empty()
+    });
+    assert!(!open);
+    job.write(b"\n").expect("standard input");
+    let out = job.finish(tests::process::LIMIT).expect("an end");
+    assert!(out.stdout.contains(&format!("port {port}\n")), "{out}");
+    for word in ["socket\n", "refused\n", "cancelled\n"] {
+        assert!(out.stdout.contains(word), "{out}");
+    }
 }
 
 #[test]

@@ -92,7 +92,7 @@ pub async fn serve(
     mut registration: Registration,
     tcp: TcpStream,
 ) {
-    let log = Rc::new(Log::new(&worker.shared, Arc::clone(&registration.live), resource.kind()));
+    let log = Rc::new(Log::new(&worker.shared, Arc::clone(&registration.live), resource.kind(), None));
     let patience = worker.shared.config.sessions.login_timeout;
     let subject = Arc::clone(&registration.live.subject);
     let reason = match timeout(patience, accept::accept(&worker, &flow, &resource, &subject, tcp)).await {

@@ -121,6 +121,16 @@ impl Session {
         Ok(Err(refused))
     }
 
+    /// Writes down that something was allowed that does nothing by itself and has no end of its own.
+    ///
+    /// # Errors
+    /// When it cannot be written down.
+    pub(super) fn granted(&self, request: &SshRequest, granted: &Granted) -> Result<(), Lost> {
+        let text = text(request);
+        let said = Said { kind: request.name(), text: &text };
+        self.log.granted(said, &granted.rules, granted.since.elapsed())
+    }
+
     /// Asks policy, and a human where policy wants one; `notice` is told of the wait. `beside`: what else the human agrees to, such as
     /// the environment of a command.
     ///

@@ -15,6 +15,7 @@ use super::{
     commands,
     files::{Machine, Operations},
     job::{Message, Opened, Terminal, Wanted},
+    lookup::Lookup,
     outlet::{self, Outlet, ToJob},
     upstream::{HostError, Upstream},
 };
@@ -23,10 +24,13 @@ use crate::session::{
     observer::Lost,
 };
 
+mod arrived;
 mod bounds;
+mod inner;
 mod masks;
 mod relay;
 
+pub(super) use self::arrived::arrived;
 use self::{
     bounds::Bounds,
     masks::{Masks, moves_files},
@@ -96,8 +100,11 @@ pub(super) async fn serve(session: Rc<Session>, opened: Opened) {
             channel.programs().await
         }
         Wanted::DirectTcpip { host, port } => {
-            let request = SshRequest::DirectTcpip { host, port: u16::try_from(port).unwrap_or_default() };
-            Box::pin(channel.tunnel(request, reply)).await
+            let port = u16::try_from(port).unwrap_or_default();
+            match session.declared(&host, port) {
+                Some(destination) => Box::pin(channel.inner(destination, host, port, reply)).await,
+                None => Box::pin(channel.tunnel(SshRequest::DirectTcpip { host, port }, reply)).await,
+            }
         }
         Wanted::DirectStreamlocal { path } => {
             Box::pin(channel.tunnel(SshRequest::DirectStreamlocal { path }, reply)).await
@@ -126,11 +133,12 @@ impl Channel {
                 }
                 Message::Env { name, value, answer } => {
                     let request = SshRequest::Env { name: name.clone(), value: value.clone() };
-                    let allowed = self.session.ask_now(&request).await?.is_ok();
-                    if allowed {
+                    let answered = self.session.ask_now(&request).await?;
+                    if let Ok(granted) = &answered {
+                        self.session.granted(&request, granted)?;
                         self.environment.push((name, value));
                     }
-                    let _ = answer.send(allowed);
+                    let _ = answer.send(answered.is_ok());
                 }
                 Message::Agent(answer) => {
                     self.forwarding(&SshRequest::AgentForwarding).await?;
@@ -144,7 +152,7 @@ impl Channel {
                     self.resize(columns, rows, width, height).await?;
                 }
                 Message::Exec(command) => {
-                    let request = commands::exec(&command);
+                    let request = commands::exec(&command, self.terminal.is_some());
                     if command.len() > commands::LENGTH_MAX {
                         return self.too_long(&request).await;
                     }
@@ -163,7 +171,8 @@ impl Channel {
     async fn terminal(&mut self, terminal: Terminal) -> Result<bool, Over> {
         let request = SshRequest::Pty { term: terminal.term.clone() };
         match self.session.ask_now(&request).await? {
-            Ok(_) => {
+            Ok(granted) => {
+                self.session.granted(&request, &granted)?;
                 self.session.log.append(&sized(self.number, &terminal, true)).await?;
                 self.terminal = Some(terminal);
                 Ok(true)
@@ -183,13 +192,11 @@ impl Channel {
         Ok(())
     }
 
-    /// Channels that the host would open back to the job are not relayed, whatever a rule says.
+    /// The job's agent and its display are not lent to hosts: no policy loads that would allow it.
     async fn forwarding(&mut self, request: &SshRequest) -> Result<(), Over> {
-        let refused = match self.session.ask_now(request).await? {
-            Err(refused) => refused,
-            Ok(granted) => self.session.not_relayed(request, &granted).await?,
-        };
-        self.say(&refused.lines());
+        if let Err(refused) = self.session.ask_now(request).await? {
+            self.say(&refused.lines());
+        }
         Ok(())
     }
 
@@ -319,8 +326,8 @@ impl Channel {
             Some(Ok(connected)) => connected,
         };
         let transfer = self.beside(machine(&request, &upstream, &granted.allow.permit)).await;
-        let machine = match transfer {
-            Some(Ok(machine)) => machine,
+        let (machine, lookup) = match transfer {
+            Some(Ok(both)) => both,
             Some(Err(why)) => return Ok(Err(self.unstarted(&running, &why).await?)),
             None => return Ok(Err(self.unstarted(&running, "the job left").await?.and(None))),
         };
@@ -365,10 +372,13 @@ impl Channel {
                     // What is transferred is no text; contents are searched by whoever reads it.
                     masks: masks.filter(|_| machine.is_none()),
                     machine,
+                    lookup,
                     operations: Operations::default(),
+                    again: false,
+                    job_over: false,
                     host: outlet::to_host(half),
                     from_host,
-                    upstream,
+                    upstream: Some(upstream),
                     bytes_in: 0,
                     bytes_out: 0,
                     outcome: Outcome::default(),
@@ -493,20 +503,24 @@ impl Channel {
     }
 }
 
-/// What reads the channel of a program that moves files.
+/// What reads the channel of a program that moves files, and what asks the host where its paths lead to.
 async fn machine(
     request: &SshRequest,
     upstream: &Upstream,
     permit: &Permit,
-) -> Result<Option<Machine>, String> {
+) -> Result<(Option<Machine>, Option<Lookup>), String> {
     match request {
-        SshRequest::Subsystem { name } if name == "sftp" => Ok(Some(Machine::Sftp(Box::default()))),
+        SshRequest::Subsystem { name } if name == "sftp" => Ok((Some(Machine::Sftp(Box::default())), None)),
         SshRequest::Exec(exec) if exec.files.iter().any(|used| used.by == Route::Scp) => {
-            let home = upstream.home(permit).await;
+            let mut lookup = Lookup::open(upstream, permit).await;
+            let home = match &mut lookup {
+                Some(lookup) => lookup.real(".").await.ok().flatten(),
+                None => None,
+            };
             let scp = Scp::new(exec, home.as_deref()).map_err(|error| error.to_string())?;
-            Ok(Some(Machine::Scp(Box::new(scp))))
+            Ok((Some(Machine::Scp(Box::new(scp))), lookup))
         }
-        _ => Ok(None),
+        _ => Ok((None, None)),
     }
 }
 

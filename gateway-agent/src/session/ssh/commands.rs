@@ -6,7 +6,7 @@ use protocol::ssh::command;
 /// Longest command line that is run, in bytes.
 pub(super) const LENGTH_MAX: usize = 32 * 1024;
 
-/// A command line, read as the host's shell will read it.
-pub(super) fn exec(command: &[u8]) -> SshRequest {
-    SshRequest::Exec(command::read(command))
+/// A command line, read as the host's shell will read it, `terminal`: on one.
+pub(super) fn exec(command: &[u8], terminal: bool) -> SshRequest {
+    SshRequest::Exec(command::read_for(command, terminal))
 }

@@ -53,7 +53,15 @@ impl Machine {
     pub(super) fn takes(&self) -> (bool, bool) {
         match self {
             Self::Sftp(sftp) => (sftp.takes_job(), sftp.takes_upstream()),
-            Self::Scp(_) => (true, true),
+            Self::Scp(scp) => (scp.takes_job(), scp.takes_upstream()),
+        }
+    }
+
+    /// Whether everything that the job sent went on, or was answered.
+    pub(super) fn job_is_done(&self) -> bool {
+        match self {
+            Self::Sftp(sftp) => sftp.job_is_done(),
+            Self::Scp(scp) => scp.job_is_done(),
         }
     }
 
@@ -103,7 +111,7 @@ impl Machine {
     pub(super) fn finish(&mut self) {
         match self {
             Self::Sftp(sftp) => sftp.finish(),
-            Self::Scp(_) => {}
+            Self::Scp(scp) => scp.finish(),
         }
     }
 
@@ -159,6 +167,17 @@ impl Operations {
             FileEvent::Closed(totals) => self.closed(log, channel, &totals).await,
             FileEvent::Done { request, status } => {
                 let outcome = outcome(status);
+                // A file whose size is set is written by that.
+                let sizes = |of: &FileRequest| {
+                    request.operation == FileOperation::Setstat
+                        && of.operation == FileOperation::Write
+                        && of.path == request.path
+                };
+                if let Some(at) = self.begun.iter().position(|(begun, _)| sizes(begun))
+                    && let Some((_, written)) = self.begun.remove(at)
+                {
+                    written.ended(&Ended { tag: &outcome, bytes_in: 0, bytes_out: 0, masked: 0 }).await?;
+                }
                 let at = self.begun.iter().position(|(begun, _)| *begun == request);
                 let running = at.and_then(|at| self.begun.remove(at)).map(|(_, running)| running);
                 let Some(running) = running else { return Ok(()) };

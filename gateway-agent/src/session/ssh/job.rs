@@ -21,7 +21,7 @@ use std::{
 
 use bytes::Bytes;
 use russh::{
-    Channel, ChannelId, ChannelOpenFailure, Pty, Sig,
+    Channel, ChannelId, ChannelMsg, ChannelOpenFailure, ChannelReadHalf, Pty, Sig,
     keys::{Certificate, PrivateKey},
     server::{
         self, Auth, ChannelOpenHandle, Config, Msg, PublicKeyOffer, Response, Session, VerifiedPublicKey,
@@ -29,7 +29,6 @@ use russh::{
 };
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
-    net::TcpStream,
     sync::{Notify, mpsc, oneshot},
 };
 
@@ -60,8 +59,13 @@ pub(super) enum Event {
         client: String,
     },
     Opened(Opened),
-    /// A request about the whole connection.
+    /// A listener is wanted; the answer is its port, or 0 where that is known.
     Forward {
+        what: Forward,
+        answer: oneshot::Sender<Option<u32>>,
+    },
+    /// A listener is wanted no more.
+    Unforward {
         what: Forward,
         answer: oneshot::Sender<bool>,
     },
@@ -92,6 +96,7 @@ pub(super) enum Wanted {
 }
 
 /// A listener that the client wants at the far end.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(super) enum Forward {
     Tcpip { host: String, port: u32 },
     Streamlocal { path: String },
@@ -151,6 +156,29 @@ impl Drop for Credit {
     }
 }
 
+/// What the client does on a channel that was opened towards it. The library queues what comes on such a channel, and reads no other
+/// while that is full: it is taken at once, and counted with the rest.
+pub(super) fn taken(mut from_job: ChannelReadHalf, held: Arc<Held>) -> mpsc::UnboundedReceiver<Message> {
+    let (messages, inbox) = mpsc::unbounded_channel();
+    tokio::task::spawn_local(async move {
+        while let Some(message) = from_job.wait().await {
+            let told = match message {
+                ChannelMsg::Data { data } => messages.send(Message::Data(Credit::new(data, &held))),
+                ChannelMsg::Eof => messages.send(Message::Eof),
+                ChannelMsg::Close => messages.send(Message::Close),
+                _ => Ok(()),
+            };
+            if told.is_err() {
+                break;
+            }
+            while held.is_over(HARD) {
+                held.fewer.notified().await;
+            }
+        }
+    });
+    inbox
+}
+
 impl Held {
     fn is_over(&self, limit: usize) -> bool {
         self.bytes.load(Relaxed) > limit
@@ -162,10 +190,11 @@ impl Held {
 /// # Errors
 /// When the client does not speak SSH.
 pub(super) async fn serve(
-    tcp: TcpStream,
+    stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
     key: &PrivateKey,
     certificate: Certificate,
     events: mpsc::UnboundedSender<Event>,
+    held: Arc<Held>,
 ) -> Result<server::RunningSession<Handler>, russh::Error> {
     let config = Config {
         server_id: algorithms::identification(),
@@ -186,8 +215,8 @@ pub(super) async fn serve(
         nodelay: true,
         ..Config::default()
     };
-    let handler = Handler { events, user: None, channels: HashMap::new(), held: Arc::default() };
-    server::run_stream(Arc::new(config), Confirmed::new(tcp), handler).await
+    let handler = Handler { events, user: None, channels: HashMap::new(), held };
+    server::run_stream(Arc::new(config), Confirmed::new(stream), handler).await
 }
 
 pub(super) struct Handler {
@@ -265,9 +294,16 @@ impl Handler {
         let _ = self.events.send(Event::Opened(Opened { what, channel, reply: Some(reply), inbox }));
     }
 
-    async fn forward(&mut self, what: Forward) -> bool {
+    /// Nobody there: no.
+    async fn forward(&mut self, what: Forward) -> Option<u32> {
         let (answer, asked) = oneshot::channel();
-        self.events.send(Event::Forward { what, answer }).is_ok() && asked.await.unwrap_or(false)
+        self.events.send(Event::Forward { what, answer }).ok()?;
+        asked.await.ok().flatten()
+    }
+
+    async fn unforward(&mut self, what: Forward) -> bool {
+        let (answer, asked) = oneshot::channel();
+        self.events.send(Event::Unforward { what, answer }).is_ok() && asked.await.unwrap_or(false)
     }
 
     async fn data(&mut self, id: ChannelId, data: &[u8]) {
@@ -491,11 +527,28 @@ impl server::Handler for Handler {
         port: &mut u32,
         _: &mut Session,
     ) -> Result<bool, Self::Error> {
-        Ok(self.forward(Forward::Tcpip { host: host.to_owned(), port: *port }).await)
+        let listens = self.forward(Forward::Tcpip { host: host.to_owned(), port: *port }).await;
+        if let Some(chosen) = listens.filter(|_| *port == 0) {
+            *port = chosen;
+        }
+        Ok(listens.is_some())
+    }
+
+    async fn cancel_tcpip_forward(
+        &mut self,
+        host: &str,
+        port: u32,
+        _: &mut Session,
+    ) -> Result<bool, Self::Error> {
+        Ok(self.unforward(Forward::Tcpip { host: host.to_owned(), port }).await)
     }
 
     async fn streamlocal_forward(&mut self, path: &str, _: &mut Session) -> Result<bool, Self::Error> {
-        Ok(self.forward(Forward::Streamlocal { path: path.to_owned() }).await)
+        Ok(self.forward(Forward::Streamlocal { path: path.to_owned() }).await.is_some())
+    }
+
+    async fn cancel_streamlocal_forward(&mut self, path: &str, _: &mut Session) -> Result<bool, Self::Error> {
+        Ok(self.unforward(Forward::Streamlocal { path: path.to_owned() }).await)
     }
 }
 
@@ -509,27 +562,27 @@ impl Inbox {
 }
 
 /// A connection whose peer has to begin as SSH does, or it is closed.
-struct Confirmed {
-    tcp: TcpStream,
+struct Confirmed<S> {
+    stream: S,
     seen: usize,
 }
 
-impl Confirmed {
+impl<S> Confirmed<S> {
     const BEGINS: &[u8] = b"SSH-";
 
-    fn new(tcp: TcpStream) -> Self {
-        Self { tcp, seen: 0 }
+    fn new(stream: S) -> Self {
+        Self { stream, seen: 0 }
     }
 }
 
-impl AsyncRead for Confirmed {
+impl<S: AsyncRead + Unpin> AsyncRead for Confirmed<S> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let before = buf.filled().len();
-        ready!(Pin::new(&mut self.tcp).poll_read(cx, buf))?;
+        ready!(Pin::new(&mut self.stream).poll_read(cx, buf))?;
         let wanted = Self::BEGINS.get(self.seen..).unwrap_or_default();
         if !wanted.is_empty() {
             let new = buf.filled().get(before..).unwrap_or_default();
@@ -543,16 +596,16 @@ impl AsyncRead for Confirmed {
     }
 }
 
-impl AsyncWrite for Confirmed {
+impl<S: AsyncWrite + Unpin> AsyncWrite for Confirmed<S> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.tcp).poll_write(cx, buf)
+        Pin::new(&mut self.stream).poll_write(cx, buf)
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.tcp).poll_flush(cx)
+        Pin::new(&mut self.stream).poll_flush(cx)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.tcp).poll_shutdown(cx)
+        Pin::new(&mut self.stream).poll_shutdown(cx)
     }
 }

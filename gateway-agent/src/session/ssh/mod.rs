@@ -8,7 +8,10 @@ mod ask;
 mod channel;
 mod commands;
 mod files;
+mod forwards;
+mod inner;
 mod job;
+mod lookup;
 mod outlet;
 mod upstream;
 
@@ -22,6 +25,7 @@ use std::{
 use policy::{Allow, Bounded, Effect, Host, Permit, Resource, ResourceKind, SshLimits, SshRequest, Verdict};
 use russh::{Disconnect, server};
 use tokio::{
+    io::{AsyncRead, AsyncWrite},
     net::TcpStream,
     sync::{mpsc, watch},
     task::{JoinHandle, JoinSet},
@@ -29,13 +33,15 @@ use tokio::{
 };
 
 use self::{
-    ask::{Granted, Refused, text},
-    job::{Event, Forward, Opened, Wanted},
+    ask::{Granted, Refused},
+    forwards::{Arrivals, Arrived, Listeners},
+    inner::Route,
+    job::{Event, Held, Opened, Wanted},
     upstream::{HostError, Upstream},
 };
 use super::{
     Shared,
-    log::{Log, Said},
+    log::Log,
     observer::Lost,
     registry::{Command, Live, Registration, State},
     worker::Worker,
@@ -62,6 +68,13 @@ struct Session {
     user: String,
     client: String,
     handle: server::Handle,
+    /// How the host is reached, where that is through another.
+    route: Option<Route>,
+    /// What the host listens to for the job, and where it tells of connections.
+    listeners: Listeners,
+    arrivals: Arrivals,
+    /// What of the job's waits to go upstream.
+    held: Arc<Held>,
     limits: RefCell<SshLimits>,
     /// A connection to the host, made while the job's first channel was still being asked for.
     spare: RefCell<Option<JoinHandle<Result<Upstream, HostError>>>>,
@@ -83,23 +96,44 @@ pub async fn serve(
     worker: Rc<Worker>,
     flow: Flow,
     resource: Arc<Resource>,
-    mut registration: Registration,
+    registration: Registration,
     tcp: TcpStream,
 ) {
-    let log = Rc::new(Log::new(&worker.shared, Arc::clone(&registration.live), ResourceKind::Ssh));
+    match upstream::twice(tcp) {
+        Ok((tcp, socket)) => {
+            serve_on(worker, flow, resource, registration, tcp, None).await;
+            // The library's task ends with its socket, whatever it is doing.
+            let _ = socket.shutdown(std::net::Shutdown::Both);
+        }
+        Err(error) => {
+            let log = Log::new(&worker.shared, Arc::clone(&registration.live), ResourceKind::Ssh, None);
+            log.closed(&format!("the accepted socket cannot be used: {error}")).await;
+        }
+    }
+}
+
+/// The same, on whatever carries the job's bytes; ending that is the caller's, when this returns.
+async fn serve_on(
+    worker: Rc<Worker>,
+    flow: Flow,
+    resource: Arc<Resource>,
+    mut registration: Registration,
+    stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    inside: Option<Inside>,
+) {
+    let (outer, route) = inside.map_or((None, None), |inside| (Some(inside.outer), inside.route));
+    let log = Rc::new(Log::new(&worker.shared, Arc::clone(&registration.live), ResourceKind::Ssh, outer));
     let (sender, mut events) = mpsc::unbounded_channel();
     let patience = worker.shared.config.sessions.login_timeout;
-    let (tcp, socket) = match upstream::twice(tcp) {
-        Ok(both) => both,
-        Err(error) => return log.closed(&format!("the accepted socket cannot be used: {error}")).await,
-    };
-    let opening = open(&worker, &flow, &resource, tcp, sender, &mut events);
+    let held = Arc::<Held>::default();
+    let opening = open(&worker, &flow, &resource, stream, (sender, Arc::clone(&held)), &mut events);
     let (reason, result) = match timeout(patience, opening).await {
         Err(_) => {
             ("the client did not log in before the login timeout".to_owned(), Some(FlowResult::Timeout))
         }
         Ok(Err(error)) => (format!("with the client: {error}"), Some(FlowResult::Protocol)),
         Ok(Ok((running, user, client))) => {
+            let (arrivals, arrived) = forwards::arrivals();
             let session = Rc::new(Session::new(
                 worker,
                 flow,
@@ -109,16 +143,23 @@ pub async fn serve(
                 user,
                 client,
                 running.handle(),
+                route,
+                (arrivals, held),
             ));
-            session.run(running, events, &mut registration).await
+            session.run(running, (events, arrived), &mut registration).await
         }
     };
-    // The library's task ends with its socket, whatever it is doing.
-    let _ = socket.shutdown(std::net::Shutdown::Both);
     if let Some(result) = result {
         log.flow(result);
     }
     log.closed(&reason).await;
+}
+
+/// A session inside of another.
+struct Inside {
+    /// The id of that one.
+    outer: Arc<str>,
+    route: Option<Route>,
 }
 
 type Running = server::RunningSession<job::Handler>;
@@ -128,15 +169,15 @@ async fn open(
     worker: &Worker,
     flow: &Flow,
     resource: &Resource,
-    tcp: TcpStream,
-    sender: mpsc::UnboundedSender<Event>,
+    stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    (sender, held): (mpsc::UnboundedSender<Event>, Arc<Held>),
     events: &mut mpsc::UnboundedReceiver<Event>,
 ) -> Result<(Running, String, String), String> {
     let keys = &worker.shared.ssh;
     let certificate =
         keys.certificate(names(resource, flow), crate::clock::now()).map_err(|error| error.to_string())?;
     let mut running =
-        job::serve(tcp, keys.host_key(), certificate, sender).await.map_err(|e| e.to_string())?;
+        job::serve(stream, keys.host_key(), certificate, sender, held).await.map_err(|e| e.to_string())?;
     tokio::select! {
         event = events.recv() => match event {
             Some(Event::Authenticated { user, client }) => Ok((running, user, client)),
@@ -175,6 +216,8 @@ impl Session {
         user: String,
         client: String,
         handle: server::Handle,
+        route: Option<Route>,
+        (arrivals, held): (Arrivals, Arc<Held>),
     ) -> Self {
         let now = Instant::now();
         Self {
@@ -186,6 +229,10 @@ impl Session {
             user,
             client,
             handle,
+            route,
+            listeners: Listeners::default(),
+            arrivals,
+            held,
             limits: RefCell::default(),
             spare: RefCell::default(),
             numbers: Cell::new(0),
@@ -207,7 +254,7 @@ impl Session {
     async fn run(
         self: &Rc<Self>,
         mut running: Running,
-        mut events: mpsc::UnboundedReceiver<Event>,
+        (mut events, mut arrived): (mpsc::UnboundedReceiver<Event>, mpsc::Receiver<Arrived>),
         registration: &mut Registration,
     ) -> (String, Option<FlowResult>) {
         // Set once: a session logs in once.
@@ -233,12 +280,16 @@ impl Session {
                 return (why, Some(result));
             }
         }
-        let reason = self.serve_channels(&mut running, &mut events, registration, &mut channels).await;
+        let reason =
+            self.serve_channels(&mut running, (&mut events, &mut arrived), registration, &mut channels).await;
         // Channels that are told tell their clients.
         self.end.send_replace(Some(reason.as_str().into()));
         let ending = async { while channels.join_next().await.is_some() {} };
         let _ = timeout(FAREWELL, ending).await;
         channels.shutdown().await;
+        if let Err(lost) = self.listeners_over().await {
+            tracing::error!(session = %self.live.id, %lost, "the end of listeners is not written down");
+        }
         if let Some(unused) = self.spare.take() {
             unused.abort();
         }
@@ -249,7 +300,7 @@ impl Session {
     async fn serve_channels(
         self: &Rc<Self>,
         running: &mut Running,
-        events: &mut mpsc::UnboundedReceiver<Event>,
+        (events, arrived): (&mut mpsc::UnboundedReceiver<Event>, &mut mpsc::Receiver<Arrived>),
         registration: &mut Registration,
         channels: &mut JoinSet<()>,
     ) -> String {
@@ -262,20 +313,40 @@ impl Session {
                     Some(Event::Opened(opened)) => {
                         channels.spawn_local(channel::serve(Rc::clone(self), opened));
                     }
+                    // The client may be gone when it is answered.
                     Some(Event::Forward { what, answer }) => {
-                        if let Err(lost) = self.forward(what).await {
-                            return self.lost(&lost).await;
-                        }
-                        // The client may be gone.
-                        let _ = answer.send(false);
+                        let session = Rc::clone(self);
+                        channels.spawn_local(async move {
+                            match session.listen(what).await {
+                                Ok(port) => drop(answer.send(port)),
+                                Err(lost) => drop(session.lost(&lost).await),
+                            }
+                        });
+                    }
+                    Some(Event::Unforward { what, answer }) => {
+                        let session = Rc::clone(self);
+                        channels.spawn_local(async move {
+                            match session.unlisten(&what).await {
+                                Ok(was) => drop(answer.send(was)),
+                                Err(lost) => drop(session.lost(&lost).await),
+                            }
+                        });
                     }
                     Some(Event::Authenticated { .. }) => {}
                     None => return "the client left".to_owned(),
                 },
+                Some(arrived) = arrived.recv() => {
+                    channels.spawn_local(channel::arrived(Rc::clone(self), arrived));
+                }
                 command = registration.commands.recv() => match command {
-                    Some(Command::Redecide) => if let Err(why) = self.redecide() {
-                        return why;
-                    },
+                    Some(Command::Redecide) => {
+                        if let Err(why) = self.redecide() {
+                            return why;
+                        }
+                        if let Err(lost) = self.listeners_redecided().await {
+                            return self.lost(&lost).await;
+                        }
+                    }
                     Some(Command::End(why)) => return why.to_string(),
                     Some(Command::Cancel) | None => {}
                 },
@@ -391,7 +462,7 @@ impl Session {
                         Opened::reject(opened.reply, 4, reason).await;
                     }
                     // Dropping the question answers it.
-                    Some(Event::Forward { .. } | Event::Authenticated { .. }) => {}
+                    Some(Event::Forward { .. } | Event::Unforward { .. } | Event::Authenticated { .. }) => {}
                     None => return "the client left".to_owned(),
                 },
                 command = registration.commands.recv() => if let Some(Command::End(why)) = command {
@@ -430,6 +501,16 @@ impl Session {
     }
 
     async fn dial(&self, permit: &Permit, forwarding: bool) -> Result<Upstream, HostError> {
+        self.dial_with(permit, forwarding, None).await
+    }
+
+    /// `arrivals`: told of connections that the host's listeners accept.
+    async fn dial_with(
+        &self,
+        permit: &Permit,
+        forwarding: bool,
+        arrivals: Option<Arrivals>,
+    ) -> Result<Upstream, HostError> {
         let since = Instant::now();
         let whom = For {
             user: &self.user,
@@ -442,38 +523,14 @@ impl Session {
         };
         let login = credential::ssh_login(permit, &self.resource, &whom).map_err(HostError::Credential)?;
         let patience = self.shared().config.sessions.login_timeout;
-        let connected =
-            upstream::connect(permit, &self.resource, self.flow.original, login, patience).await?;
+        let to =
+            upstream::To { resource: &self.resource, address: self.flow.original, login, patience, arrivals };
+        let connected = match &self.route {
+            None => upstream::connect(permit, to).await?,
+            Some(route) => route.connect(permit, to).await?,
+        };
         self.log.took(Phase::Connect, since.elapsed());
         Ok(connected)
-    }
-
-    /// A request for a listener at the host: none is relayed.
-    async fn forward(&self, what: Forward) -> Result<(), Lost> {
-        let request = match what {
-            Forward::Tcpip { host, port } => {
-                SshRequest::TcpipForward { host, port: u16::try_from(port).unwrap_or_default() }
-            }
-            Forward::Streamlocal { path } => SshRequest::StreamlocalForward { path },
-        };
-        if let Ok(granted) = self.ask_now(&request).await? {
-            self.not_relayed(&request, &granted).await?;
-        }
-        Ok(())
-    }
-
-    /// A rule allows what this gateway does not carry.
-    async fn not_relayed(&self, request: &SshRequest, granted: &Granted) -> Result<Refused, Lost> {
-        let rules = [policy::builtin::DEFAULT_DENY.into()];
-        let refused = Refused::new(
-            &rules,
-            format!("{} is not relayed by the gateway", text(request)),
-            "let the job reach the destination as a resource of its own",
-        );
-        let what = text(request);
-        let said = Said { kind: request.name(), text: &what };
-        self.log.denied(said, &rules, &refused.reason, granted.since.elapsed()).await?;
-        Ok(refused)
     }
 
     /// Policy changed: the connection is decided again here, and each channel by its own.

@@ -15,9 +15,17 @@ use russh::{
     },
 };
 use secrecy::ExposeSecret;
-use tokio::{net::TcpStream, time::timeout};
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    net::TcpStream,
+    time::timeout,
+};
 
-use super::algorithms;
+use super::{
+    algorithms,
+    forwards::{Arrivals, Arrived},
+    job::Forward,
+};
 use crate::{
     credential::{self, Proof, SshLogin},
     session::stream::Stream,
@@ -31,9 +39,6 @@ const WAITING: usize = 32;
 /// The host is asked whether it is still there after this long without a word, so many times.
 const KEEPALIVE: Duration = Duration::from_secs(60);
 const KEEPALIVES: usize = 5;
-/// How long a host may take to say where the account's home is, and how many bytes for it.
-const HOME_PATIENCE: Duration = Duration::from_secs(5);
-const HOME_MAX: usize = 16 * 1024;
 /// Most questions that a login by keyboard-interactive may ask.
 const QUESTIONS: usize = 4;
 
@@ -48,6 +53,8 @@ pub(super) enum HostError {
     Login(String),
     #[error("it does not answer in time")]
     Timeout,
+    #[error("by way of {0}: {1}")]
+    Way(Arc<str>, Box<HostError>),
     #[error("it closed the connection")]
     Gone,
     #[error("it refuses a channel: {0}")]
@@ -77,28 +84,60 @@ impl HostError {
 /// A connection that is logged in. Closed when dropped.
 pub(super) struct Upstream {
     handle: client::Handle<Pins>,
-    /// The same socket: closing it ends what the library still does with it.
-    socket: std::net::TcpStream,
+    below: Below,
     resource: Arc<str>,
+}
+
+/// What a connection is carried by.
+enum Below {
+    /// The same socket: closing it ends what the library still does with it.
+    Socket(std::net::TcpStream),
+    /// A connection to another host, which ends with this one.
+    Host(#[expect(dead_code, reason = "closed when dropped")] Box<Upstream>),
+}
+
+/// Where to connect to, and as whom.
+pub(super) struct To<'a> {
+    pub(super) resource: &'a Resource,
+    pub(super) address: SocketAddr,
+    pub(super) login: SshLogin,
+    pub(super) patience: Duration,
+    /// Told of connections that the host's listeners accept; without it there are none.
+    pub(super) arrivals: Option<Arrivals>,
 }
 
 /// Connects and logs in.
 ///
 /// # Errors
 /// When the host cannot be reached, shows another key, or refuses the login.
-pub(super) async fn connect(
-    permit: &Permit,
-    resource: &Resource,
-    address: SocketAddr,
-    login: SshLogin,
-    patience: Duration,
-) -> Result<Upstream, HostError> {
-    let Stream::Plain(tcp) = upstream::connect(permit, resource, address, patience).await? else {
-        return Err(HostError::Kind);
-    };
+pub(super) async fn connect(permit: &Permit, to: To<'_>) -> Result<Upstream, HostError> {
+    let connecting = upstream::connect(permit, to.resource, to.address, to.patience);
+    let Stream::Plain(tcp) = connecting.await? else { return Err(HostError::Kind) };
     let (tcp, socket) = twice(tcp).map_err(HostError::Socket)?;
+    over(tcp, Below::Socket(socket), to).await
+}
+
+/// The same over a connection that another host makes; `carrier`: to that host.
+///
+/// # Errors
+/// As for [`connect`].
+pub(super) async fn connect_through(
+    (carrier, channel): (Upstream, Channel<Msg>),
+    permit: &Permit,
+    to: To<'_>,
+) -> Result<Upstream, HostError> {
+    is_for(permit, &to.resource.name)?;
+    over(channel.into_stream(), Below::Host(Box::new(carrier)), to).await
+}
+
+async fn over(
+    stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    below: Below,
+    to: To<'_>,
+) -> Result<Upstream, HostError> {
+    let To { resource, address, login, patience, arrivals } = to;
     let of = resource.ssh().ok_or(HostError::Kind)?;
-    let pins = Pins::new(of, resource, address)?;
+    let pins = Pins::new(of, resource, address, arrivals)?;
     let config = client::Config {
         client_id: algorithms::identification(),
         limits: algorithms::limits(),
@@ -112,7 +151,7 @@ pub(super) async fn connect(
     };
     let shown = Arc::clone(&pins.shown);
     let work = async {
-        let handle = match client::connect_stream(Arc::new(config), tcp, pins).await {
+        let handle = match client::connect_stream(Arc::new(config), stream, pins).await {
             Ok(handle) => handle,
             Err(russh::Error::UnknownKey) => {
                 let shown = shown.lock().unwrap_or_else(std::sync::PoisonError::into_inner).clone();
@@ -120,7 +159,7 @@ pub(super) async fn connect(
             }
             Err(error) => return Err(protocol(error)),
         };
-        let mut upstream = Upstream { handle, socket, resource: Arc::clone(&resource.name) };
+        let mut upstream = Upstream { handle, below, resource: Arc::clone(&resource.name) };
         upstream.log_in(login).await?;
         Ok(upstream)
     };
@@ -215,30 +254,33 @@ impl Upstream {
         self.handle.channel_open_direct_streamlocal(path).await.map_err(refused)
     }
 
-    /// The folder that the account's relative paths start from, if the host tells: by SFTP, on a channel of its own.
-    pub(super) async fn home(&self, permit: &Permit) -> Option<String> {
-        let asking = async {
-            let mut channel = self.session(permit).await.ok()?;
-            channel.request_subsystem(true, "sftp").await.ok()?;
-            // SSH_FXP_INIT, version 3; SSH_FXP_REALPATH of `.` with id 1.
-            const INIT: &[u8] = &[0, 0, 0, 5, 1, 0, 0, 0, 3];
-            const REALPATH: &[u8] = &[0, 0, 0, 10, 16, 0, 0, 0, 1, 0, 0, 0, 1, b'.'];
-            channel.data_bytes([INIT, REALPATH].concat()).await.ok()?;
-            let mut said = Vec::new();
-            while said.len() < HOME_MAX {
-                match channel.wait().await? {
-                    russh::ChannelMsg::Data { data } => said.extend_from_slice(&data),
-                    russh::ChannelMsg::Failure | russh::ChannelMsg::Close => return None,
-                    _ => {}
-                }
-                if let Some(home) = real_path(&said) {
-                    let _ = channel.close().await;
-                    return Some(home);
-                }
-            }
-            None
+    /// Has the host listen; the port that it chose, or 0.
+    ///
+    /// # Errors
+    /// When the permit is for another resource, or the host refuses.
+    pub(super) async fn listen(&self, permit: &Permit, host: &str, port: u32) -> Result<u32, HostError> {
+        self.check(permit)?;
+        self.handle.tcpip_forward(host, port).await.map_err(not_done)
+    }
+
+    /// The same for a unix socket.
+    ///
+    /// # Errors
+    /// As for [`listen`](Self::listen).
+    pub(super) async fn listen_unix(&self, permit: &Permit, path: &str) -> Result<(), HostError> {
+        self.check(permit)?;
+        self.handle.streamlocal_forward(path).await.map_err(not_done)
+    }
+
+    /// Takes a listener back. What cannot be taken back ends with the connection.
+    pub(super) async fn unlisten(&self, what: &Forward) {
+        let done = match what {
+            Forward::Tcpip { host, port } => self.handle.cancel_tcpip_forward(host, *port).await,
+            Forward::Streamlocal { path } => self.handle.cancel_streamlocal_forward(path).await,
         };
-        timeout(HOME_PATIENCE, asking).await.ok().flatten()
+        if done.is_err() {
+            self.close().await;
+        }
     }
 
     /// It still stands.
@@ -253,38 +295,27 @@ impl Upstream {
     }
 
     fn check(&self, permit: &Permit) -> Result<(), HostError> {
-        match permit.resource() == &*self.resource {
-            true => Ok(()),
-            false => Err(HostError::Connect(UpstreamError::Permit {
-                permit: permit.resource().to_owned(),
-                resource: Arc::clone(&self.resource),
-            })),
-        }
+        is_for(permit, &self.resource)
+    }
+}
+
+fn is_for(permit: &Permit, resource: &Arc<str>) -> Result<(), HostError> {
+    match permit.resource() == &**resource {
+        true => Ok(()),
+        false => Err(HostError::Connect(UpstreamError::Permit {
+            permit: permit.resource().to_owned(),
+            resource: Arc::clone(resource),
+        })),
     }
 }
 
 impl Drop for Upstream {
     fn drop(&mut self) {
-        // It may be closed already.
-        let _ = self.socket.shutdown(std::net::Shutdown::Both);
+        if let Below::Socket(socket) = &self.below {
+            // It may be closed already.
+            let _ = socket.shutdown(std::net::Shutdown::Both);
+        }
     }
-}
-
-/// The path in the second of an SFTP server's packets, the first being its version. `None`: not there, or none.
-fn real_path(said: &[u8]) -> Option<String> {
-    let packet = |bytes: &[u8]| {
-        let (length, rest) = bytes.split_first_chunk::<4>()?;
-        let length = usize::try_from(u32::from_be_bytes(*length)).ok()?;
-        Some((rest.get(..length)?.to_vec(), length.checked_add(4)?))
-    };
-    let (_, end) = packet(said)?;
-    let (name, _) = packet(said.get(end..)?)?;
-    // SSH_FXP_NAME, id 1, one name: its length, then it.
-    let text = name.strip_prefix(&[104, 0, 0, 0, 1, 0, 0, 0, 1])?;
-    let (length, text) = text.split_first_chunk::<4>()?;
-    let path = text.get(..usize::try_from(u32::from_be_bytes(*length)).ok()?)?;
-    let path = std::str::from_utf8(path).ok()?;
-    path.starts_with('/').then(|| path.to_owned())
 }
 
 /// A socket, and a second handle on it.
@@ -300,6 +331,13 @@ fn protocol(error: russh::Error) -> HostError {
             HostError::Gone
         }
         error => HostError::Protocol(error),
+    }
+}
+
+fn not_done(error: russh::Error) -> HostError {
+    match error {
+        russh::Error::RequestDenied => HostError::Channel("it does not listen there".to_owned()),
+        error => protocol(error),
     }
 }
 
@@ -339,10 +377,16 @@ struct Pins {
     now: UnixTime,
     /// What it showed, for the operator.
     shown: Arc<std::sync::Mutex<String>>,
+    arrivals: Option<Arrivals>,
 }
 
 impl Pins {
-    fn new(of: &SshUpstream, resource: &Resource, address: SocketAddr) -> Result<Self, HostError> {
+    fn new(
+        of: &SshUpstream,
+        resource: &Resource,
+        address: SocketAddr,
+        arrivals: Option<Arrivals>,
+    ) -> Result<Self, HostError> {
         let authorities = of
             .host_authorities
             .iter()
@@ -354,7 +398,21 @@ impl Pins {
             Host::Net(_) => None,
         });
         let names = named.chain([address.ip().to_canonical().to_string()]).collect();
-        Ok(Self { of: of.clone(), authorities, names, now: crate::clock::now(), shown: Arc::default() })
+        Ok(Self {
+            of: of.clone(),
+            authorities,
+            names,
+            now: crate::clock::now(),
+            shown: Arc::default(),
+            arrivals,
+        })
+    }
+
+    /// Nobody who waits for it, or too many already: dropping the reply refuses it.
+    fn arrived(&self, arrived: Arrived) {
+        if let Some(arrivals) = &self.arrivals {
+            let _ = arrivals.try_send(arrived);
+        }
     }
 
     fn trusts(&self, shown: &PublicKeyOrCertificate) -> bool {
@@ -383,30 +441,34 @@ impl client::Handler for Pins {
         Ok(self.trusts(shown))
     }
 
-    // Hosts open no channels to jobs: a reply that is dropped refuses. The library's own would accept.
-
     async fn server_channel_open_forwarded_tcpip(
         &mut self,
-        _: Channel<Msg>,
-        _: &str,
-        _: u32,
-        _: &str,
-        _: u32,
-        _: ChannelOpenHandle,
+        channel: Channel<Msg>,
+        host: &str,
+        port: u32,
+        from: &str,
+        from_port: u32,
+        reply: ChannelOpenHandle,
         _: &mut Session,
     ) -> Result<(), Self::Error> {
+        let at = Forward::Tcpip { host: host.to_owned(), port };
+        self.arrived(Arrived { at, from: format!("{from}:{from_port}"), channel, reply });
         Ok(())
     }
 
     async fn server_channel_open_forwarded_streamlocal(
         &mut self,
-        _: Channel<Msg>,
-        _: &str,
-        _: ChannelOpenHandle,
+        channel: Channel<Msg>,
+        path: &str,
+        reply: ChannelOpenHandle,
         _: &mut Session,
     ) -> Result<(), Self::Error> {
+        let at = Forward::Streamlocal { path: path.to_owned() };
+        self.arrived(Arrived { at, from: "a process of the host".to_owned(), channel, reply });
         Ok(())
     }
+
+    // Hosts open no other channels to jobs: a reply that is dropped refuses. The library's own would accept.
 
     async fn server_channel_open_agent_forward(
         &mut self,
@@ -495,6 +557,7 @@ mod tests {
             names: vec!["web.internal".into(), "198.51.100.40".into()],
             now: NOW,
             shown: Arc::default(),
+            arrivals: None,
         }
     }
 
@@ -543,19 +606,6 @@ mod tests {
             assert!(pins.trusts(&key.public_key().clone().into()));
             assert!(!pins.trusts(&fresh_key().unwrap().public_key().clone().into()));
         }
-    }
-
-    #[test]
-    fn the_home_is_read_when_it_is_there_as_a_whole() {
-        let said: &[u8] = &[
-            0, 0, 0, 5, 2, 0, 0, 0, 3, // version
-            0, 0, 0, 21, 104, 0, 0, 0, 1, 0, 0, 0, 1, 0, 0, 0, 4, b'/', b'h', b'/', b'x', 0, 0, 0, 0,
-        ];
-        assert_eq!(real_path(said), Some("/h/x".into()));
-        for cut in 0..said.len() {
-            assert_eq!(real_path(&said[..cut]), None, "{cut}");
-        }
-        assert_eq!(real_path(&[0xff; 64]), None);
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! `cargo xtask bench postgres`: the gateway beside a direct connection and other proxies.
+//! `cargo xtask bench postgres` and `ssh`: the gateway beside a direct connection and other proxies.
 //!
 //! Machines drift, so contenders take turns batch by batch, and what is told is the median of the ratios to the
 //! direct connection of the same round. The CPU that a proxy spends on an operation is read from /proc.
@@ -12,6 +12,7 @@ mod contender;
 mod https;
 mod lane;
 mod report;
+mod ssh;
 mod usage;
 
 use std::{fs, path::PathBuf, process::Command, time::Duration};
@@ -34,7 +35,7 @@ use self::{
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Arguments {
-    #[arg(value_parser = ["postgres", "https"])]
+    #[arg(value_parser = ["postgres", "https", "ssh"])]
     name: String,
     #[arg(long, default_value_t = 8)]
     rounds: usize,
@@ -46,6 +47,12 @@ pub(crate) struct Arguments {
     /// Another build of the agent to measure beside this one.
     #[arg(long)]
     agent: Option<PathBuf>,
+    /// Of ssh: the size of the large file.
+    #[arg(long, default_value_t = 1024)]
+    megabytes: u32,
+    /// Of ssh: how many small ones.
+    #[arg(long, default_value_t = 10_000)]
+    files: u32,
 }
 
 /// An address that jobs may send datagrams to without the gateway.
@@ -70,8 +77,10 @@ struct Bench {
 }
 
 pub(crate) fn run(arguments: &Arguments) -> Result<()> {
-    if arguments.name == "https" {
-        return https::run(arguments);
+    match arguments.name.as_str() {
+        "https" => return https::run(arguments),
+        "ssh" => return ssh::run(arguments),
+        _ => {}
     }
     let mut bench = Bench::new(arguments)?;
     for (cores, label) in [("0", "one core"), ("0,1", "two cores")] {

@@ -14,6 +14,7 @@ use crate::session::{
         ask::{Refused, text},
         files::{Machine, Next, Operations},
         job::Message,
+        lookup::Lookup,
         outlet::{Outlet, ToHost, ToJob},
         upstream::Upstream,
     },
@@ -28,10 +29,17 @@ pub(super) struct Relay {
     pub(super) masks: Option<Masks>,
     pub(super) host: Outlet<ToHost>,
     pub(super) from_host: ChannelReadHalf,
-    pub(super) upstream: Upstream,
+    /// Its own; what a listener accepted comes by one that others share.
+    pub(super) upstream: Option<Upstream>,
     /// Reads what is transferred, where it is understood.
     pub(super) machine: Option<Machine>,
+    /// Tells where paths lead to, where the protocol itself does not.
+    pub(super) lookup: Option<Lookup>,
     pub(super) operations: Operations,
+    /// The machine may have more to do without hearing from either side.
+    pub(super) again: bool,
+    /// The job has nothing more to say; the host is told behind all that it said.
+    pub(super) job_over: bool,
     pub(super) bytes_in: u64,
     pub(super) bytes_out: u64,
     pub(super) outcome: Outcome,
@@ -41,6 +49,14 @@ pub(super) struct Relay {
 pub(super) struct Outcome {
     pub(super) status: Option<u32>,
     pub(super) signal: Option<String>,
+}
+
+impl Relay {
+    async fn close(&self) {
+        if let Some(upstream) = &self.upstream {
+            upstream.close().await;
+        }
+    }
 }
 
 impl Channel {
@@ -86,7 +102,10 @@ impl Channel {
             Ok(Some(why)) => {
                 // A host without a terminal would let it run on. The connection stays until it says that it is over: what is
                 // queued when a connection is closed is not sent.
-                relay.host.push(ToHost::Signal(Sig::KILL));
+                relay.host.push(match relay.upstream {
+                    Some(_) => ToHost::Signal(Sig::KILL),
+                    None => ToHost::Close,
+                });
                 let over = async {
                     while let Some(message) = relay.from_host.wait().await {
                         if matches!(message, ChannelMsg::Close) {
@@ -95,16 +114,24 @@ impl Channel {
                     }
                 };
                 let _ = tokio::time::timeout(FAREWELL, over).await;
-                relay.upstream.close().await;
-                self.say(&[why]);
-                self.end(UNAVAILABLE);
+                relay.close().await;
+                match relay.request {
+                    // There is nobody to read why.
+                    SshRequest::TcpipForward { .. } | SshRequest::StreamlocalForward { .. } => {
+                        self.job.push(ToJob::Close);
+                    }
+                    _ => {
+                        self.say(&[why]);
+                        self.end(UNAVAILABLE);
+                    }
+                }
                 self.sent().await
             }
             Err(over) => {
                 relay.host.push(ToHost::Close);
                 // The host learns of it by the connection's end at the latest.
                 let _ = tokio::time::timeout(FAREWELL, relay.host.emptied()).await;
-                relay.upstream.close().await;
+                relay.close().await;
                 Err(over)
             }
         }
@@ -137,6 +164,9 @@ impl Channel {
                         Some(message) => self.hear_host(relay, message).await?,
                     }
                 }
+                () = async { job.has_room().await; relay.host.has_room().await }, if relay.again => {
+                    self.transfer(relay).await?;
+                }
                 () = pause(&relay.masks, self.terminal.is_some()) => self.show_rest(relay).await?,
                 () = relay.bounds.due() => {}
                 _ = epoch.changed() => if let Err(refused) = session.still(&relay.request) {
@@ -163,7 +193,10 @@ impl Channel {
                 }
                 relay.host.push(ToHost::Relayed(credit));
             }
-            Message::Eof => relay.host.push(ToHost::Eof),
+            Message::Eof => {
+                relay.job_over = true;
+                self.end_input(relay);
+            }
             Message::Size { columns, rows, width, height } => {
                 self.resize(columns, rows, width, height).await?;
                 if let Some(terminal) = &self.terminal {
@@ -171,8 +204,9 @@ impl Channel {
                 }
             }
             Message::Signal(signal) => {
-                let name = name_of(&signal);
-                if self.session.ask_now(&SshRequest::Signal { name }).await?.is_ok() {
+                let request = SshRequest::Signal { name: name_of(&signal) };
+                if let Ok(granted) = self.session.ask_now(&request).await? {
+                    self.session.granted(&request, &granted)?;
                     relay.host.push(ToHost::Signal(signal));
                 }
             }
@@ -211,6 +245,14 @@ impl Channel {
         Ok(())
     }
 
+    /// Tells the host that nothing more comes, as soon as that is so.
+    fn end_input(&self, relay: &mut Relay) {
+        let done = relay.machine.as_ref().is_none_or(Machine::job_is_done);
+        if done && std::mem::take(&mut relay.job_over) {
+            relay.host.push(ToHost::Eof);
+        }
+    }
+
     /// Lets a transfer go on as far as it can, and answers what it asks.
     async fn transfer(&mut self, relay: &mut Relay) -> Result<(), Over> {
         loop {
@@ -221,6 +263,7 @@ impl Channel {
                 relay.operations.happened(&self.session.log, self.number, event).await?;
             }
             let (to_job, to_host) = machine.out();
+            relay.again = !to_job.is_empty() || !to_host.is_empty();
             if !to_job.is_empty() {
                 self.job.push(ToJob::Data(to_job.into()));
             }
@@ -228,7 +271,10 @@ impl Channel {
                 relay.host.push(ToHost::Data(to_host.into()));
             }
             match next.map_err(Over::Broken)? {
-                Next::Bytes => return Ok(()),
+                Next::Bytes => {
+                    self.end_input(relay);
+                    return Ok(());
+                }
                 Next::Answer(request) => self.file(relay, request).await?,
             }
         }
@@ -236,6 +282,13 @@ impl Channel {
 
     /// Decides one operation on files.
     async fn file(&mut self, relay: &mut Relay, file: FileRequest) -> Result<(), Over> {
+        let file = match &mut relay.lookup {
+            None => file,
+            Some(lookup) => {
+                let led = self.beside(lookup.led(file)).await.ok_or(Over::Job)?;
+                led.map_err(|_| Over::Broken("the host does not say where a path leads to".to_owned()))?
+            }
+        };
         let request = SshRequest::File(file.clone());
         let session = Rc::clone(&self.session);
         let notice = self.notice();
