@@ -59,6 +59,13 @@ impl Backend for Rest {
     fn sessions(&self) -> Vec<api::Session> {
         Vec::new()
     }
+    fn watch_session(
+        &self,
+        _: &str,
+    ) -> Option<tokio::sync::mpsc::Receiver<gateway_agent::session::registry::Shown>> {
+        None
+    }
+
     fn kill_session(&self, _id: &str, _reason: &str) -> bool {
         false
     }

@@ -192,6 +192,16 @@ pub struct ApprovalList {
     pub approvals: Vec<approval::Record>,
 }
 
+/// A piece of what a session's job is shown.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Shown {
+    pub channel: u64,
+    /// Standard error, rather than output or a terminal.
+    pub error: bool,
+    /// In hexadecimal digits.
+    pub data: String,
+}
+
 /// `DELETE /v1/sessions/{id}`
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]

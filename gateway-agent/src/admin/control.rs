@@ -2,10 +2,13 @@
 
 use std::sync::Arc;
 
+use tokio::sync::mpsc;
+
 use super::api;
 use crate::{
     approval::{Approvals, Directory},
     identity::Enrolments,
+    session::registry::Shown,
 };
 
 /// Handles of the control API.
@@ -27,6 +30,9 @@ pub trait Backend: Send + Sync {
 
     /// Ends a session and its work upstream. `false`: there is no such session.
     fn kill_session(&self, id: &str, reason: &str) -> bool;
+
+    /// What a session's job is shown from now on. `None`: there is no such session.
+    fn watch_session(&self, id: &str) -> Option<mpsc::Receiver<Shown>>;
 
     /// Reads the policy files again and puts them in force if they are good; the new version, or diagnostics
     /// for the operator.
@@ -68,6 +74,10 @@ pub enum Observation<'a> {
         id: &'a str,
         uid: u32,
         reason: &'a str,
+    },
+    SessionWatched {
+        id: &'a str,
+        uid: u32,
     },
     JobReleased {
         cgroup_id: u64,

@@ -4,6 +4,7 @@ use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use axum::{
     Json, Router,
+    body::Body,
     extract::{ConnectInfo, DefaultBodyLimit, Path, Query, Request, State, rejection::JsonRejection},
     http::StatusCode,
     middleware::{self, Next},
@@ -30,6 +31,7 @@ pub(super) fn router(control: Arc<Control>) -> Router {
         .route("/v1/release", post(release))
         .route("/v1/sessions", get(sessions))
         .route("/v1/sessions/{id}", delete(kill))
+        .route("/v1/sessions/{id}/watch", get(watch))
         .route("/v1/approvals", get(approvals))
         .route("/v1/approvals/{id}", get(approval).post(answer))
         .route("/v1/policy/reload", post(reload))
@@ -108,6 +110,31 @@ async fn jobs(State(control): Shared) -> Json<Vec<api::JobInfo>> {
 
 async fn sessions(State(control): Shared) -> Json<Vec<api::Session>> {
     Json(control.backend.sessions())
+}
+
+/// Lines of JSON, one for each piece that the session's job is shown, until either side ends it.
+async fn watch(
+    State(control): Shared,
+    ConnectInfo(caller): ConnectInfo<Caller>,
+    Path(id): Path<String>,
+) -> Response {
+    let Some(mut shown) = control.backend.watch_session(&id) else {
+        return problem(StatusCode::NOT_FOUND, "not_found", format!("there is no session `{id}`"));
+    };
+    control.backend.observe(&Observation::SessionWatched { id: &id, uid: caller.0.uid });
+    let lines = futures_util::stream::poll_fn(move |cx| {
+        shown.poll_recv(cx).map(|piece| {
+            piece.map(|piece| {
+                let piece =
+                    api::Shown { channel: piece.channel, error: piece.error, data: hex::encode(&piece.data) };
+                serde_json::to_vec(&piece).map(|mut line| {
+                    line.push(b'\n');
+                    line
+                })
+            })
+        })
+    });
+    Body::from_stream(lines).into_response()
 }
 
 async fn kill(

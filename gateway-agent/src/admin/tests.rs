@@ -40,6 +40,13 @@ impl Backend for TestBackend {
         id == "known"
     }
 
+    fn watch_session(
+        &self,
+        id: &str,
+    ) -> Option<tokio::sync::mpsc::Receiver<crate::session::registry::Shown>> {
+        (id == "known").then(|| crate::session::registry::Watchers::default().join())
+    }
+
     fn reload_policy(&self) -> Result<String, Vec<String>> {
         match *self.bad_policy.lock().unwrap() {
             true => Err(vec!["policy.yaml:3: no".into()]),

@@ -15,7 +15,7 @@ use crate::{
     intercept::{Flow, Refused},
     kernel,
     session::{
-        registry::{AtomicState, Live, Registration, State, session_id},
+        registry::{AtomicState, Live, Registration, State, Watchers, session_id},
         worker::Admitted,
     },
     telemetry::FlowResult,
@@ -173,5 +173,6 @@ fn live(flow: &Flow, job: &Job, resource: &Resource) -> Live {
         bytes_in: AtomicU64::new(0),
         bytes_out: AtomicU64::new(0),
         backend: AtomicU32::new(0),
+        watchers: Watchers::default(),
     }
 }

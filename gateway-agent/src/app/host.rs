@@ -135,6 +135,13 @@ impl Backend for Agent {
             .collect()
     }
 
+    fn watch_session(
+        &self,
+        id: &str,
+    ) -> Option<tokio::sync::mpsc::Receiver<crate::session::registry::Shown>> {
+        self.shared.registry.find(id).map(|live| live.watchers.join())
+    }
+
     fn kill_session(&self, id: &str, reason: &str) -> bool {
         let why = match reason {
             "" => "ended by an operator".to_owned(),
@@ -200,6 +207,10 @@ impl Backend for Agent {
                     ("reason", Value::Text(reason)),
                 ];
                 self.log(&AuditEvent { extra: &extra, ..AuditEvent::new(unix_ns(), Kind::SessionKilled) });
+            }
+            Observation::SessionWatched { id, uid } => {
+                let extra = [("session", Value::Text(id)), ("uid", Value::Number(u64::from(*uid)))];
+                self.log(&AuditEvent { extra: &extra, ..AuditEvent::new(unix_ns(), Kind::SessionWatched) });
             }
             Observation::JobReleased { cgroup_id, uid } => tracing::info!(cgroup_id, uid, "job released"),
             // Logged where it happens.

@@ -39,6 +39,8 @@ pub enum Kind {
     /// A call of the control API by someone who may not make it.
     ControlRefused,
     SessionKilled,
+    /// Somebody looks on what a session's job is shown.
+    SessionWatched,
     RecordingLost,
     /// A question to a resolver.
     Resolved,
@@ -83,6 +85,7 @@ impl Kind {
             Kind::HookDrift => "hook_drift",
             Kind::ControlRefused => "control_refused",
             Kind::SessionKilled => "session_killed",
+            Kind::SessionWatched => "session_watched",
             Kind::RecordingLost => "recording_lost",
             Kind::Resolved => "resolved",
             Kind::NamespaceFollowed => "namespace_followed",

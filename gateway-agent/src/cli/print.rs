@@ -16,6 +16,13 @@ pub(super) fn line(text: &str) -> anyhow::Result<()> {
     Ok(writeln!(std::io::stdout(), "{text}")?)
 }
 
+/// Bytes as they are, at once.
+pub(super) fn bytes(data: &[u8]) -> anyhow::Result<()> {
+    let mut out = std::io::stdout().lock();
+    out.write_all(data)?;
+    Ok(out.flush()?)
+}
+
 /// A table, or `empty` when there are no rows.
 pub(super) fn table(header: &[&str], rows: Vec<Vec<String>>, empty: &str) -> anyhow::Result<()> {
     if rows.is_empty() {

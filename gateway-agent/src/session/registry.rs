@@ -11,6 +11,7 @@ use std::{
     },
 };
 
+use bytes::Bytes;
 use policy::UnixTime;
 use protocol::postgres::CancelKey;
 use tokio::sync::mpsc;
@@ -53,6 +54,41 @@ pub struct Live {
     pub bytes_out: AtomicU64,
     /// Process id of the session's backend on the server; 0 before login.
     pub backend: AtomicU32,
+    /// People who look on.
+    pub watchers: Watchers,
+}
+
+/// What a job is shown, for whoever looks on.
+#[derive(Debug, Clone)]
+pub struct Shown {
+    pub channel: u64,
+    /// Standard error, rather than output or a terminal.
+    pub error: bool,
+    pub data: Bytes,
+}
+
+/// Pieces that wait for one who looks on; who is slower is left behind, never the session.
+const PIECES: usize = 256;
+
+/// People who look on while a session runs.
+#[derive(Debug, Default)]
+pub struct Watchers(Mutex<Vec<mpsc::Sender<Shown>>>);
+
+impl Watchers {
+    /// What is shown from now on; it ends with the session, or when it is not read fast enough.
+    pub fn join(&self) -> mpsc::Receiver<Shown> {
+        let (sender, receiver) = mpsc::channel(PIECES);
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).push(sender);
+        receiver
+    }
+
+    pub(crate) fn tell(&self, shown: impl FnOnce() -> Shown) {
+        let mut watching = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if !watching.is_empty() {
+            let shown = shown();
+            watching.retain(|one| one.try_send(shown.clone()).is_ok());
+        }
+    }
 }
 
 impl Live {
@@ -82,6 +118,7 @@ impl Live {
             bytes_in: AtomicU64::new(0),
             bytes_out: AtomicU64::new(0),
             backend: AtomicU32::new(0),
+            watchers: Watchers::default(),
         }
     }
 
@@ -233,6 +270,11 @@ impl Registry {
     /// Ends one session; false when there is none of that id.
     pub fn end(&self, id: &str, why: &str) -> bool {
         self.tell(|e| &*e.live.id == id, &Command::End(why.into())) > 0
+    }
+
+    /// A live session.
+    pub fn find(&self, id: &str) -> Option<Arc<Live>> {
+        self.lock().sessions.values().find(|e| &*e.live.id == id).map(|e| Arc::clone(&e.live))
     }
 
     /// Ends all sessions.

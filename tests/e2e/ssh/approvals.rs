@@ -1,8 +1,8 @@
 //! Shells and commands that wait for a human.
 
-use tests::process::LIMIT;
+use tests::process::{LIMIT, Running};
 
-use crate::support::{Ground, HOST, wait_for, wait_for_audit};
+use crate::support::{Ground, HOST, KEY, wait_for, wait_for_audit};
 
 /// The id of the one request that waits.
 #[track_caller]
@@ -88,6 +88,34 @@ fn an_operator_ends_a_shell() {
     wait_for("the shell to end", || {
         (!ground.sshd.processes().iter().any(|line| line.contains("sleep 600"))).then_some(())
     });
+}
+
+#[test]
+fn an_operator_looks_on() {
+    let ground = Ground::new();
+    std::fs::write(ground.sshd.home().join("key"), format!("key {KEY}\n")).expect("a file");
+    let mut job = ground.ssh(&["-tt", HOST]).open().expect("a job");
+    let id = asked(&ground);
+    ground.world.agent.cli(&["approvals", "approve", &id, "--reason", "seen"]).expect("the command line");
+    let sessions = ground.world.agent.json(&["sessions"]).expect("sessions");
+    let session = sessions[0]["id"].as_str().expect("an id").to_owned();
+    let seen = ground.world.folder().join("seen");
+    let mut watch = ground.world.agent.command(&["sessions", "watch", &session]);
+    let mut watching = Running::logging(&mut watch, &seen).expect("the command line");
+    let watched = wait_for_audit(&ground.world, "session_watched", |_| true);
+    assert_eq!((&watched["session"], &watched["uid"]), (&session.as_str().into(), &0.into()), "{watched}");
+    job.write(b"cat key; printf '\\033[1m'; echo it is $((40 + 2))\n").expect("standard input");
+    let text = wait_for("what the job is shown", || {
+        std::fs::read_to_string(&seen).ok().filter(|text| text.contains("it is 42"))
+    });
+    // As the job is shown it: masked; and nothing in it drives the terminal of whoever looks on.
+    assert!(text.contains("[redacted:aws_access_key]") && !text.contains(KEY), "{text}");
+    assert!(!text.contains('\u{1b}'), "{text}");
+    job.write(b"exit\n").expect("standard input");
+    let _ = job.finish(LIMIT).expect("an end");
+    assert!(watching.wait(LIMIT).expect("an end").success());
+    let none = ground.world.agent.cli(&["sessions", "watch", &session]).expect("the command line").failed();
+    assert!(none.stderr.contains("there is no session"), "{none}");
 }
 
 #[test]

@@ -57,6 +57,15 @@ const FAREWELL: Duration = Duration::from_secs(2);
 /// Channels that may wait for the connection to be decided.
 const WAITING: usize = 64;
 
+/// A connection that waits for a channel is used for this long.
+const SPARE: Duration = Duration::from_secs(60);
+
+/// A connection to the host that no channel has asked for yet.
+struct Spare {
+    since: Instant,
+    dialling: JoinHandle<Result<Upstream, HostError>>,
+}
+
 /// What the channels of one connection share.
 struct Session {
     worker: Rc<Worker>,
@@ -76,8 +85,10 @@ struct Session {
     /// What of the job's waits to go upstream.
     held: Arc<Held>,
     limits: RefCell<SshLimits>,
-    /// A connection to the host, made while the job's first channel was still being asked for.
-    spare: RefCell<Option<JoinHandle<Result<Upstream, HostError>>>>,
+    /// A connection to the host that is made before a channel asks for it: the first, and those behind the second.
+    spare: RefCell<Option<Spare>>,
+    /// For logging in, from the connection's verdict.
+    permit: RefCell<Option<Rc<Permit>>>,
     numbers: Cell<u64>,
     /// Channels that are open, and those that wait for a human.
     open: Cell<usize>,
@@ -235,6 +246,7 @@ impl Session {
             held,
             limits: RefCell::default(),
             spare: RefCell::default(),
+            permit: RefCell::default(),
             numbers: Cell::new(0),
             open: Cell::new(0),
             asking: Cell::new(0),
@@ -291,7 +303,7 @@ impl Session {
             tracing::error!(session = %self.live.id, %lost, "the end of listeners is not written down");
         }
         if let Some(unused) = self.spare.take() {
-            unused.abort();
+            unused.dialling.abort();
         }
         self.goodbye(&mut running, &reason).await;
         (reason, None)
@@ -479,25 +491,36 @@ impl Session {
         if let Some(ssh) = &allow.obligations.ssh {
             *self.limits.borrow_mut() = ssh.limits.clone();
         }
-        let session = Rc::clone(self);
-        let dialling = async move { session.dial(&allow.permit, false).await };
-        *self.spare.borrow_mut() = Some(tokio::task::spawn_local(dialling));
+        *self.permit.borrow_mut() = Some(Rc::new(allow.permit));
+        self.prepare();
     }
 
-    /// A connection to the host for one channel.
-    async fn upstream(&self, permit: &Permit, forwarding: bool) -> Result<Upstream, HostError> {
-        let spare = self.spare.borrow_mut().take();
-        if let Some(spare) = spare
-            && !forwarding
-        {
-            match spare.await {
-                Ok(Ok(upstream)) if upstream.is_up() => return Ok(upstream),
-                Ok(Err(error)) => return Err(error),
-                // It did not wait as long as the client did.
-                Ok(Ok(_)) | Err(_) => {}
-            }
+    /// Dials for a channel that is still to come.
+    fn prepare(self: &Rc<Self>) {
+        let Some(permit) = self.permit.borrow().clone() else { return };
+        let session = Rc::clone(self);
+        let dialling = tokio::task::spawn_local(async move { session.dial(&permit, false).await });
+        *self.spare.borrow_mut() = Some(Spare { since: Instant::now(), dialling });
+    }
+
+    /// A connection to the host for one channel. A client that opens a second one opens more: from then on one is made ahead.
+    async fn upstream(self: &Rc<Self>, permit: &Permit, forwarding: bool) -> Result<Upstream, HostError> {
+        if forwarding {
+            return self.dial(permit, true).await;
         }
-        self.dial(permit, forwarding).await
+        let spare = self.spare.borrow_mut().take().filter(|spare| spare.since.elapsed() < SPARE);
+        if self.numbers.get() > 1 {
+            self.prepare();
+        }
+        match spare {
+            None => self.dial(permit, false).await,
+            Some(spare) => match spare.dialling.await {
+                Ok(Ok(upstream)) if upstream.is_up() => Ok(upstream),
+                Ok(Err(error)) if self.numbers.get() < 2 => Err(error),
+                // It did not wait as long as the client did.
+                Ok(_) | Err(_) => self.dial(permit, false).await,
+            },
+        }
     }
 
     async fn dial(&self, permit: &Permit, forwarding: bool) -> Result<Upstream, HostError> {

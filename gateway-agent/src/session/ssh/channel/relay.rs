@@ -10,6 +10,7 @@ use russh::{ChannelMsg, ChannelReadHalf, Sig};
 use super::{Bounds, Channel, FAREWELL, Masks, Over, UNAVAILABLE, masks::pause, name_of};
 use crate::session::{
     log::{Ended, Running, Said},
+    registry::Shown,
     ssh::{
         ask::{Refused, text},
         files::{Machine, Next, Operations},
@@ -374,6 +375,11 @@ impl Channel {
             return Ok(());
         }
         self.record(level, stream, &data).await?;
+        self.session.live.watchers.tell(|| Shown {
+            channel: self.number,
+            error: stream == Stream::Error,
+            data: data.clone(),
+        });
         self.job.push(match stream {
             Stream::Error => ToJob::Error(data),
             Stream::Output | Stream::Input => ToJob::Data(data),
