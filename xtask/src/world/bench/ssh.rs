@@ -118,7 +118,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<()> {
         .configure("/sessions/workers", 1)
         .configure("/sessions/max_per_job", 1000)
         .start()?;
-    let sshd = Sshd::start(&world.folder().join("ssh"), &world.far, HOST, &["LogLevel ERROR"])?;
+    let sshd = Sshd::start(&world.folder().join("ssh"), &world.far, HOST, &["LogLevel INFO"])?;
     fill(&sshd, megabytes, files)?;
     let secret = world.folder().join("secrets/ssh");
     fs::copy(sshd.key("login"), &secret)?;
