@@ -1,5 +1,6 @@
 //! Everything a person runs: `cargo xtask <command>`.
 
+mod archive;
 mod build;
 mod deny;
 mod fuzz;

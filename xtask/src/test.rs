@@ -21,7 +21,8 @@ pub(crate) struct Arguments {
     #[arg(value_enum)]
     suite: Option<Suite>,
     /// Only tests whose name contains this. Run by these names alone: `e2e pg-regress`, PostgreSQL's own suites
-    /// (minutes), and `e2e drivers`, drivers and tools that setup would not install otherwise.
+    /// (minutes), `e2e drivers`, drivers and tools that setup would not install otherwise, and `e2e kubernetes`, which
+    /// builds an API server once (20 minutes).
     filter: Option<String>,
     /// Tests at once within a suite.
     #[arg(long)]
@@ -89,7 +90,11 @@ impl Kernel {
 
 const PG_REGRESS: &str = "pg-regress";
 const DRIVERS: &str = "drivers";
-const DRIVERS_PROGRAM: &str = "e2e_drivers";
+const KUBERNETES: &str = "kubernetes";
+
+/// Test programs that run by name alone: what `xtask test e2e NAME` says, and what provides for them.
+const BY_NAME: &[(&str, &str, fn(&Host) -> Result<()>)] =
+    &[(DRIVERS, "e2e_drivers", setup::for_drivers), (KUBERNETES, "e2e_kubernetes", setup::for_kubernetes)];
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 enum Suite {
@@ -116,7 +121,11 @@ impl Suite {
         let world = program.package == "tests" && program.integration;
         match self {
             Self::Unit => !world,
-            Self::E2e => world && program.name.starts_with("e2e") && program.name != DRIVERS_PROGRAM,
+            Self::E2e => {
+                world
+                    && program.name.starts_with("e2e")
+                    && !BY_NAME.iter().any(|(_, of, _)| *of == program.name)
+            }
             Self::Kernel => world && program.name.starts_with("kernel"),
         }
     }
@@ -150,18 +159,20 @@ pub(crate) fn run(host: &Host, arguments: &Arguments) -> Result<()> {
         setup::postgresql_tests(host)?;
         return world_runner::run(host, PG_REGRESS, &[], Profile::Dev);
     }
-    let drivers = arguments.suite == Some(Suite::E2e) && arguments.filter.as_deref() == Some(DRIVERS);
-    if drivers {
-        setup::for_drivers(host)?;
+    let named = BY_NAME
+        .iter()
+        .find(|(name, ..)| arguments.suite == Some(Suite::E2e) && arguments.filter.as_deref() == Some(name));
+    if let Some((_, _, provide)) = named {
+        provide(host)?;
     }
     eprintln!("-- building the tests");
     let started = Instant::now();
     let programs = build::tests(host)?;
     eprintln!("ok building the tests ({:.0} s)", started.elapsed().as_secs_f64());
 
-    if drivers {
-        let of_drivers = |program: &&TestProgram| program.name == DRIVERS_PROGRAM;
-        let program = programs.iter().find(of_drivers).context("the drivers' tests were not built")?;
+    if let Some((_, wanted, _)) = named {
+        let program = programs.iter().find(|program| program.name == *wanted);
+        let program = program.with_context(|| format!("{wanted} was not built"))?;
         let tally =
             run_program(host, program, &Arguments { threads: arguments.threads, ..Arguments::default() })?;
         ensure!(tally.failed == 0 && tally.passed > 0, "{} test(s) failed", tally.failed);

@@ -141,6 +141,27 @@ pub(super) const DRIVERS: &[Package] = &[
     Package { name: "npm", present: |host| host.which("npm").is_some(), purpose: "installing node-postgres" },
 ];
 
+/// For the tests of Kubernetes, and for building its API server.
+pub(super) const KUBERNETES: &[Package] = &[
+    Package {
+        name: "etcd-server",
+        present: |host| host.which("etcd").is_some(),
+        purpose: "what the API server keeps its objects in",
+    },
+    Package {
+        name: "golang-go",
+        present: |host| host.which("go").is_some(),
+        purpose: "building the API server",
+    },
+    Package { name: "make", present: |host| host.which("make").is_some(), purpose: "building it" },
+    Package { name: "jq", present: |host| host.which("jq").is_some(), purpose: "building it" },
+    Package {
+        name: "dpkg-dev",
+        present: |host| host.which("dpkg-source").is_some(),
+        purpose: "unpacking its source",
+    },
+];
+
 /// For other kernels: what the guest boots into. The emulator is not the machine's.
 pub(super) const GUEST: &[Package] = &[
     Package {

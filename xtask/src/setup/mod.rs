@@ -4,6 +4,7 @@
 
 mod debian;
 mod drivers;
+mod kubernetes;
 mod python;
 mod regress;
 mod toolchain;
@@ -17,9 +18,17 @@ pub(crate) use toolchain::cargo_tool;
 
 #[derive(Debug, Clone, Copy, clap::Args)]
 pub(crate) struct Arguments {
+    /// Also what only some tests use, and what takes long: `kubernetes`, an API server that is built in 20 minutes.
+    #[arg(value_enum)]
+    more: Option<More>,
     /// Also what `bench` compares with: pgbouncer and haproxy.
     #[arg(long)]
     bench: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum More {
+    Kubernetes,
 }
 
 /// What is missing, and how a person gets it.
@@ -38,6 +47,9 @@ impl Lack {
 pub(crate) fn run(host: &Host, arguments: &Arguments) -> Result<()> {
     let mut lacks = building(host);
     lacks.extend(worlds(host));
+    if arguments.more == Some(More::Kubernetes) {
+        lacks.extend(kubernetes::ensure(host));
+    }
     if arguments.bench {
         lacks.extend(debian::ensure(host, debian::BENCH));
     }
@@ -61,6 +73,11 @@ pub(crate) fn for_worlds(host: &Host) -> Result<()> {
 /// What the tests of drivers need besides.
 pub(crate) fn for_drivers(host: &Host) -> Result<()> {
     report(drivers::ensure(host))
+}
+
+/// What the tests of Kubernetes need besides.
+pub(crate) fn for_kubernetes(host: &Host) -> Result<()> {
+    report(kubernetes::ensure(host))
 }
 
 /// What guests with other kernels need.

@@ -1,0 +1,97 @@
+//! A real API server, built from Debian's source package, and two kubectls: `cargo xtask setup kubernetes`.
+//!
+//! Building takes 20 minutes on two processors, so it is no part of plain `setup` and the program is kept outside of any
+//! checkout. etcd is a Debian package.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
+
+use anyhow::{Context, Result, ensure};
+
+use super::{Lack, debian, python};
+use crate::{archive::Archive, host, host::Host};
+
+/// Where what takes long to build is kept for every checkout of this machine.
+const CACHE: &str = "/var/cache/gateway-tests";
+/// The last Debian release whose source package still has the server, and its version there.
+const SUITE: &str = "bookworm";
+const VERSION: &str = "1.20.2";
+/// A release with a newer kubectl.
+const NEWER: &str = "trixie";
+
+pub(super) fn ensure(host: &Host) -> Vec<Lack> {
+    let mut lacks = debian::ensure(host, debian::KUBERNETES);
+    lacks.extend(python::more(host, &["kubernetes>=28,<36"], "kubernetes"));
+    for suite in [SUITE, NEWER] {
+        lacks.extend(provide(&format!("kubectl of {suite}"), kubectl(host, suite)));
+    }
+    if lacks.is_empty() {
+        lacks.extend(provide("kube-apiserver", server(host)));
+    }
+    lacks
+}
+
+fn provide(what: &str, done: Result<()>) -> Option<Lack> {
+    let error = done.err()?;
+    Some(Lack::new(what, format!("cargo xtask setup kubernetes, as root, on Debian\n({error:#})")))
+}
+
+fn archive(host: &Host, suite: &str) -> Result<Archive> {
+    let archive = Archive::new(host.tools().join("apt").join(suite), suite)?;
+    archive.update()?;
+    Ok(archive)
+}
+
+/// The client of a release, into the target folder.
+fn kubectl(host: &Host, suite: &str) -> Result<()> {
+    let folder = host.tools().join(format!("kubectl-{suite}"));
+    if folder.join("usr/bin/kubectl").is_file() {
+        return Ok(());
+    }
+    fs::remove_dir_all(&folder).ok();
+    archive(host, suite)?.unpack("kubernetes-client", &folder)?;
+    ensure!(folder.join("usr/bin/kubectl").is_file(), "kubernetes-client of {suite} brings no kubectl");
+    Ok(())
+}
+
+fn server(host: &Host) -> Result<()> {
+    let kept = Path::new(CACHE).join(format!("kube-apiserver-{VERSION}"));
+    if kept.is_file() {
+        return Ok(());
+    }
+    let build = PathBuf::from(format!("{}.build-{}", kept.display(), std::process::id()));
+    fs::create_dir_all(&build).with_context(|| format!("making {}", build.display()))?;
+    let made = compile(host, &build, &kept);
+    fs::remove_dir_all(&build).ok();
+    made
+}
+
+fn compile(host: &Host, build: &Path, kept: &Path) -> Result<()> {
+    let archive = archive(host, SUITE)?;
+    let mut source = archive.command("apt-get");
+    source.args(["source", "--download-only", "kubernetes"]).current_dir(build);
+    host::quietly("the source of Kubernetes", &mut source)?;
+    let described = fs::read_dir(build)?.flatten().map(|entry| entry.path());
+    let mut described = described.filter(|path| path.extension().is_some_and(|name| name == "dsc"));
+    let described = described.next().context("apt left no source package")?;
+    let version = described.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    ensure!(version.contains(VERSION), "{SUITE} has {version} now, where {VERSION} is expected");
+    let folder = build.join("source");
+    let mut unpack = host.command("dpkg-source");
+    unpack.args(["--no-check", "-x"]).arg(&described).arg(&folder).current_dir(build);
+    host::quietly("unpacking it", &mut unpack)?;
+    let mut make = host.command("make");
+    make.current_dir(&folder).args(["WHAT=cmd/kube-apiserver", "GO111MODULE=off"]);
+    // Without Git there is nothing else to tell the version from.
+    make.env("KUBE_GIT_VERSION", format!("v{VERSION}")).env("KUBE_GIT_TREE_STATE", "clean");
+    make.env("KUBE_GIT_COMMIT", "archive").env("KUBE_GIT_MAJOR", "1").env("KUBE_GIT_MINOR", "20");
+    host::quietly("building kube-apiserver, once for this machine, which takes 20 minutes", &mut make)?;
+    let made = folder.join("_output/bin/kube-apiserver");
+    ensure!(made.is_file(), "make left no {}", made.display());
+    // Complete or not there at all.
+    let beside = build.join("kube-apiserver");
+    fs::copy(&made, &beside)?;
+    fs::rename(&beside, kept).with_context(|| format!("keeping it as {}", kept.display()))
+}
