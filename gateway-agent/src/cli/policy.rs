@@ -8,12 +8,13 @@ use std::{
 };
 
 use ::policy::{
-    Action, Connect, Exec, Explanation, FileCase, FileOperation, HttpCase, Policy, Question, Source, Ssh,
-    SshCase, Statement, Subject, UnixTime, testing,
+    Action, Connect, Exec, Explanation, FileCase, FileOperation, HttpCase, KubernetesCase, Policy, Question,
+    Source, Ssh, SshCase, Statement, Subject, UnixTime, testing,
 };
 use anyhow::{Context, anyhow, bail};
 use protocol::{
     http::target,
+    kubernetes,
     postgres::sql::{self, Catalogue, Refused},
 };
 use serde_json::{Value, json};
@@ -75,11 +76,20 @@ struct Explain {
     #[arg(long)]
     resource: String,
     /// Ask about opening a session on this database instead of a statement
-    #[arg(long, value_name = "DATABASE", conflicts_with_all = ["sql", "ssh_user", "http"], required_unless_present_any = ["sql", "ssh_user", "http"])]
+    #[arg(long, value_name = "DATABASE", conflicts_with_all = ["sql", "ssh_user", "http", "kubernetes"], required_unless_present_any = ["sql", "ssh_user", "http", "kubernetes"])]
     connect: Option<String>,
     /// Ask about a request to an HTTP host
     #[arg(long, value_name = "METHOD URL", conflicts_with_all = ["sql", "ssh_user"], value_parser = http_request)]
     http: Option<HttpCase>,
+    /// Ask about a request to an API server, as `GET /api/v1/namespaces/shop/pods`
+    #[arg(long, value_name = "METHOD PATH", conflicts_with_all = ["sql", "ssh_user", "http"])]
+    kubernetes: Option<String>,
+    /// Read the body of that request from standard input
+    #[arg(long, requires = "kubernetes")]
+    body: bool,
+    /// Content-Type of the body
+    #[arg(long, requires = "body", value_name = "TYPE")]
+    content_type: Option<String>,
     #[command(flatten)]
     ssh: SshRequest,
     /// Time of the decision, as 2027-01-31T00:00:00Z [default: now]
@@ -178,8 +188,9 @@ fn test(files: &[PathBuf], global: &Global) -> anyhow::Result<ExitCode> {
         let policy = load(&set)?;
         for source in read(&tests)? {
             let cases = testing::cases(&source).map_err(|d| joined(&d))?;
-            outcomes
-                .extend(on_large_stack(|| testing::run(&policy, &cases, now, analyse, shell, target::case))?);
+            outcomes.extend(on_large_stack(|| {
+                testing::run(&policy, &cases, now, analyse, shell, target::case, kubernetes::case)
+            })?);
         }
     }
     let failed = outcomes.iter().filter(|o| !o.passed()).count();
@@ -266,6 +277,18 @@ impl Explain {
     fn actions(&self, everything: bool) -> anyhow::Result<Vec<Action>> {
         if let Some(user) = &self.ssh.ssh_user {
             return Ok(vec![Action::Ssh(self.ssh_request(user)?)]);
+        }
+        if let Some(request) = &self.kubernetes {
+            let body = match self.body {
+                true => Some(serde_json::from_reader(std::io::stdin()).context("the body")?),
+                false => None,
+            };
+            let case =
+                KubernetesCase { request: request.clone(), content_type: self.content_type.clone(), body };
+            return match kubernetes::case(&case) {
+                Ok(action) => Ok(vec![Action::Kubernetes(Box::new(action))]),
+                Err(refused) => bail!("denied before any rule: {refused}"),
+            };
         }
         if let Some(case) = &self.http {
             return match target::case(case) {

@@ -17,7 +17,7 @@ use std::{
     sync::Arc,
 };
 
-use policy::{Permit, PostgresUpstream, Resource, ResourceKind, SecretRef, Upstream};
+use policy::{KubernetesMethod, Permit, PostgresUpstream, Resource, ResourceKind, SecretRef, Upstream};
 use rustix::fs::{Mode, OFlags};
 use secrecy::{ExposeSecret, SecretString};
 use zeroize::Zeroizing;
@@ -156,6 +156,13 @@ pub fn probe(resource: &Resource) -> Result<(), CredentialError> {
         }
         Upstream::Ssh(of) => ssh::probe(&of.login.method),
         Upstream::Https(of) => of.inject.iter().try_for_each(|field| read(&field.value).map(drop)),
+        Upstream::Kubernetes(of) => match &of.login.method {
+            KubernetesMethod::Token(token) => read(token).map(drop),
+            KubernetesMethod::Certificate(certificate) => private_key(&certificate.key).map(drop),
+            KubernetesMethod::Plugin(plugin) => {
+                plugin.env.iter().try_for_each(|(_, value)| read(value).map(drop))
+            }
+        },
     }
 }
 

@@ -4,7 +4,7 @@
 
 use serde::Serialize;
 
-use crate::{http::Http, ssh::Ssh};
+use crate::{http::Http, kubernetes::Kubernetes, ssh::Ssh};
 
 /// One thing asked of a resource.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -18,6 +18,8 @@ pub enum Action {
     Ssh(Ssh),
     /// A request to an HTTP host.
     Http(Http),
+    /// A request to an API server.
+    Kubernetes(Box<Kubernetes>),
 }
 
 /// A database session, as the client named it. The gateway logs in with its own user.

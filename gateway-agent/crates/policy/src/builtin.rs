@@ -20,5 +20,11 @@ pub const DNS_LIMIT: &str = "builtin:dns-limit";
 pub const AMBIGUOUS_PATH: &str = "builtin:ambiguous-path";
 /// The request breaks HTTP, or is written in a way that servers read differently. Given by whoever reads requests.
 pub const HTTP: &str = "builtin:http";
+/// An object asks for something beyond itself that no rule names: people are asked.
+pub const RISK: &str = "builtin:risk";
+/// A request to an API server that could not be read. Given by whoever reads requests.
+pub const KUBERNETES: &str = "builtin:kubernetes";
+/// A request that says whom the gateway should act as. Given by whoever reads requests.
+pub const IMPERSONATION: &str = "builtin:impersonation";
 /// The statement names more than can be looked at.
 pub const TOO_COMPLEX: &str = "builtin:too-complex";

@@ -13,7 +13,7 @@ use crate::{
     builtin,
     facts::{Facts, Need, Touch, write_column},
     gate::{Gates, Timed},
-    http,
+    http, kubernetes,
     mask_set::MaskSet,
     own::OwnPermit,
     policy::{Policy, Question, Scope},
@@ -62,6 +62,9 @@ impl<'a> Evaluation<'a> {
             (Some(scope), Action::Http(http)) => {
                 http::evaluate::asked(policy, question, scope, http, &mut missing)
             }
+            (Some(scope), Action::Kubernetes(action)) => {
+                kubernetes::evaluate::asked(policy, question, scope, action, &mut missing)
+            }
         };
         Self { question, scope, outcome, uncovered, missing }
     }
@@ -83,6 +86,7 @@ impl<'a> Evaluation<'a> {
                     self.scope.map_or_else(Obligations::default, |scope| match self.question.action {
                         Action::Ssh(ssh) => evaluate::obligations(&granting, &scope.masks, ssh),
                         Action::Http(http) => http::evaluate::obligations(&granting, &scope.masks, http),
+                        Action::Kubernetes(_) => kubernetes::evaluate::obligations(&granting, &scope.masks),
                         action => obligations(&granting, &scope.masks, action),
                     });
                 let permit = Permit { resource: self.question.resource.name.clone(), only: None };
@@ -392,7 +396,9 @@ fn obligations(granting: &[&Rule], masks: &MaskSet, action: &Action) -> Obligati
     let (limits, gates) = limits(granting);
     Obligations {
         outputs: match action {
-            Action::Connect(_) | Action::Ssh(_) | Action::Http(_) => OutputMasks::None,
+            Action::Connect(_) | Action::Ssh(_) | Action::Http(_) | Action::Kubernetes(_) => {
+                OutputMasks::None
+            }
             Action::Statement(statement) => masks.outputs(&statement.outputs, statement.opaque),
         },
         columns: masks.columns.clone(),
@@ -403,6 +409,7 @@ fn obligations(granting: &[&Rule], masks: &MaskSet, action: &Action) -> Obligati
         record: granting.iter().map(|rule| rule.record).max().unwrap_or_default(),
         ssh: None,
         http: None,
+        kubernetes: None,
     }
 }
 

@@ -8,7 +8,7 @@ use crate::{
     action::Action,
     facts::{Facts, class_name},
     gate::Bound,
-    http,
+    http, kubernetes,
     policy::{Policy, Question},
     raw::RuleEffect,
     rule::Rule,
@@ -134,6 +134,9 @@ fn describe(obligations: &crate::verdict::Obligations) -> Vec<String> {
     if let Some(of) = &obligations.http {
         http::explain::describe(of, &mut lines);
     }
+    if let Some(of) = &obligations.kubernetes {
+        kubernetes::explain::describe(of, &mut lines);
+    }
     lines.push(format!("recorded: {:?}", obligations.record).to_lowercase());
     lines
 }
@@ -143,6 +146,7 @@ fn sees(question: &Question<'_>) -> Vec<String> {
         Action::Connect(connect) => vec![format!("connecting to database {}", connect.database)],
         Action::Ssh(ssh) => ssh::explain::sees(ssh),
         Action::Http(http) => http::explain::sees(http),
+        Action::Kubernetes(action) => kubernetes::explain::sees(action),
         Action::Statement(statement) => {
             let facts = Facts::new(statement, question.resource.search_path());
             let mut lines: Vec<_> = facts
@@ -172,6 +176,7 @@ fn consider(rule: &Rule, question: &Question<'_>) -> (bool, String) {
         Action::Statement(statement) => statement,
         Action::Ssh(ssh) => return ssh::explain::consider(rule, ssh),
         Action::Http(http) => return http::explain::consider(rule, http),
+        Action::Kubernetes(action) => return kubernetes::explain::consider(rule, action),
     };
     let Some(matcher) = &rule.statements else {
         return (false, "names no statements".into());

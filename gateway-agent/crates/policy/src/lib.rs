@@ -32,6 +32,7 @@ pub mod functions;
 mod gate;
 mod http;
 pub mod kinds;
+mod kubernetes;
 mod mask_set;
 mod model;
 mod own;
@@ -54,6 +55,11 @@ pub use gate::{Bound, Estimate, Gate, Gates, Judgement, OnExceed, Planned, Timed
 pub use http::{
     Ambiguity, Http, HttpCase, HttpLimits, HttpObligations, HttpPath, HttpRequest, HttpUpstream, Inject,
     PassThrough, Pin, Scheme, ServerName,
+};
+pub use kubernetes::{
+    ApiResource, ExecPlugin, Impersonate, Kubernetes, KubernetesCase, KubernetesLimits, KubernetesLogin,
+    KubernetesMethod, KubernetesObligations, KubernetesTarget, KubernetesUpstream, PatchKind, PodStream,
+    Risk, ServiceAccount,
 };
 pub use model::{
     ClientCertificate, Credential, GrantOn, Host, Login, PostgresUpstream, Privilege, Resource, ResourceKind,

@@ -1,12 +1,13 @@
 //! The masks that apply to one subject on one resource.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use mask::{Detector, Detectors, Partial, Transform};
 
 use crate::{
     action::{Column, Lineage, Outputs},
     http::matcher::HttpMask,
+    kubernetes,
     pattern::ColumnPattern,
     ssh::matcher::FileMask,
     verdict::{ColumnMasks, OutputMask, OutputMasks},
@@ -19,6 +20,8 @@ pub(crate) struct MaskSet {
     pub(crate) detectors: Option<Arc<Detectors>>,
     /// What `detectors` is made of.
     parts: Vec<(Detector, Option<Partial>)>,
+    /// The same with keys and tokens, made when it is first asked for.
+    with_secrets: OnceLock<Arc<Detectors>>,
     /// Masks of files' contents.
     pub(crate) files: Vec<FileMask>,
     /// Masks of responses.
@@ -40,9 +43,15 @@ impl MaskSet {
             columns: (!columns.is_empty()).then(|| Arc::new(ColumnMasks { columns: columns.into() })),
             detectors: (!parts.is_empty()).then(|| Arc::new(Detectors::new(&parts))),
             parts,
+            with_secrets: OnceLock::new(),
             files,
             http,
         }
+    }
+
+    /// The detectors for answers of API servers.
+    pub(crate) fn with_secrets(&self) -> Arc<Detectors> {
+        Arc::clone(self.with_secrets.get_or_init(|| kubernetes::evaluate::detectors(&self.parts)))
     }
 
     /// The detectors for output in which these files' contents may be, too.

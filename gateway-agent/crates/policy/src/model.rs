@@ -5,7 +5,9 @@ use std::{fmt, net::IpAddr, path::PathBuf, sync::Arc, time::Duration};
 use ipnet::IpNet;
 use serde_json::Value;
 
-use crate::{http::HttpUpstream, pattern::Glob, raw::OutsideJobs, ssh::SshUpstream};
+use crate::{
+    http::HttpUpstream, kubernetes::KubernetesUpstream, pattern::Glob, raw::OutsideJobs, ssh::SshUpstream,
+};
 
 /// Who: the name policy gives to a set of verified claims.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -64,6 +66,7 @@ pub enum Upstream {
     Postgres(PostgresUpstream),
     Ssh(SshUpstream),
     Https(HttpUpstream),
+    Kubernetes(KubernetesUpstream),
 }
 
 /// What a resource of kind `postgres` has besides hosts and ports.
@@ -89,20 +92,21 @@ impl Resource {
             Upstream::Postgres(_) => ResourceKind::Postgres,
             Upstream::Ssh(_) => ResourceKind::Ssh,
             Upstream::Https(_) => ResourceKind::Https,
+            Upstream::Kubernetes(_) => ResourceKind::Kubernetes,
         }
     }
 
     pub fn postgres(&self) -> Option<&PostgresUpstream> {
         match &self.upstream {
             Upstream::Postgres(postgres) => Some(postgres),
-            Upstream::Ssh(_) | Upstream::Https(_) => None,
+            Upstream::Ssh(_) | Upstream::Https(_) | Upstream::Kubernetes(_) => None,
         }
     }
 
     pub fn ssh(&self) -> Option<&SshUpstream> {
         match &self.upstream {
             Upstream::Ssh(ssh) => Some(ssh),
-            Upstream::Postgres(_) | Upstream::Https(_) => None,
+            Upstream::Postgres(_) | Upstream::Https(_) | Upstream::Kubernetes(_) => None,
         }
     }
 
@@ -110,7 +114,15 @@ impl Resource {
     pub fn http(&self) -> Option<&HttpUpstream> {
         match &self.upstream {
             Upstream::Https(http) => Some(http),
+            Upstream::Kubernetes(of) => Some(&of.http),
             Upstream::Postgres(_) | Upstream::Ssh(_) => None,
+        }
+    }
+
+    pub fn kubernetes(&self) -> Option<&KubernetesUpstream> {
+        match &self.upstream {
+            Upstream::Kubernetes(kubernetes) => Some(kubernetes),
+            Upstream::Postgres(_) | Upstream::Ssh(_) | Upstream::Https(_) => None,
         }
     }
 
@@ -131,6 +143,7 @@ pub enum ResourceKind {
     Postgres,
     Ssh,
     Https,
+    Kubernetes,
 }
 
 impl ResourceKind {
@@ -140,6 +153,7 @@ impl ResourceKind {
             Self::Postgres => "postgres",
             Self::Ssh => "ssh",
             Self::Https => "https",
+            Self::Kubernetes => "kubernetes",
         }
     }
 }

@@ -15,6 +15,7 @@ use crate::{
     dns::RecordKind,
     gate::OnExceed,
     http::raw::{RawHttp, RawInject},
+    kubernetes::raw::{RawExecPlugin, RawImpersonate, RawKubernetes, RawServiceAccount},
     model::Privilege,
     ssh::raw::{RawSsh, RawUserCertificate, RawUsers},
     verdict::Recording,
@@ -128,7 +129,7 @@ pub(crate) struct RawResource {
     pub(crate) kind: RawKind,
     /// Addresses, networks and names by which jobs reach it.
     pub(crate) hosts: Vec<String>,
-    /// Default 5432 for postgres, 22 for ssh, 443 for https.
+    /// Default 5432 for postgres, 22 for ssh, 443 for https, 6443 for kubernetes.
     #[serde(default)]
     pub(crate) ports: Vec<u16>,
     /// postgres: databases that jobs may name; `*` and `?` are wildcards.
@@ -139,7 +140,7 @@ pub(crate) struct RawResource {
     pub(crate) credential: Option<RawCredential>,
     /// For `credential: ephemeral`: what the roles made for jobs may do.
     pub(crate) role: Option<RawRole>,
-    /// postgres, https; for https `verify-full` by the host's own certificates when missing.
+    /// postgres, https, kubernetes; for the latter two `verify-full` by the host's own certificates when missing.
     pub(crate) tls: Option<RawTls>,
     /// postgres: schemas in which the server looks up unqualified names after pg_catalog. Default: public.
     pub(crate) search_path: Option<Vec<String>>,
@@ -149,7 +150,7 @@ pub(crate) struct RawResource {
     pub(crate) host_ca: Option<Vec<String>>,
     /// ssh: login names that jobs may ask for; `*` and `?` are wildcards.
     pub(crate) users: Option<Vec<String>>,
-    /// https: further names by which jobs may call it, at the addresses and networks in `hosts`. `*.pages.example` is any one
+    /// https, kubernetes: further names by which jobs may call it, at the addresses and networks in `hosts`. `*.pages.example` is any one
     /// label before that.
     pub(crate) names: Option<Vec<String>>,
     /// https: those of `ports` on which there is no TLS, on both legs.
@@ -158,6 +159,8 @@ pub(crate) struct RawResource {
     pub(crate) inject: Option<Vec<RawInject>>,
     /// https: header fields of the job that are dropped.
     pub(crate) strip: Option<Vec<String>>,
+    /// kubernetes: whom the gateway acts as. Default: as itself.
+    pub(crate) impersonate: Option<RawImpersonate>,
     /// Processes of the host that are in no job: refused, as by default, or left alone. Leaving them alone
     /// opens the resource to whatever a job gets another process of the host to do.
     #[serde(default)]
@@ -182,6 +185,7 @@ pub(crate) enum RawKind {
     Postgres,
     Ssh,
     Https,
+    Kubernetes,
 }
 
 /// The gateway's own account upstream.
@@ -192,7 +196,7 @@ pub(crate) struct RawLogin {
     pub(crate) user: Option<String>,
     /// postgres: may be missing where there is a certificate.
     pub(crate) password: Option<RawSecret>,
-    /// postgres: shown to a server that asks for one in the TLS handshake.
+    /// postgres, kubernetes: shown to a server that asks for one in the TLS handshake.
     pub(crate) certificate: Option<RawCertificate>,
     /// postgres: roles that a job may ask for by its own user name: the gateway then logs in as that role, with the same
     /// secret. Whoever asks for another name gets `user`. Default: none.
@@ -203,6 +207,12 @@ pub(crate) struct RawLogin {
     pub(crate) user_certificate: Option<RawUserCertificate>,
     /// ssh: login names that jobs ask for, and whom the gateway logs in as then.
     pub(crate) users: Option<RawUsers>,
+    /// kubernetes: a bearer token.
+    pub(crate) token: Option<RawSecret>,
+    /// kubernetes: a program that prints a credential.
+    pub(crate) exec: Option<RawExecPlugin>,
+    /// kubernetes: an account whose tokens, valid for minutes, are asked for with the above and used for everything else.
+    pub(crate) service_account: Option<RawServiceAccount>,
 }
 
 /// A client certificate. Both files are read again when the policy is.
@@ -318,6 +328,8 @@ pub(crate) struct RawRule {
     pub(crate) ssh: Option<RawSsh>,
     /// Requests to HTTP hosts.
     pub(crate) http: Option<RawHttp>,
+    /// Requests to API servers.
+    pub(crate) kubernetes: Option<RawKubernetes>,
     /// Bounds on each statement. Of several rules that allow a statement the strictest count.
     #[serde(default)]
     pub(crate) limits: RawLimits,

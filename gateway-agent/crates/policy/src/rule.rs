@@ -7,6 +7,7 @@ use crate::{
     gate::Gate,
     http::matcher::HttpMatcher,
     kinds,
+    kubernetes::matcher::KubernetesMatcher,
     pattern::{ColumnPattern, Glob, NamePattern},
     raw::RuleEffect,
     ssh::matcher::SshMatcher,
@@ -22,6 +23,7 @@ pub(crate) struct Rule {
     pub(crate) statements: Option<Matcher>,
     pub(crate) ssh: Option<SshMatcher>,
     pub(crate) http: Option<HttpMatcher>,
+    pub(crate) kubernetes: Option<KubernetesMatcher>,
     pub(crate) limits: RuleLimits,
     pub(crate) record: Recording,
     pub(crate) expires: Option<UnixTime>,
@@ -50,13 +52,37 @@ impl RuleLimits {
 }
 
 impl Rule {
+    /// One that no policy has to write, and that names nothing yet.
+    pub(crate) fn builtin(id: &str, effect: RuleEffect) -> Self {
+        Self {
+            id: Arc::from(id),
+            effect,
+            connect: false,
+            replication: false,
+            statements: None,
+            ssh: None,
+            http: None,
+            kubernetes: None,
+            limits: RuleLimits::default(),
+            record: Recording::default(),
+            expires: None,
+            approval: ApprovalTerms {
+                quorum: 1,
+                approvers: Vec::new(),
+                expires_after: Duration::from_secs(600),
+            },
+            reason: None,
+        }
+    }
+
     pub(crate) fn is_expired(&self, now: UnixTime) -> bool {
         self.expires.is_some_and(|expires| expires <= now)
     }
 
     /// It is about connecting, for which there is no word of its own in HTTP: whoever may ask anything may connect.
     pub(crate) fn connects(&self) -> bool {
-        self.connect || (self.http.is_some() && self.effect != RuleEffect::Deny)
+        let requests = self.http.is_some() || self.kubernetes.is_some();
+        self.connect || (requests && self.effect != RuleEffect::Deny)
     }
 
     /// It grants every statement, read or not.

@@ -16,6 +16,7 @@ use crate::{
     facts::write_column,
     gate::{Estimate, Gates, Judgement, Planned},
     http::{Http, HttpCase},
+    kubernetes::{Kubernetes, KubernetesCase},
     model::{Resource, Subject},
     policy::{Policy, Question, Source},
     ssh::{Exec, SshCase},
@@ -31,7 +32,7 @@ pub struct Case {
     pub subject: Option<String>,
     /// the claims of a token, `iss` among them.
     pub claims: Option<BTreeMap<String, Value>>,
-    /// With `sql`, `connect`, `ssh` or `http`.
+    /// With `sql`, `connect`, `ssh`, `http` or `kubernetes`.
     pub resource: Option<String>,
     /// Statements, decided one by one; the strictest answer counts. Or
     pub sql: Option<String>,
@@ -41,6 +42,8 @@ pub struct Case {
     pub ssh: Option<SshCase>,
     /// a request to an HTTP host. Or
     pub http: Option<HttpCase>,
+    /// a request to an API server. Or
+    pub kubernetes: Option<KubernetesCase>,
     /// What the server's planner is supposed to say of every statement. Without it, limits on estimates are not looked
     /// at.
     pub estimate: Option<EstimateCase>,
@@ -150,13 +153,17 @@ pub fn cases(source: &Source) -> Result<Cases, Vec<Diagnostic>> {
             case.dns.is_some(),
             case.ssh.is_some(),
             case.http.is_some(),
+            case.kubernetes.is_some(),
         ]
         .iter()
         .filter(|is| **is)
         .count()
             != 1
         {
-            Some(("a case has either `sql` or `connect` or `dns` or `ssh` or `http`", "name one of them"))
+            Some((
+                "a case has either `sql` or `connect` or `dns` or `ssh` or `http` or `kubernetes`",
+                "name one of them",
+            ))
         } else if case.resource.is_some() == case.dns.is_some() {
             Some(("statements and connections need a `resource`, names have none", "add or drop `resource`"))
         } else if case.at.as_deref().is_some_and(|at| humantime::parse_rfc3339(at).is_err()) {
@@ -182,7 +189,8 @@ pub fn cases(source: &Source) -> Result<Cases, Vec<Diagnostic>> {
 }
 
 /// Decides every case. `analyse` reads SQL; text that it refuses is denied by [`builtin::UNPARSABLE`]. `read` reads command
-/// lines, `request` requests; one that it refuses is denied by [`builtin::HTTP`].
+/// lines, `request` requests; one that it refuses is denied by [`builtin::HTTP`], and
+/// `api` those to API servers, which [`builtin::KUBERNETES`] denies then.
 pub fn run<E: fmt::Display>(
     policy: &Policy,
     cases: &Cases,
@@ -190,12 +198,13 @@ pub fn run<E: fmt::Display>(
     analyse: impl Fn(&str) -> Result<Vec<Statement>, E>,
     read: impl Fn(&str) -> Exec,
     request: impl Fn(&HttpCase) -> Result<Http, String>,
+    api: impl Fn(&KubernetesCase) -> Result<Kubernetes, String>,
 ) -> Vec<Outcome> {
     let outcome = |(line, case): &(usize, Case)| Outcome {
         name: case.name.clone(),
         file: cases.file.clone(),
         line: *line,
-        failures: check(policy, case, now, &analyse, &read, &request).err().unwrap_or_default(),
+        failures: check(policy, case, now, &analyse, &read, &request, &api).err().unwrap_or_default(),
     };
     cases.cases.iter().map(outcome).collect()
 }
@@ -215,6 +224,7 @@ fn check<E: fmt::Display>(
     analyse: &impl Fn(&str) -> Result<Vec<Statement>, E>,
     read: &impl Fn(&str) -> Exec,
     request: &impl Fn(&HttpCase) -> Result<Http, String>,
+    api: &impl Fn(&KubernetesCase) -> Result<Kubernetes, String>,
 ) -> Result<(), Vec<String>> {
     let subject = subject(policy, case).map_err(|failure| vec![failure])?;
     let now = case
@@ -233,8 +243,14 @@ fn check<E: fmt::Display>(
             let ssh =
                 case.ssh.as_ref().map(|case| case.action(read)).transpose().map_err(|wrong| vec![wrong])?;
             let http = case.http.as_ref().map(request);
-            let asked =
-                ssh.map(|ssh| Ok(Action::Ssh(ssh))).or_else(|| http.map(|http| http.map(Action::Http)));
+            let refused = |rule: &'static str| move |refused: String| (rule, refused);
+            let of_http = || http.map(|http| http.map(Action::Http).map_err(refused(builtin::HTTP)));
+            let of_kubernetes = || {
+                let read = api(case.kubernetes.as_ref()?);
+                let read = read.map(|action| Action::Kubernetes(Box::new(action)));
+                Some(read.map_err(refused(builtin::KUBERNETES)))
+            };
+            let asked = ssh.map(|ssh| Ok(Action::Ssh(ssh))).or_else(of_http).or_else(of_kubernetes);
             answer(policy, case, asked, &subject, resource, now, analyse)
         }
     };
@@ -296,7 +312,7 @@ fn name_answer(policy: &Policy, case: &DnsCase, subject: &Subject, now: UnixTime
 fn answer<E: fmt::Display>(
     policy: &Policy,
     case: &Case,
-    asked: Option<Result<Action, String>>,
+    asked: Option<Result<Action, (&'static str, String)>>,
     subject: &Subject,
     resource: &Resource,
     now: UnixTime,
@@ -304,10 +320,10 @@ fn answer<E: fmt::Display>(
 ) -> Answer {
     let actions = match (asked, &case.connect, &case.sql) {
         (Some(Ok(action)), ..) => vec![action],
-        (Some(Err(refused)), ..) => {
+        (Some(Err((rule, refused))), ..) => {
             return Answer {
                 effect: Expected::Deny,
-                rules: vec![builtin::HTTP.into()],
+                rules: vec![rule.into()],
                 reason: format!(": {refused}"),
                 masked: Vec::new(),
             };

@@ -6,7 +6,8 @@ use mask::{Detectors, Transform};
 use serde::Serialize;
 
 use crate::{
-    gate::Gates, http::HttpObligations, own::OwnPermit, pattern::ColumnPattern, ssh::SshObligations,
+    gate::Gates, http::HttpObligations, kubernetes::KubernetesObligations, own::OwnPermit,
+    pattern::ColumnPattern, ssh::SshObligations,
 };
 
 /// Seconds since 1970-01-01 UTC. This crate never reads a clock.
@@ -88,6 +89,8 @@ pub struct Obligations {
     pub ssh: Option<Arc<SshObligations>>,
     /// For requests to HTTP hosts.
     pub http: Option<Arc<HttpObligations>>,
+    /// For requests to API servers.
+    pub kubernetes: Option<Arc<KubernetesObligations>>,
 }
 
 /// Masks by position.

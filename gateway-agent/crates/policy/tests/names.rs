@@ -141,6 +141,7 @@ fn cases_about_names() {
                 |_| Err::<Vec<_>, _>("none"),
                 |_| Exec::default(),
                 |_| Err(String::new()),
+                |_| Err(String::new()),
             )
             .remove(0),
         )

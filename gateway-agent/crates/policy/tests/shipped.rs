@@ -24,6 +24,7 @@ fn shipped_policies_load() {
         "examples/postgres.yaml",
         "examples/ssh.yaml",
         "examples/https.yaml",
+        "examples/kubernetes.yaml",
         "presets/packages.yaml",
         "presets/git-forge.yaml",
         "presets/containers.yaml",
@@ -69,6 +70,7 @@ fn the_cases_of_the_example_name_what_exists() {
         UnixTime(1_800_000_000),
         |_| Err::<Vec<_>, _>("no parser here"),
         |_| Exec::default(),
+        |_| Err("no reader here".to_owned()),
         |_| Err("no reader here".to_owned()),
     );
     assert!(outcomes.len() >= 30);
@@ -121,8 +123,15 @@ fn run(case: &str) -> Vec<String> {
     let source =
         Source { name: "t.yaml".into(), text: format!("- {{name: case, resource: orders, {case}}}\n") };
     let cases = testing::cases(&source).unwrap_or_else(|found| panic!("{}", show(&found)));
-    let mut outcomes =
-        testing::run(&policy, &cases, UnixTime(0), toy, |_| Exec::default(), |_| Err(String::new()));
+    let mut outcomes = testing::run(
+        &policy,
+        &cases,
+        UnixTime(0),
+        toy,
+        |_| Exec::default(),
+        |_| Err(String::new()),
+        |_| Err(String::new()),
+    );
     assert_eq!((outcomes.len(), outcomes[0].line), (1, 1));
     outcomes.remove(0).failures
 }
@@ -175,7 +184,7 @@ fn cases_are_checked_as_they_are_read() {
     );
     assert!(
         read(&format!("{head}  subject: s\n  sql: x\n  connect: {{database: d}}\n"))
-            .contains("either `sql` or `connect` or `dns` or `ssh` or `http`")
+            .contains("either `sql` or `connect` or `dns` or `ssh` or `http` or `kubernetes`")
     );
     assert!(read(&format!("{head}  subject: s\n  sql: x\n  at: noon\n")).contains("not a time"));
     assert!(read(&format!("{head}  subject: s\n  subject: t\n")).contains("duplicate key `subject`"));

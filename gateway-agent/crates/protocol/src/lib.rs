@@ -17,6 +17,7 @@
 )]
 
 pub mod http;
+pub mod kubernetes;
 pub mod postgres;
 pub mod sniff;
 pub mod ssh;

@@ -3,7 +3,7 @@
 use std::{fs, path::PathBuf};
 
 use policy::{Policy, Source, Statement, UnixTime, kinds, testing};
-use protocol::{http, postgres::sql, ssh};
+use protocol::{http, kubernetes, postgres::sql, ssh};
 
 fn source(name: &str) -> Source {
     let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../../policies").join(name);
@@ -20,7 +20,7 @@ fn analyse(text: &str) -> Result<Vec<Statement>, sql::Refused> {
 
 #[test]
 fn shipped_examples_decide_as_expected() {
-    for name in ["postgres", "ssh", "https"] {
+    for name in ["postgres", "ssh", "https", "kubernetes"] {
         decides_as_expected("examples", name);
     }
     for name in ["packages", "git-forge", "containers"] {
@@ -33,7 +33,15 @@ fn decides_as_expected(folder: &'static str, name: &'static str) {
         let policy = Policy::load(&[source(&format!("{folder}/{name}.yaml"))]).unwrap();
         let cases = testing::cases(&source(&format!("{folder}/{name}.tests.yaml"))).unwrap();
         let read = |text: &str| ssh::command::read(text.as_bytes());
-        testing::run(&policy, &cases, UnixTime(1_780_000_000), analyse, read, http::target::case)
+        testing::run(
+            &policy,
+            &cases,
+            UnixTime(1_780_000_000),
+            analyse,
+            read,
+            http::target::case,
+            kubernetes::case,
+        )
     });
     let wrong: Vec<_> = outcomes
         .iter()

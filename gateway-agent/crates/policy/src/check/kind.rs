@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use crate::{
     diagnostic::{Findings, Place},
-    model::ResourceKind::{self, Https, Postgres, Ssh},
+    model::ResourceKind::{self, Https, Kubernetes, Postgres, Ssh},
     raw::{RawKind, RawLogin, RawResource},
 };
 
@@ -19,28 +19,32 @@ const MAY: bool = false;
 
 const RESOURCE: &[Field] = &[
     Field { name: "databases", kinds: &[(Postgres, MUST)] },
-    Field { name: "login", kinds: &[(Postgres, MUST), (Ssh, MUST)] },
+    Field { name: "login", kinds: &[(Postgres, MUST), (Ssh, MUST), (Kubernetes, MUST)] },
     Field { name: "credential", kinds: &[(Postgres, MAY)] },
     Field { name: "role", kinds: &[(Postgres, MAY)] },
-    Field { name: "tls", kinds: &[(Postgres, MUST), (Https, MAY)] },
+    Field { name: "tls", kinds: &[(Postgres, MUST), (Https, MAY), (Kubernetes, MAY)] },
     Field { name: "search_path", kinds: &[(Postgres, MAY)] },
     Field { name: "host_keys", kinds: &[(Ssh, MAY)] },
     Field { name: "host_ca", kinds: &[(Ssh, MAY)] },
     Field { name: "users", kinds: &[(Ssh, MUST)] },
-    Field { name: "names", kinds: &[(Https, MAY)] },
+    Field { name: "names", kinds: &[(Https, MAY), (Kubernetes, MAY)] },
     Field { name: "http_ports", kinds: &[(Https, MAY)] },
     Field { name: "inject", kinds: &[(Https, MAY)] },
     Field { name: "strip", kinds: &[(Https, MAY)] },
+    Field { name: "impersonate", kinds: &[(Kubernetes, MAY)] },
 ];
 
 const LOGIN: &[Field] = &[
     Field { name: "user", kinds: &[(Postgres, MUST), (Ssh, MAY)] },
     Field { name: "password", kinds: &[(Postgres, MAY), (Ssh, MAY)] },
-    Field { name: "certificate", kinds: &[(Postgres, MAY)] },
+    Field { name: "certificate", kinds: &[(Postgres, MAY), (Kubernetes, MAY)] },
     Field { name: "roles", kinds: &[(Postgres, MAY)] },
     Field { name: "key", kinds: &[(Ssh, MAY)] },
     Field { name: "user_certificate", kinds: &[(Ssh, MAY)] },
     Field { name: "users", kinds: &[(Ssh, MAY)] },
+    Field { name: "token", kinds: &[(Kubernetes, MAY)] },
+    Field { name: "exec", kinds: &[(Kubernetes, MAY)] },
+    Field { name: "service_account", kinds: &[(Kubernetes, MAY)] },
 ];
 
 pub(super) fn of(raw: RawKind) -> ResourceKind {
@@ -48,6 +52,7 @@ pub(super) fn of(raw: RawKind) -> ResourceKind {
         RawKind::Postgres => Postgres,
         RawKind::Ssh => Ssh,
         RawKind::Https => Https,
+        RawKind::Kubernetes => Kubernetes,
     }
 }
 
@@ -66,13 +71,14 @@ pub(super) fn check(raw: &RawResource, place: &Place, findings: &mut Findings) {
         "users" => raw.users.is_some(),
         "names" => raw.names.is_some(),
         "http_ports" => raw.http_ports.is_some(),
+        "impersonate" => raw.impersonate.is_some(),
         "inject" => raw.inject.is_some(),
         "strip" => raw.strip.is_some(),
         _ => false,
     });
     if let Some(tls) = &raw.tls
         && tls.pins.is_some()
-        && kind != Https
+        && !matches!(kind, Https | Kubernetes)
     {
         findings.add(
             place.at("tls").at("pins"),
@@ -94,6 +100,9 @@ fn in_login(raw: &RawLogin, kind: ResourceKind, place: &Place, findings: &mut Fi
         "key" => raw.key.is_some(),
         "user_certificate" => raw.user_certificate.is_some(),
         "users" => raw.users.is_some(),
+        "token" => raw.token.is_some(),
+        "exec" => raw.exec.is_some(),
+        "service_account" => raw.service_account.is_some(),
         _ => false,
     });
 }
@@ -144,7 +153,8 @@ pub(crate) fn conditions(schema: &mut schemars::Schema) {
             "then": { "properties": properties, "required": must },
         })
     };
-    schema.insert("allOf".to_owned(), Value::Array(vec![one(Postgres), one(Ssh), one(Https)]));
+    schema
+        .insert("allOf".to_owned(), Value::Array(vec![one(Postgres), one(Ssh), one(Https), one(Kubernetes)]));
 }
 
 /// Fields that the kind does not have, each with `false`, and those that it has to have.

@@ -13,14 +13,16 @@ use super::{check_name, check_unique, kind, role};
 use crate::{
     diagnostic::{Findings, Place},
     http::{self, HttpUpstream},
+    kubernetes,
     model::{ClientCertificate, Host, Login, PostgresUpstream, Resource, SecretRef, Tls, TlsMode, Upstream},
     pattern::Glob,
-    raw::{RawKind, RawLogin, RawPolicy, RawResource, RawSecret, RawTls, RawTlsMode},
+    raw::{RawCertificate, RawKind, RawLogin, RawPolicy, RawResource, RawSecret, RawTls, RawTlsMode},
     ssh,
 };
 
 const POSTGRES_PORT: u16 = 5432;
 const SSH_PORT: u16 = 22;
+const KUBERNETES_PORT: u16 = 6443;
 const HTTPS_PORT: u16 = 443;
 
 pub(super) fn resources(raws: &[(usize, RawPolicy)], findings: &mut Findings) -> Vec<Arc<Resource>> {
@@ -66,6 +68,10 @@ fn resource(raw: &RawResource, place: &Place, findings: &mut Findings) -> Resour
             RawKind::Postgres => Upstream::Postgres(postgres(raw, place, findings)),
             RawKind::Ssh => Upstream::Ssh(ssh::check::upstream(raw, place, findings)),
             RawKind::Https => Upstream::Https(http::check::upstream(raw, &hosts, &ports, place, findings)),
+            RawKind::Kubernetes => {
+                let http = http::check::upstream(raw, &hosts, &ports, place, findings);
+                Upstream::Kubernetes(kubernetes::check::upstream(raw, http, place, findings))
+            }
         },
         hosts,
         ports,
@@ -158,6 +164,7 @@ fn ports(raw: &RawResource, place: &Place, findings: &mut Findings) -> Vec<u16> 
             RawKind::Postgres => POSTGRES_PORT,
             RawKind::Ssh => SSH_PORT,
             RawKind::Https => HTTPS_PORT,
+            RawKind::Kubernetes => KUBERNETES_PORT,
         }],
         false => raw.ports.clone(),
     }
@@ -233,10 +240,18 @@ fn certificate(
             "write `mode: verify-full`, or log in by a password",
         );
     }
-    Some(ClientCertificate {
-        chain: absolute(&certificate.chain, &place.at("chain"), findings),
-        key: absolute(&certificate.key, &place.at("key"), findings),
-    })
+    Some(client_certificate(certificate, &place, findings))
+}
+
+pub(crate) fn client_certificate(
+    raw: &RawCertificate,
+    place: &Place,
+    findings: &mut Findings,
+) -> ClientCertificate {
+    ClientCertificate {
+        chain: absolute(&raw.chain, &place.at("chain"), findings),
+        key: absolute(&raw.key, &place.at("key"), findings),
+    }
 }
 
 fn roles(raw: &RawLogin, place: &Place, findings: &mut Findings) -> Vec<Glob> {

@@ -14,7 +14,7 @@ use crate::{
     catalog,
     diagnostic::{Findings, Place, did_you_mean},
     http::{self, matcher::HttpMask},
-    kinds,
+    kinds, kubernetes,
     mask_set::MaskSet,
     model::ResourceKind,
     pattern::{BadPattern, ColumnPattern, Glob, NamePattern},
@@ -61,11 +61,12 @@ fn rule(raw: &RawRule, names: &Names, place: &Place, findings: &mut Findings) ->
             "add `resources: [...]`",
         );
     }
-    if !raw.connect && raw.statements.is_none() && raw.ssh.is_none() && raw.http.is_none() {
+    let parts = [raw.statements.is_some(), raw.ssh.is_some(), raw.http.is_some(), raw.kubernetes.is_some()];
+    if !raw.connect && !parts.contains(&true) {
         findings.add(
             place.clone(),
-            format!("rule `{}` is empty: it names neither connect nor statements nor ssh nor http", raw.id),
-            "add `connect: true`, `statements: {classes: [...]}`, `ssh: {commands: [...]}` or `http: {methods: [...], paths: [...]}`",
+            format!("rule `{}` is empty: it names neither connect nor statements nor ssh nor http nor kubernetes", raw.id),
+            "add `connect: true`, `statements: {classes: [...]}`, `ssh: {commands: [...]}`, `http: {methods: [...], paths: [...]}` or `kubernetes: {requests: [...]}`",
         );
     }
     if grants && raw.reason.is_some() {
@@ -110,6 +111,10 @@ fn rule(raw: &RawRule, names: &Names, place: &Place, findings: &mut Findings) ->
         .http
         .as_ref()
         .map(|part| http::check::matcher(&raw.id, raw.effect, part, &place.at("http"), findings));
+    let of_kubernetes = raw
+        .kubernetes
+        .as_ref()
+        .map(|part| kubernetes::check::matcher(&raw.id, raw.effect, part, &place.at("kubernetes"), findings));
     let terms = approval(raw, &place.at("approval"), findings);
     let item = Rule {
         id: Arc::from(raw.id.as_str()),
@@ -119,6 +124,7 @@ fn rule(raw: &RawRule, names: &Names, place: &Place, findings: &mut Findings) ->
         statements,
         ssh,
         http,
+        kubernetes: of_kubernetes,
         limits: limits::limits(raw, &terms, &place.at("limits"), findings),
         record: raw.record.unwrap_or_default(),
         expires: raw.expires.as_ref().and_then(|text| time(text, &place.at("expires"), findings)),
@@ -163,7 +169,13 @@ fn of_kind(raw: &RawRule, resources: &Scoped, names: &Names, place: &Place, find
             "http",
             raw.http.is_some(),
             ResourceKind::Https,
-            "name what is asked of them under `statements` or `ssh`",
+            "name what is asked of them under `statements`, `ssh` or `kubernetes`",
+        ),
+        (
+            "kubernetes",
+            raw.kubernetes.is_some(),
+            ResourceKind::Kubernetes,
+            "name what is asked of them under `statements`, `ssh` or `http`",
         ),
     ];
     for (part, there, kind, hint) in parts {

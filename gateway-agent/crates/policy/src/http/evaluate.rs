@@ -10,6 +10,7 @@ use crate::{
     builtin,
     evaluate::{Outcome, decided, denied_by, deny, live},
     mask_set::MaskSet,
+    model::ResourceKind,
     policy::{Policy, Question, Scope},
     raw::RuleEffect,
     rule::Rule,
@@ -26,7 +27,7 @@ pub(crate) fn asked<'a>(
     http: &'a Http,
     missing: &mut Vec<String>,
 ) -> Outcome<'a> {
-    if question.resource.http().is_none() {
+    if question.resource.kind() != ResourceKind::Https {
         let reason = format!("resource {} is of kind {}", question.resource.name, question.resource.kind());
         return deny(builtin::DEFAULT_DENY, reason, "connect to it by its own protocol");
     }

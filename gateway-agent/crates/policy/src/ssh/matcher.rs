@@ -76,7 +76,14 @@ pub(crate) enum Need<'a> {
 
 /// Everything that a request needs.
 pub(crate) fn needs(request: &SshRequest) -> Vec<Need<'_>> {
-    let SshRequest::Exec(exec) = request else { return vec![Need::Request(request)] };
+    match request {
+        SshRequest::Exec(exec) => exec_needs(exec),
+        request => vec![Need::Request(request)],
+    }
+}
+
+/// Everything that a command needs.
+pub(crate) fn exec_needs(exec: &Exec) -> Vec<Need<'_>> {
     let runs = exec.invocations.iter().filter(|run| !run.transfer && !is_idle(run)).map(Need::Run);
     let opens = exec.files.iter().map(Need::Open);
     let sets = exec.assignments.iter().filter(|set| !environment::is_own(set)).map(Need::Set);
@@ -176,12 +183,20 @@ impl SshMatcher {
 
     /// As a restriction: what of the request it could be about.
     pub(crate) fn touched<'a>(&self, request: &'a SshRequest) -> Option<Need<'a>> {
-        let SshRequest::Exec(exec) = request else {
-            return self.may_mean(request).then_some(Need::Request(request));
-        };
-        let about_parts =
-            !self.commands.is_empty() || !self.files.is_empty() || !self.env.is_empty() || self.opaque;
-        if about_parts && !exec.opaque.is_empty() {
+        match request {
+            SshRequest::Exec(exec) => self.touched_exec(exec),
+            request => self.may_mean(request).then_some(Need::Request(request)),
+        }
+    }
+
+    /// It names something that commands do.
+    pub(crate) fn is_about_parts(&self) -> bool {
+        !self.commands.is_empty() || !self.files.is_empty() || !self.env.is_empty() || self.opaque
+    }
+
+    /// As a restriction: what of the command it could be about.
+    pub(crate) fn touched_exec<'a>(&self, exec: &'a Exec) -> Option<Need<'a>> {
+        if self.is_about_parts() && !exec.opaque.is_empty() {
             return Some(Need::Opaque(exec));
         }
         let run = exec.invocations.iter().find(|run| {

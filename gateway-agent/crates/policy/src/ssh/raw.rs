@@ -42,7 +42,7 @@ pub(crate) struct RawSsh {
 }
 
 /// A program, and what it may be given.
-#[derive(Debug, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct RawCommand {
     /// `git`: by that name, or in one of the folders that programs are in. `/opt/app/bin/*`: by its path.
@@ -58,7 +58,7 @@ pub(crate) struct RawCommand {
 }
 
 /// Files and what may be done to them.
-#[derive(Debug, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct RawFiles {
     pub(crate) operations: Vec<FileOperation>,
