@@ -13,6 +13,7 @@ pub mod files;
 pub mod identity;
 pub mod intercept;
 pub mod kernel;
+pub mod kubeconfig;
 pub mod sandbox;
 pub mod session;
 pub mod ssh;

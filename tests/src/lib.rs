@@ -21,6 +21,8 @@ pub mod agent;
 pub mod cgroup;
 pub mod issuer;
 pub mod job;
+pub mod kubelet;
+pub mod kubernetes;
 pub mod names;
 pub mod nameserver;
 pub mod netns;

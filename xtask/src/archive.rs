@@ -37,6 +37,8 @@ impl Archive {
         command.args(["-o", &option("Dir::State::lists", &self.folder.join("lists"))]);
         command.args(["-o", &option("Dir::Cache", &self.folder.join("cache"))]);
         command.args(["-o", "APT::Sandbox::User=root"]);
+        // What the machine has installed is no candidate here.
+        command.args(["-o", "Dir::State::status=/dev/null"]);
         command
     }
 

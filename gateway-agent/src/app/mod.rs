@@ -191,6 +191,7 @@ async fn start(config: Config) -> Result<Started> {
     let roles = Roles::open(Arc::clone(&store), Arc::clone(&tls), Arc::clone(&mask_key))?;
     let shared = Arc::new(Shared {
         roles,
+        kubernetes: crate::credential::KubernetesTokens::default(),
         policy: ArcSwap::from_pointee(InForce { policy, addresses }),
         approvals: Arc::clone(&approvals),
         registry: Arc::new(Registry::default()),
@@ -206,6 +207,7 @@ async fn start(config: Config) -> Result<Started> {
         config,
     });
     policies::publish_known_hosts(&shared);
+    policies::publish_kubeconfig(&shared);
     let workers = start_workers(&shared)?;
     let (namespaces, arrivals) = match shared.config.kernel.namespaces {
         config::Namespaces::Follow => {

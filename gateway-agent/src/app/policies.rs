@@ -15,6 +15,7 @@ use crate::{
     audit::{AuditEvent, Kind, Value, unix_ns},
     files,
     kernel::Kernel,
+    kubeconfig::kubeconfig,
     session::{InForce, Shared},
     ssh::known_hosts,
     upstream::Addresses,
@@ -118,6 +119,7 @@ impl Agent {
         }
         self.shared.tls.forget();
         publish_known_hosts(&self.shared);
+        publish_kubeconfig(&self.shared);
         self.shared.approvals.policy_changed(&version);
         self.enrolments.policy_changed();
         self.shared.registry.redecide();
@@ -206,6 +208,21 @@ pub(super) fn publish_known_hosts(shared: &Shared) {
         });
     if let Err(error) = written {
         tracing::error!(error, path = %hosts.display(), "SSH clients of new jobs will not know the gateway");
+    }
+}
+
+/// Writes the file by which Kubernetes clients of jobs know the clusters, or removes it when there are none.
+pub(super) fn publish_kubeconfig(shared: &Shared) {
+    let path = shared.config.kubeconfig();
+    let written = match kubeconfig(&shared.policy.load().policy, &shared.config.ca_file()) {
+        Some(text) => files::put(&path, text.as_bytes(), 0o644).map_err(|error| error.to_string()),
+        None => match std::fs::remove_file(&path) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error.to_string()),
+            _ => Ok(()),
+        },
+    };
+    if let Err(error) = written {
+        tracing::error!(error, path = %path.display(), "Kubernetes clients of new jobs will not know the clusters");
     }
 }
 

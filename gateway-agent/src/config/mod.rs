@@ -225,6 +225,11 @@ impl Config {
         self.runtime_dir.join("ca-bundle.pem")
     }
 
+    /// By which Kubernetes clients of jobs know the clusters.
+    pub fn kubeconfig(&self) -> PathBuf {
+        self.runtime_dir.join("kubeconfig")
+    }
+
     /// By which SSH clients of jobs know the gateway.
     pub fn known_hosts(&self) -> PathBuf {
         self.runtime_dir.join("ssh_known_hosts")

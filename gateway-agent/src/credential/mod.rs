@@ -3,10 +3,12 @@
 //! A secret is read when it is needed, so that rotation needs no restart, and lives in [`SecretString`]:
 //! redacted in Debug, wiped on drop. No error repeats any of its bytes.
 
+mod kubernetes;
 mod roles;
 mod scram;
 mod ssh;
 
+pub use kubernetes::{KubernetesAccess, KubernetesTokens, kubernetes_login, left};
 pub use roles::{RoleError, RoleRow, Roles, SWEEP, template};
 pub use ssh::{For, Proof, SshLogin, SshLoginError, public_key, ssh_login};
 

@@ -42,6 +42,8 @@ pub struct Shared {
     pub budgets: budget::Budgets,
     /// Roles made for jobs.
     pub roles: Roles,
+    /// Tokens that clusters made for the gateway.
+    pub kubernetes: crate::credential::KubernetesTokens,
     pub tls: Arc<Tls>,
     /// What jobs' SSH clients verify.
     pub ssh: crate::ssh::Authority,

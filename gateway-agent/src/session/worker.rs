@@ -113,11 +113,8 @@ async fn serve(worker: Rc<Worker>, admitted: Admitted) {
         (Ok(tcp), ResourceKind::Ssh) => {
             Box::pin(ssh::serve(worker, flow, resource, registration, tcp)).await;
         }
-        (Ok(tcp), ResourceKind::Https) => {
+        (Ok(tcp), ResourceKind::Https | ResourceKind::Kubernetes) => {
             Box::pin(http::serve(worker, flow, resource, registration, tcp)).await;
-        }
-        (Ok(_), ResourceKind::Kubernetes) => {
-            tracing::error!(resource = %resource.name, "resources of kind kubernetes are not served yet");
         }
         (Err(error), _) => tracing::warn!(%error, "an accepted connection cannot be used"),
     }

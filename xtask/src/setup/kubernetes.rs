@@ -18,14 +18,14 @@ const CACHE: &str = "/var/cache/gateway-tests";
 /// The last Debian release whose source package still has the server, and its version there.
 const SUITE: &str = "bookworm";
 const VERSION: &str = "1.20.2";
-/// A release with a newer kubectl.
-const NEWER: &str = "trixie";
+/// kubectls: the server's own, and a newer one. Releases, and the packages that bring it there.
+const KUBECTLS: [(&str, &str); 2] = [(SUITE, "kubernetes-client"), ("trixie", "kubectl")];
 
 pub(super) fn ensure(host: &Host) -> Vec<Lack> {
     let mut lacks = debian::ensure(host, debian::KUBERNETES);
     lacks.extend(python::more(host, &["kubernetes>=28,<36"], "kubernetes"));
-    for suite in [SUITE, NEWER] {
-        lacks.extend(provide(&format!("kubectl of {suite}"), kubectl(host, suite)));
+    for (suite, package) in KUBECTLS {
+        lacks.extend(provide(&format!("kubectl of {suite}"), kubectl(host, suite, package)));
     }
     if lacks.is_empty() {
         lacks.extend(provide("kube-apiserver", server(host)));
@@ -45,14 +45,14 @@ fn archive(host: &Host, suite: &str) -> Result<Archive> {
 }
 
 /// The client of a release, into the target folder.
-fn kubectl(host: &Host, suite: &str) -> Result<()> {
+fn kubectl(host: &Host, suite: &str, package: &str) -> Result<()> {
     let folder = host.tools().join(format!("kubectl-{suite}"));
     if folder.join("usr/bin/kubectl").is_file() {
         return Ok(());
     }
     fs::remove_dir_all(&folder).ok();
-    archive(host, suite)?.unpack("kubernetes-client", &folder)?;
-    ensure!(folder.join("usr/bin/kubectl").is_file(), "kubernetes-client of {suite} brings no kubectl");
+    archive(host, suite)?.unpack(package, &folder)?;
+    ensure!(folder.join("usr/bin/kubectl").is_file(), "{package} of {suite} brings no kubectl");
     Ok(())
 }
 

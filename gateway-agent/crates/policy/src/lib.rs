@@ -57,9 +57,8 @@ pub use http::{
     PassThrough, Pin, Scheme, ServerName,
 };
 pub use kubernetes::{
-    ApiResource, ExecPlugin, Impersonate, Kubernetes, KubernetesCase, KubernetesLimits, KubernetesLogin,
-    KubernetesMethod, KubernetesObligations, KubernetesTarget, KubernetesUpstream, PatchKind, PodStream,
-    Risk, ServiceAccount,
+    ApiResource, ExecPlugin, Impersonate, Kubernetes, KubernetesCase, KubernetesLogin, KubernetesMethod,
+    KubernetesObligations, KubernetesTarget, KubernetesUpstream, PatchKind, PodStream, Risk, ServiceAccount,
 };
 pub use model::{
     ClientCertificate, Credential, GrantOn, Host, Login, PostgresUpstream, Privilege, Resource, ResourceKind,

@@ -71,7 +71,6 @@ const ANYTHING: &str = r#"
     resources: [cluster]
     kubernetes:
       requests: [{ verbs: ["*"], groups: ["", "*"], resources: ["*", "*/*"], namespaces: ["*"], cluster: true }]
-      exec: { shell: true }
 "#;
 
 #[test]

@@ -54,6 +54,9 @@ pub(super) fn make(
             set(replaces_roots, bundle.clone().into());
         }
     }
+    if config.kubeconfig().exists() {
+        set("KUBECONFIG", config.kubeconfig().into());
+    }
     match (user, home) {
         (Some(user), _) => {
             set("HOME", user.dir.clone().into());

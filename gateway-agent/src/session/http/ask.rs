@@ -2,7 +2,9 @@
 
 use std::{sync::Arc, time::Instant};
 
-use policy::{Action, Allow, ApprovalTerms, Denial, Effect, Grant, Policy, Question, Verdict, builtin};
+use policy::{
+    Action, Allow, ApprovalTerms, Denial, Effect, Grant, Permit, Policy, Question, Verdict, builtin,
+};
 
 use super::{Session, kind::Asked, refusal::Refused};
 use crate::{
@@ -53,6 +55,14 @@ impl Session {
         policy.decide(&Question { subject: &subject, resource: &resource, action, now, grant })
     }
 
+    /// The permit to look at what a request is about that waits for a human.
+    pub(super) fn looking(&self, policy: &Policy, action: &Action) -> Option<Permit> {
+        let subject = policy.subject_named(&self.live.subject)?;
+        let resource = self.resource();
+        let now = crate::clock::now();
+        policy.looking(&Question { subject: &subject, resource: &resource, action, now, grant: None })
+    }
+
     /// Whether policy would still not refuse this.
     pub(super) fn still(&self, action: &Action) -> Result<(), Refused> {
         let policy = self.shared().policy.load_full();
@@ -63,7 +73,8 @@ impl Session {
         }
     }
 
-    /// Asks policy, and a human where policy wants one; `body` is what the human sees besides the line.
+    /// Asks policy, and a human where policy wants one; `shown` is what the human sees besides the line: the body, and what the
+    /// request would do.
     ///
     /// # Errors
     /// When what happened cannot be written down.
@@ -72,7 +83,7 @@ impl Session {
         asked: &Asked,
         verdict: Verdict,
         policy: &Policy,
-        body: Option<&[u8]>,
+        shown: (Option<&[u8]>, Option<String>),
         since: Instant,
     ) -> Result<Answer, Lost> {
         let answer = match verdict.effect {
@@ -80,7 +91,7 @@ impl Session {
                 return Ok(Ok(Granted { rules: verdict.rules, allow, approval: None }));
             }
             Effect::Deny(denial) => Err(Refused::new(&verdict.rules, denial.reason, denial.hint)),
-            Effect::Approve(terms) => self.ask_human(policy, asked, body, &verdict.rules, &terms).await?,
+            Effect::Approve(terms) => self.ask_human(policy, asked, shown, &verdict.rules, &terms).await?,
         };
         if let Err(refused) = &answer {
             let rules = std::slice::from_ref(&refused.rule);
@@ -93,7 +104,7 @@ impl Session {
         &self,
         policy: &Policy,
         asked: &Asked,
-        body: Option<&[u8]>,
+        (body, because): (Option<&[u8]>, Option<String>),
         rules: &[Arc<str>],
         terms: &ApprovalTerms,
     ) -> Result<Answer, Lost> {
@@ -117,7 +128,7 @@ impl Session {
             job_uid: live.job_uid,
             process: approval::Process { pid: live.pid, uid: live.uid, command: live.command.clone() },
             rules: rules.to_vec(),
-            because: None,
+            because,
             terms: terms.clone(),
         };
         let mut ticket = match self.shared().approvals.request(asking) {

@@ -177,7 +177,7 @@ impl Exchange {
         let empty = bodiless || body.is_end_stream();
         let filter = match empty {
             true => None,
-            false => kind.filter(&self.allow.obligations, &head).map_err(|why| {
+            false => kind.filter(&self.asked, &self.allow.obligations, &head).map_err(|why| {
                 let refused = Refused::new(
                     &[builtin::LAUNDERING.into()],
                     why.to_string(),
@@ -256,7 +256,7 @@ impl Exchange {
         let resource = self.session.resource();
         let none = Vec::new();
         fields::request(headers, resource.http().map_or(&none, |http| &http.strip));
-        self.session.kind().rewrite(headers, &self.allow.obligations);
+        self.session.kind().rewrite(headers, &self.asked, &self.allow.obligations);
         for (name, value) in fields {
             headers.insert(name, value);
         }
@@ -419,6 +419,9 @@ impl Exchange {
         if wanted.is_none() || chosen != wanted {
             return Err(Stopped::Host("switches to a protocol that nobody asked for".to_owned()));
         }
+        if !self.session.kind().agrees(&head.headers) {
+            return Err(Stopped::Host("agrees on channels that nobody asked for".to_owned()));
+        }
         let protocol = chosen.unwrap_or_default();
         let mut response = Response::from_parts(head.clone(), body);
         let there = hyper::upgrade::on(&mut response);
@@ -435,7 +438,7 @@ impl Exchange {
         let here = std::mem::replace(&mut self.upgrade, hyper::upgrade::on(Response::new(())));
         let broken = |error: hyper::Error| Stopped::Host(format!("upgrade: {error}"));
         let ends = Ends { here: here.await.map_err(broken)?, there: there.await.map_err(broken)? };
-        upgrade::relay(self, ends, &protocol).await
+        upgrade::relay(self, ends).await
     }
 }
 

@@ -4,24 +4,32 @@
 //! body, if it wants to see it first) into an [`Action`], rewrites the head for the server, and reads the response on its way to the
 //! job. Everything else (deciding, asking people, recording, limits, policy changes) is the same for all.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use hyper::{HeaderMap, http::request, http::response};
 use mask::Detectors;
 use policy::{Action, Http, HttpObligations, Obligations, Resource, Upstream};
-use protocol::http::{
-    BadRequest,
-    body::{Body, Search, Withheld, content_type},
-    fields,
-    target::{self, Came},
+use protocol::{
+    http::{
+        body::{Body, Search, Withheld, content_type},
+        fields,
+        target::{self, Came},
+    },
+    kubernetes::{
+        self,
+        stream::{PodFrames, StreamKind},
+    },
 };
+use record::Stream;
 
+use super::{cluster, refusal::Refused};
 use crate::tls::{HTTP, Protocols};
 
 /// The kinds.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Kind {
     Https,
+    Kubernetes,
 }
 
 /// A request as it is decided.
@@ -34,6 +42,8 @@ pub(super) struct Asked {
     pub(super) host: String,
     /// What the connection is to become, lower case.
     pub(super) upgrade: Option<String>,
+    /// Of an API server: what its body will be read with.
+    pub(super) pending: Option<kubernetes::Request>,
 }
 
 /// A refusal in the words of the kind's own clients.
@@ -47,6 +57,7 @@ impl Kind {
     /// Never: a resource of another kind is never served here, and would be refused everything by policy.
     pub(super) fn of(resource: &Resource) -> Self {
         match &resource.upstream {
+            Upstream::Kubernetes(_) => Self::Kubernetes,
             Upstream::Https(_) | Upstream::Postgres(_) | Upstream::Ssh(_) => Self::Https,
         }
     }
@@ -54,7 +65,7 @@ impl Kind {
     /// What is offered to clients behind TLS. HTTP/1.1 alone where clients upgrade connections.
     pub(super) fn protocols(self) -> Protocols {
         match self {
-            Self::Https => HTTP,
+            Self::Https | Self::Kubernetes => HTTP,
         }
     }
 
@@ -62,23 +73,37 @@ impl Kind {
     ///
     /// # Errors
     /// When it breaks HTTP, or could be read differently by the server.
-    pub(super) fn interpret(self, came: Came<'_>, head: &request::Parts) -> Result<Asked, BadRequest> {
-        let request = target::read(came, head.method.as_str(), &head.uri, head.version, &head.headers)?;
+    pub(super) fn interpret(self, came: Came<'_>, head: &request::Parts) -> Result<Asked, Refused> {
+        let request = target::read(came, head.method.as_str(), &head.uri, head.version, &head.headers)
+            .map_err(|bad| Refused::http(bad.status(), bad.to_string()))?;
         match self {
             Self::Https => Ok(Asked {
                 line: request.line(),
                 host: request.host.clone(),
                 upgrade: request.upgrade.clone(),
                 action: Action::Http(Http::Request(request)),
+                pending: None,
             }),
+            Self::Kubernetes => {
+                let read = cluster::interpret(head, request.upgrade.as_deref())?;
+                let action = read.action().clone();
+                Ok(Asked {
+                    line: format!("{} ({})", action.line(), request.line()),
+                    host: request.host,
+                    upgrade: request.upgrade,
+                    action: Action::Kubernetes(Box::new(action)),
+                    pending: Some(read),
+                })
+            }
         }
     }
 
     /// (b) How many bytes of the request's body have to be seen before it is decided; a longer one is refused. `None`: the body is
     /// passed on as it comes.
-    pub(super) fn wants_body(self, _asked: &Asked) -> Option<usize> {
+    pub(super) fn wants_body(self, asked: &Asked) -> Option<usize> {
         match self {
             Self::Https => None,
+            Self::Kubernetes => cluster::wants_body(asked),
         }
     }
 
@@ -86,16 +111,23 @@ impl Kind {
     ///
     /// # Errors
     /// When the body cannot be read.
-    pub(super) fn with_body(self, asked: Asked, _body: &[u8]) -> Result<Asked, BadRequest> {
-        match self {
-            Self::Https => Ok(asked),
+    pub(super) fn with_body(self, mut asked: Asked, body: &[u8]) -> Result<Asked, Refused> {
+        if let (Self::Kubernetes, Some(request)) = (self, asked.pending.take()) {
+            let action = request.with_body(body).map_err(|error| cluster::refused(&error))?;
+            asked.action = Action::Kubernetes(Box::new(action));
         }
+        Ok(asked)
     }
 
     /// (d) The head for the server, once the request is allowed: hop-by-hop fields are gone already, what the gateway injects comes
     /// after.
-    pub(super) fn rewrite(self, headers: &mut HeaderMap, allowed: &Obligations) {
+    pub(super) fn rewrite(self, headers: &mut HeaderMap, asked: &Asked, allowed: &Obligations) {
         match self {
+            Self::Kubernetes => {
+                if let Action::Kubernetes(action) = &asked.action {
+                    cluster::rewrite(headers, action);
+                }
+            }
             Self::Https if hides(allowed) => fields::readable(headers),
             Self::Https => {}
         }
@@ -108,10 +140,26 @@ impl Kind {
     /// When nothing of it may be shown.
     pub(super) fn filter(
         self,
+        asked: &Asked,
         allowed: &Obligations,
         head: &response::Parts,
-    ) -> Result<Option<Filter>, Withheld> {
+    ) -> Result<Option<Filter>, Kept> {
         match self {
+            Self::Kubernetes => {
+                let of = |name: &str| head.headers.get(name).and_then(|value| value.to_str().ok());
+                let (Action::Kubernetes(action), Some(terms)) = (&asked.action, &allowed.kubernetes) else {
+                    return Err(kubernetes::mask::Withheld::Format.into());
+                };
+                if of("content-encoding").is_some_and(|coding| coding != "identity") {
+                    return Err(kubernetes::mask::Withheld::Format.into());
+                }
+                let masks = kubernetes::mask::Masks {
+                    secrets: terms.mask_secrets,
+                    detectors: Arc::clone(&terms.detectors),
+                };
+                let filter = kubernetes::mask::Filter::new(action, of("content-type"), &masks)?;
+                Ok(Some(Filter::Kubernetes(Box::new(filter))))
+            }
             Self::Https => {
                 if !hides(allowed) {
                     return Ok(None);
@@ -127,18 +175,46 @@ impl Kind {
     }
 
     /// A refusal as this kind's own clients expect it; `None`: as everybody does.
-    pub(super) fn refusal(self, _status: u16, _reason: &str) -> Option<Document> {
+    pub(super) fn refusal(self, refused: &Refused) -> Option<Document> {
         match self {
             Self::Https => None,
+            Self::Kubernetes => {
+                Some(Document { content_type: "application/json", body: cluster::document(refused) })
+            }
+        }
+    }
+
+    /// (e) Whether the server's answer to an upgrade is one that can be followed.
+    pub(super) fn agrees(self, headers: &HeaderMap) -> bool {
+        match self {
+            Self::Https => true,
+            Self::Kubernetes => cluster::agreed(headers),
         }
     }
 
     /// (e) What looks at an upgraded connection.
-    pub(super) fn upgraded(self, _asked: &Asked, _protocol: &str) -> Upgraded {
+    pub(super) fn upgraded(self, asked: &Asked, allowed: &Obligations) -> Upgraded {
         match self {
             Self::Https => Upgraded::Unseen,
+            Self::Kubernetes => {
+                let forwards = matches!(&asked.action, Action::Kubernetes(action)
+                    if action.resource().is_some_and(|of| of.subresource.as_deref() == Some("portforward")));
+                let kind = if forwards { StreamKind::Ports } else { StreamKind::Process };
+                let none = Arc::new(Detectors::new(&[]));
+                let detectors = allowed.kubernetes.as_ref().map_or(&none, |of| &of.detectors);
+                Upgraded::Pod(Box::new(PodFrames::new(kind, detectors)))
+            }
         }
     }
+}
+
+/// Why a response is not shown, or no further.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum Kept {
+    #[error(transparent)]
+    Http(#[from] Withheld),
+    #[error(transparent)]
+    Kubernetes(#[from] kubernetes::mask::Withheld),
 }
 
 /// Something is hidden in the response.
@@ -168,6 +244,7 @@ pub(super) fn hide_in_fields(headers: &mut HeaderMap, detectors: &Detectors) -> 
 #[derive(Debug)]
 pub(super) enum Filter {
     Body(Body),
+    Kubernetes(Box<kubernetes::mask::Filter>),
 }
 
 impl Filter {
@@ -175,9 +252,13 @@ impl Filter {
     ///
     /// # Errors
     /// When nothing more may be shown.
-    pub(super) fn step(&mut self, input: &mut &[u8], out: &mut Vec<u8>) -> Result<bool, Withheld> {
+    pub(super) fn step(&mut self, input: &mut &[u8], out: &mut Vec<u8>) -> Result<bool, Kept> {
         match self {
-            Self::Body(body) => body.step(input, out),
+            Self::Body(body) => Ok(body.step(input, out)?),
+            Self::Kubernetes(filter) => {
+                filter.push(std::mem::take(input), out)?;
+                Ok(false)
+            }
         }
     }
 
@@ -185,9 +266,10 @@ impl Filter {
     ///
     /// # Errors
     /// When it ended in the middle.
-    pub(super) fn finish(&mut self, out: &mut Vec<u8>) -> Result<(), Withheld> {
+    pub(super) fn finish(&mut self, out: &mut Vec<u8>) -> Result<(), Kept> {
         match self {
-            Self::Body(body) => body.finish(out),
+            Self::Body(body) => Ok(body.finish(out)?),
+            Self::Kubernetes(filter) => Ok(filter.finish(out)?),
         }
     }
 
@@ -195,6 +277,7 @@ impl Filter {
     pub(super) fn pause(&mut self, out: &mut Vec<u8>) {
         match self {
             Self::Body(body) => body.pause(out),
+            Self::Kubernetes(filter) => filter.release(out),
         }
     }
 
@@ -202,22 +285,76 @@ impl Filter {
     pub(super) fn hidden(&self) -> u64 {
         match self {
             Self::Body(body) => body.hidden(),
+            Self::Kubernetes(filter) => filter.hidden(),
         }
     }
 }
 
-/// Looks at the bytes of an upgraded connection.
+/// Looks at the bytes of an upgraded connection, in one direction.
 #[derive(Debug)]
 pub(super) enum Upgraded {
     /// They are recorded as they are.
     Unseen,
+    Pod(Box<PodFrames>),
+}
+
+/// What is passed on, and what of it is recorded: the bytes, and whose they are.
+pub(super) struct Passed {
+    pub(super) bytes: Vec<u8>,
+    pub(super) recorded: Vec<(Stream, Vec<u8>)>,
 }
 
 impl Upgraded {
-    /// Bytes that are about to be passed on. False: they are not, and the connection ends.
-    pub(super) fn passes(&mut self, _from_job: bool, _bytes: &[u8]) -> bool {
+    /// Bytes that are about to be passed on.
+    ///
+    /// # Errors
+    /// When they may not be, and the connection ends.
+    pub(super) fn pass(&mut self, from_job: bool, bytes: &[u8]) -> Result<Passed, String> {
         match self {
-            Self::Unseen => true,
+            Self::Unseen => {
+                let stream = if from_job { Stream::Input } else { Stream::Output };
+                Ok(Passed { bytes: bytes.to_vec(), recorded: vec![(stream, bytes.to_vec())] })
+            }
+            Self::Pod(frames) => {
+                let mut passed = Passed { bytes: Vec::new(), recorded: Vec::new() };
+                let mut seen = |of: kubernetes::stream::Seen<'_>| {
+                    passed.recorded.push((stream_of(from_job, of.channel), of.data.to_vec()));
+                };
+                match from_job {
+                    true => frames.from_job(bytes, &mut passed.bytes, &mut seen),
+                    false => frames.from_pod(bytes, &mut passed.bytes, &mut seen),
+                }
+                .map_err(|bad| bad.to_string())?;
+                Ok(passed)
+            }
         }
+    }
+
+    /// How long to wait for more before what is held back is shown; `None`: nothing is.
+    pub(super) fn patience(&self) -> Option<Duration> {
+        match self {
+            Self::Pod(frames) if frames.holds() => Some(Duration::from_millis(100)),
+            Self::Pod(_) | Self::Unseen => None,
+        }
+    }
+
+    /// Shows what is held back.
+    pub(super) fn pause(&mut self) -> Passed {
+        let mut passed = Passed { bytes: Vec::new(), recorded: Vec::new() };
+        if let Self::Pod(frames) = self {
+            let recorded = &mut passed.recorded;
+            frames.pause(&mut passed.bytes, |of| {
+                recorded.push((stream_of(false, of.channel), of.data.to_vec()));
+            });
+        }
+        passed
+    }
+}
+
+fn stream_of(from_job: bool, channel: u8) -> Stream {
+    match (from_job, channel) {
+        (true, _) => Stream::Input,
+        (false, 2) => Stream::Error,
+        (false, _) => Stream::Output,
     }
 }

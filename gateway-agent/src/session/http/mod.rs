@@ -7,6 +7,7 @@
 mod accept;
 mod ask;
 mod body;
+mod cluster;
 mod exchange;
 mod kind;
 mod pass;

@@ -54,7 +54,7 @@ impl Refused {
 
     /// For clients that ask for JSON a problem document (RFC 9457), for all others lines of text.
     pub(super) fn response(&self, kind: Kind, json: bool) -> Response<ToJob> {
-        let (content_type, body) = match kind.refusal(self.status, &self.line()) {
+        let (content_type, body) = match kind.refusal(self) {
             Some(document) => (document.content_type, document.body),
             None if json => ("application/problem+json", self.document()),
             None => ("text/plain; charset=utf-8", self.text()),

@@ -14,7 +14,7 @@ use hyper::{
     header::{CONTENT_LENGTH, EXPECT, HeaderName, HeaderValue},
     upgrade::OnUpgrade,
 };
-use policy::{Effect, Permit, Resource, builtin};
+use policy::{Effect, Permit, Resource};
 use protocol::http::target::Came;
 use secrecy::ExposeSecret as _;
 use tokio::{sync::oneshot, time::timeout};
@@ -109,9 +109,9 @@ async fn serve(
         Err(bad) => {
             let text = format!("{} {}", head.method, head.uri.path());
             let said = Said { kind: "request", text: text.get(..1024).unwrap_or(&text) };
-            let rules = [Arc::from(builtin::HTTP)];
-            session.log.denied(said, &rules, &bad.to_string(), since.elapsed()).await?;
-            return Err(Refused::http(bad.status(), bad.to_string()).into());
+            let rules = std::slice::from_ref(&bad.rule);
+            session.log.denied(said, rules, &bad.reason, since.elapsed()).await?;
+            return Err(bad.into());
         }
     };
     if let Err(refused) = session.belongs(&asked) {
@@ -123,7 +123,18 @@ async fn serve(
     let mut asked = asked;
     if let (Some(most), Some(body)) = (kind.wants_body(&asked), arriving.as_mut()) {
         let held = body.hold(u64::try_from(most).unwrap_or(u64::MAX)).await?;
-        asked = kind.with_body(asked, &held).map_err(|bad| Refused::http(bad.status(), bad.to_string()))?;
+        let (kind_of, line) = ("request", asked.line.clone());
+        asked = match kind.with_body(asked, &held) {
+            Ok(asked) => asked,
+            Err(bad) => {
+                let said = Said { kind: kind_of, text: line.get(..1024).unwrap_or(&line) };
+                session
+                    .log
+                    .denied(said, std::slice::from_ref(&bad.rule), &bad.reason, since.elapsed())
+                    .await?;
+                return Err(bad.into());
+            }
+        };
     }
     let policy = session.shared().policy.load_full();
     let verdict = session.decide(&policy.policy, &asked.action, None);
@@ -134,7 +145,14 @@ async fn serve(
         body.hold(SHOWN).await?;
     }
     let held = arriving.as_ref().and_then(Arriving::held);
-    let granted = session.ask(&asked, verdict, &policy.policy, held, since).await??;
+    let because = match &verdict.effect {
+        Effect::Approve(_) => match session.looking(&policy.policy, &asked.action) {
+            Some(permit) => session.preview(&permit, &asked.action, held.unwrap_or_default()).await,
+            None => None,
+        },
+        _ => None,
+    };
+    let granted = session.ask(&asked, verdict, &policy.policy, (held, because), since).await??;
     let Granted { rules, allow, approval } = granted;
     let limits = allow.obligations.http.as_ref().map(|of| of.limits.clone()).unwrap_or_default();
     if let Err(limit) = session.shared().budgets.request(session.live.job, &limits.per_minute) {
@@ -147,10 +165,17 @@ async fn serve(
         let why = format!("the request's body may have {} bytes", limit.most);
         return Err(exceeded(session, &asked, &limit.rule, &why, 413).await?.into());
     }
-    let fields = match session.secrets(&allow.permit) {
+    let own = session.identity(&allow.permit).await;
+    let own = own.map_err(|error| error.to_string());
+    let fields = own.and_then(|own| {
+        let mut fields = session.secrets(&allow.permit).map_err(|error| error.to_string())?;
+        fields.extend(own);
+        Ok(fields)
+    });
+    let fields = match fields {
         Ok(fields) => fields,
         Err(error) => {
-            session.log.upstream_failed(&error.to_string());
+            session.log.upstream_failed(&error);
             return Err(Refused::gateway(502, "the gateway's own credential cannot be used").into());
         }
     };

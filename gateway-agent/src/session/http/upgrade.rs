@@ -5,7 +5,6 @@ use std::time::Duration;
 use hyper::upgrade::Upgraded as Connection;
 use hyper_util::rt::TokioIo;
 use policy::Recording;
-use record::Stream;
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _, ReadHalf, WriteHalf, split},
     time::timeout,
@@ -13,7 +12,7 @@ use tokio::{
 
 use super::{
     exchange::{Exchange, Stopped},
-    kind::Upgraded,
+    kind::{Passed, Upgraded},
 };
 
 const PIECE: usize = 16 * 1024;
@@ -27,11 +26,12 @@ pub(super) struct Ends {
 }
 
 /// Until one of them is over.
-pub(super) async fn relay(exchange: &Exchange, ends: Ends, protocol: &str) -> Result<(), Stopped> {
+pub(super) async fn relay(exchange: &Exchange, ends: Ends) -> Result<(), Stopped> {
     let (here_in, here_out) = split(TokioIo::new(ends.here));
     let (there_in, there_out) = split(TokioIo::new(ends.there));
     let kind = exchange.session.kind();
-    let (up, down) = (kind.upgraded(&exchange.asked, protocol), kind.upgraded(&exchange.asked, protocol));
+    let look = || kind.upgraded(&exchange.asked, &exchange.allow.obligations);
+    let (up, down) = (look(), look());
     let up = pass(exchange, up, true, here_in, there_out);
     let down = pass(exchange, down, false, there_in, here_out);
     tokio::pin!(up, down);
@@ -58,24 +58,51 @@ async fn pass(
     let mut room = vec![0; PIECE];
     // Whichever direction has bytes first begins the recording; a second beginning says the same.
     let mut channel = false;
-    let stream = if from_job { Stream::Input } else { Stream::Output };
     loop {
-        let n = from.read(&mut room).await.map_err(|_| Stopped::Left)?;
+        let reading = from.read(&mut room);
+        let n = match look.patience() {
+            None => reading.await,
+            Some(patience) => match timeout(patience, reading).await {
+                Ok(read) => read,
+                Err(_) => {
+                    let passed = look.pause();
+                    pass_on(exchange, passed, from_job, &mut to, &mut channel).await?;
+                    continue;
+                }
+            },
+        };
+        let n = n.map_err(|_| Stopped::Left)?;
         let bytes = room.get(..n).unwrap_or_default();
         if bytes.is_empty() {
+            let passed = look.pause();
+            pass_on(exchange, passed, from_job, &mut to, &mut channel).await?;
             // The other side may be gone.
             let _ = to.shutdown().await;
             return Ok(());
         }
-        if !look.passes(from_job, bytes) {
-            return Err(Stopped::Host("says what may not be said there".to_owned()));
-        }
-        if exchange.running.level == Recording::Results {
-            exchange.record(bytes, stream, "upgrade", &mut channel).await?;
-        }
-        to.write_all(bytes).await.map_err(|_| Stopped::Left)?;
-        to.flush().await.map_err(|_| Stopped::Left)?;
-        let moved = if from_job { &exchange.moved.from_job } else { &exchange.moved.to_job };
-        moved.set(moved.get().saturating_add(u64::try_from(n).unwrap_or(u64::MAX)));
+        let passed = look.pass(from_job, bytes).map_err(Stopped::Host)?;
+        pass_on(exchange, passed, from_job, &mut to, &mut channel).await?;
     }
+}
+
+async fn pass_on(
+    exchange: &Exchange,
+    passed: Passed,
+    from_job: bool,
+    to: &mut WriteHalf<TokioIo<Connection>>,
+    channel: &mut bool,
+) -> Result<(), Stopped> {
+    if exchange.running.level == Recording::Results {
+        for (stream, data) in passed.recorded.iter().filter(|(_, data)| !data.is_empty()) {
+            exchange.record(data, *stream, "upgrade", channel).await?;
+        }
+    }
+    if passed.bytes.is_empty() {
+        return Ok(());
+    }
+    to.write_all(&passed.bytes).await.map_err(|_| Stopped::Left)?;
+    to.flush().await.map_err(|_| Stopped::Left)?;
+    let moved = if from_job { &exchange.moved.from_job } else { &exchange.moved.to_job };
+    moved.set(moved.get().saturating_add(u64::try_from(passed.bytes.len()).unwrap_or(u64::MAX)));
+    Ok(())
 }

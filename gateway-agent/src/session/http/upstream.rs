@@ -4,7 +4,7 @@ use std::{cell::RefCell, time::Duration};
 
 use hyper::{Request, Response, body::Incoming, client::conn};
 use hyper_util::rt::{TokioIo, TokioTimer};
-use policy::{Permit, Scheme};
+use policy::{ClientCertificate, KubernetesMethod, Permit, Scheme};
 use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 
@@ -78,7 +78,8 @@ impl Session {
         }
         let patience = self.shared().config.sessions.login_timeout;
         let protocols: Protocols = if h2 && !upgrade { HTTP } else { HTTP_1 };
-        let stream = match timeout(patience, self.dial(permit, host, protocols)).await {
+        let certificate = self.certificate();
+        let stream = match timeout(patience, self.dial(permit, host, protocols, certificate)).await {
             Ok(stream) => stream?,
             Err(_) => return Err(HostError::Timeout),
         };
@@ -136,7 +137,23 @@ impl Session {
         }
     }
 
-    async fn dial(&self, permit: &Permit, host: &str, protocols: Protocols) -> Result<Stream, HostError> {
+    /// The certificate that requests are made under.
+    fn certificate(&self) -> Option<ClientCertificate> {
+        let resource = self.resource();
+        let login = &resource.kubernetes()?.login;
+        match (&login.method, &login.service_account) {
+            (KubernetesMethod::Certificate(certificate), None) => Some(certificate.clone()),
+            _ => None,
+        }
+    }
+
+    pub(super) async fn dial(
+        &self,
+        permit: &Permit,
+        host: &str,
+        protocols: Protocols,
+        certificate: Option<ClientCertificate>,
+    ) -> Result<Stream, HostError> {
         let resource = self.resource();
         let address = self.flow.original;
         let patience = self.shared().config.sessions.login_timeout;
@@ -145,7 +162,7 @@ impl Session {
             return Ok(stream);
         }
         let of = resource.http().ok_or(HostError::Kind)?;
-        let client = self.shared().tls.http_upstream(&of.tls, host, None, protocols)?;
+        let client = self.shared().tls.http_upstream(&of.tls, host, certificate, protocols)?;
         let stream = stream
             .connect_tls(TlsConnector::from(client.config), client.server_name)
             .await

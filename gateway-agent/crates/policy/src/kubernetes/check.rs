@@ -244,7 +244,7 @@ fn exec(id: &str, effect: RuleEffect, raw: &RawExec, place: &Place, findings: &m
 }
 
 fn limits_are_set(raw: &RawKubernetesLimits) -> bool {
-    raw.duration.is_some() || raw.bytes.is_some() || raw.per_minute.is_some()
+    raw.duration.is_some() || raw.response_bytes.is_some() || raw.per_minute.is_some()
 }
 
 fn limits(raw: &RawKubernetesLimits, place: &Place, findings: &mut Findings) -> Bounds {
@@ -255,7 +255,9 @@ fn limits(raw: &RawKubernetesLimits, place: &Place, findings: &mut Findings) -> 
             None
         }
     });
-    for (name, zero) in [("bytes", raw.bytes == Some(0)), ("per_minute", raw.per_minute == Some(0))] {
+    for (name, zero) in
+        [("response_bytes", raw.response_bytes == Some(0)), ("per_minute", raw.per_minute == Some(0))]
+    {
         if zero {
             findings.add(
                 place.at(name),
@@ -264,7 +266,7 @@ fn limits(raw: &RawKubernetesLimits, place: &Place, findings: &mut Findings) -> 
             );
         }
     }
-    Bounds { duration, bytes: raw.bytes, per_minute: raw.per_minute }
+    Bounds { duration, response_bytes: raw.response_bytes, per_minute: raw.per_minute }
 }
 
 /// What a resource of kind `kubernetes` has besides how it is called.

@@ -5,12 +5,13 @@ use std::sync::{Arc, LazyLock};
 use mask::Detectors;
 
 use super::{
-    Kubernetes, KubernetesLimits, KubernetesObligations, KubernetesTarget, Risk,
+    Kubernetes, KubernetesObligations, KubernetesTarget, Risk,
     matcher::{Bounds, KubernetesMatcher, Need, needs},
 };
 use crate::{
     builtin,
     evaluate::{Outcome, decided, denied_by, deny, live},
+    http::{HttpLimits, HttpObligations},
     mask_set::MaskSet,
     policy::{Policy, Question, Scope},
     raw::RuleEffect,
@@ -176,15 +177,14 @@ pub(crate) fn obligations(granting: &[&Rule], masks: &MaskSet) -> Obligations {
     let bounds = || granting.iter().filter_map(|rule| Some((&rule.kubernetes.as_ref()?.limits, &rule.id)));
     let record = granting.iter().map(|rule| rule.record).max().unwrap_or_default();
     let detectors = masks.with_secrets();
-    let of_kubernetes = KubernetesObligations {
-        mask_secrets: !shows_secrets(granting),
-        detectors: Arc::clone(&detectors),
-        limits: limits(bounds()),
-    };
+    let of_kubernetes =
+        KubernetesObligations { mask_secrets: !shows_secrets(granting), detectors: Arc::clone(&detectors) };
+    let http = HttpObligations { limits: limits(bounds()), ..HttpObligations::default() };
     Obligations {
         detectors: Some(detectors),
         masks: Arc::clone(&masks.ids),
         record: record.max(Recording::Statements),
+        http: Some(Arc::new(http)),
         kubernetes: Some(Arc::new(of_kubernetes)),
         ..Obligations::default()
     }
@@ -207,7 +207,7 @@ pub(crate) fn detectors(parts: &[(mask::Detector, Option<mask::Partial>)]) -> Ar
     Arc::new(Detectors::new(&parts.iter().copied().chain(more).collect::<Vec<_>>()))
 }
 
-fn limits<'a>(bounds: impl Iterator<Item = (&'a Bounds, &'a Arc<str>)> + Clone) -> KubernetesLimits {
+fn limits<'a>(bounds: impl Iterator<Item = (&'a Bounds, &'a Arc<str>)> + Clone) -> HttpLimits {
     fn strictest<'a, T: Ord + Copy>(
         bounds: impl Iterator<Item = (&'a Bounds, &'a Arc<str>)>,
         of: fn(&Bounds) -> Option<T>,
@@ -219,9 +219,10 @@ fn limits<'a>(bounds: impl Iterator<Item = (&'a Bounds, &'a Arc<str>)> + Clone) 
     let rate = |(bounds, rule): (&Bounds, &Arc<str>)| {
         bounds.per_minute.map(|most| Bounded { most, rule: Arc::clone(rule) })
     };
-    KubernetesLimits {
+    HttpLimits {
+        request_bytes: None,
+        response_bytes: strictest(bounds.clone(), |bounds| bounds.response_bytes),
         duration: strictest(bounds.clone(), |bounds| bounds.duration),
-        bytes: strictest(bounds.clone(), |bounds| bounds.bytes),
         per_minute: bounds.filter_map(rate).collect(),
     }
 }

@@ -47,17 +47,4 @@ pub(crate) fn describe(obligations: &KubernetesObligations, lines: &mut Vec<Stri
         true => "the contents of Secrets are hidden".to_owned(),
         false => "the contents of Secrets are shown".to_owned(),
     });
-    let limits = &obligations.limits;
-    let mut limit = |what: &str, most: Option<String>, rule: Option<&str>| {
-        if let (Some(most), Some(rule)) = (most, rule) {
-            lines.push(format!("{what} {most} (rule {rule})"));
-        }
-    };
-    let duration = limits.duration.as_ref();
-    limit("it lasts at most", duration.map(|of| format!("{:?}", of.most)), duration.map(|of| &*of.rule));
-    let bytes = limits.bytes.as_ref();
-    limit("bytes at most", bytes.map(|of| of.most.to_string()), bytes.map(|of| &*of.rule));
-    for rate in &limits.per_minute {
-        limit("requests a minute at most", Some(rate.most.to_string()), Some(&*rate.rule));
-    }
 }

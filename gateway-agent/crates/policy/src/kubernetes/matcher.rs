@@ -23,7 +23,7 @@ pub(crate) struct KubernetesMatcher {
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(crate) struct Bounds {
     pub(crate) duration: Option<Duration>,
-    pub(crate) bytes: Option<u64>,
+    pub(crate) response_bytes: Option<u64>,
     pub(crate) per_minute: Option<u32>,
 }
 

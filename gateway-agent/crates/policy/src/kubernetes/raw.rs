@@ -82,8 +82,8 @@ pub(crate) struct RawExec {
 pub(crate) struct RawKubernetesLimits {
     /// From being allowed until the end of the answer or stream, as `1h`.
     pub(crate) duration: Option<String>,
-    /// Bytes of an answer, or of a stream in both directions.
-    pub(crate) bytes: Option<u64>,
+    /// Bytes of an answer, as they come from the server.
+    pub(crate) response_bytes: Option<u64>,
     /// Requests that the rule grants, in any 60 seconds.
     pub(crate) per_minute: Option<u32>,
 }

@@ -5,6 +5,7 @@
 
 pub mod accept;
 mod body;
+pub mod change;
 mod json;
 mod marker;
 pub mod mask;
@@ -13,6 +14,7 @@ mod path;
 mod request;
 mod risk;
 mod status;
+pub mod stream;
 
 #[cfg(test)]
 mod tests;

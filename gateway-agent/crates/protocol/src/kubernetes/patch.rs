@@ -52,6 +52,31 @@ fn unescape(token: &str) -> String {
 }
 
 impl Operation<'_> {
+    /// `.spec.replicas`.
+    pub(super) fn path(&self) -> String {
+        self.path.iter().fold(String::new(), |path, token| format!("{path}.{token}"))
+    }
+
+    /// The path, escaped.
+    pub(super) fn pointer(&self) -> String {
+        let escape = |token: &String| token.replace('~', "~0").replace('/', "~1");
+        self.path.iter().fold(String::new(), |path, token| format!("{path}/{}", escape(token)))
+    }
+
+    /// What it writes or tests.
+    pub(super) fn asked(&self) -> Option<&Value> {
+        (self.kind == Kind::Write).then_some(self.value)
+    }
+
+    pub(super) fn name(&self) -> &'static str {
+        match self.kind {
+            Kind::Write => "write",
+            Kind::Remove => "remove",
+            Kind::Move => "move or copy to here",
+            Kind::Test => "test",
+        }
+    }
+
     /// It shows, moves or compares what is stored.
     pub(super) fn reads(&self) -> bool {
         matches!(self.kind, Kind::Move | Kind::Test)

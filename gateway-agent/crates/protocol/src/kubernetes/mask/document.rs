@@ -34,6 +34,8 @@ pub(super) struct Document {
     copies: u8,
     stack: Vec<Frame>,
     next: Next,
+    /// The list that is being read has said what it is of.
+    told: bool,
     hidden: u64,
 }
 
@@ -76,7 +78,7 @@ enum Next {
 
 impl Document {
     pub(super) fn new(masks: Masks, of_secrets: bool) -> Self {
-        Self { masks, of_secrets, copies: 0, stack: Vec::new(), next: Next::Value, hidden: 0 }
+        Self { masks, of_secrets, copies: 0, stack: Vec::new(), next: Next::Value, told: false, hidden: 0 }
     }
 
     pub(super) fn hidden(&self) -> u64 {
@@ -209,10 +211,16 @@ impl<'t> Pass<'t, '_> {
             return Err(Withheld::Syntax);
         }
         let mut scope = document.scope();
-        if object && self.kinds && document.masks.secrets && scope.blank.is_none() {
+        let depth = document.stack.len();
+        // A list that says only behind its elements what it is of, and an element that does not say so itself.
+        let untold = self.pieces && object && (depth == 0 || (depth == 2 && !document.told));
+        if object && (self.kinds || untold) && document.masks.secrets && scope.blank.is_none() {
             let says = says(self.text.get(self.at..).unwrap_or_default());
-            scope.secret |= says.secret;
-            scope.quotes = scope.secret && says.refusal && !says.plain;
+            if depth == 0 {
+                document.told = says.kind;
+            }
+            scope.secret |= says.secret || (untold && depth == 2 && !says.kind);
+            scope.quotes |= scope.secret && says.refusal && !says.plain;
         }
         document.stack.push(Frame { object, scope, member: scope });
         document.next = if object { Next::NameOrEnd } else { Next::ValueOrEnd };
@@ -312,6 +320,8 @@ fn end_of_string(text: &[u8], from: usize) -> Option<usize> {
 /// What an object says of itself.
 #[derive(Debug, Default)]
 struct Says {
+    /// It says of what kind it is.
+    kind: bool,
     secret: bool,
     refusal: bool,
     /// A reason whose message quotes nothing.
@@ -335,6 +345,7 @@ fn says(text: &[u8]) -> Says {
                     match (&name, named) {
                         (Some(name), true) => {
                             if name.eq_ignore_ascii_case(b"kind") {
+                                says.kind = true;
                                 says.secret |= word.eq_ignore_ascii_case(b"Secret")
                                     || word.eq_ignore_ascii_case(b"SecretList");
                                 says.refusal |= word.eq_ignore_ascii_case(b"Status");
