@@ -180,6 +180,11 @@ impl Session {
         Ok(fields)
     }
 
+    /// The server does not take the login any more: another one is read or asked for next time.
+    pub(super) fn refused_login(&self) {
+        self.shared().kubernetes.forget(&self.resource());
+    }
+
     async fn access(&self, permit: &Permit) -> Result<KubernetesAccess, OwnError> {
         let resource = self.resource();
         let tokens = &self.shared().kubernetes;

@@ -163,6 +163,9 @@ impl Exchange {
         let (response, carrier) = self.send(head, upload, fields).await?;
         let (mut head, body) = response.into_parts();
         *status = Some(head.status);
+        if head.status == StatusCode::UNAUTHORIZED {
+            self.session.refused_login();
+        }
         if head.status == StatusCode::SWITCHING_PROTOCOLS {
             return self.switch(head, body, waiting).await;
         }

@@ -30,7 +30,8 @@ fuzz_target!(|input: (u8, u8, String, Vec<u8>)| {
     {
         assert!(!part.contains('/') && !part.is_empty(), "{of:?}");
     }
-    assert!(proxied || !target.contains("//"), "{target}");
+    let path = target.split('?').next().unwrap_or_default();
+    assert!(proxied || !path.contains("//"), "{target}");
     change::describe(&action, &body, &[]);
     for look in change::looks(&action) {
         assert!(look.target.starts_with("/api"));

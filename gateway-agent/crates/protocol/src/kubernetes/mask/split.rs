@@ -8,7 +8,7 @@ const LISTS: &[&[u8]] = &[b"\"items\"", b"\"rows\""];
 /// A part of the stream. Together, in order, they are the stream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Part<'a> {
-    /// A document; whatever stands between documents goes with the next.
+    /// A document, or the space between two.
     Whole(&'a [u8]),
     /// A list up to its elements, or from one list of elements to the next.
     Opening(&'a [u8]),
@@ -22,6 +22,8 @@ pub(super) enum Part<'a> {
 #[derive(Debug, Default)]
 pub(super) struct Splitter {
     held: Vec<u8>,
+    /// Where in `held` the next part begins.
+    begin: usize,
     /// Bytes of `held` that have been looked at.
     seen: usize,
     depth: usize,
@@ -53,6 +55,18 @@ impl Splitter {
             if self.byte(byte)? {
                 self.hand_on(byte, &mut take)?;
             }
+        }
+        // A line's end behind an event belongs to that event: clients wait for it.
+        let rest = self.held.get(self.begin..).unwrap_or_default();
+        if self.depth == 0 && !rest.is_empty() && rest.iter().all(u8::is_ascii_whitespace) {
+            take(Part::Whole(rest))?;
+            self.begin = self.seen;
+        }
+        let over = std::mem::take(&mut self.begin);
+        self.held.drain(..over);
+        self.seen = self.seen.saturating_sub(over);
+        if let Some(text) = &mut self.string {
+            text.start = text.start.saturating_sub(over);
         }
         match self.held.len() > ITEM_MAX {
             true => Err(Withheld::Large),
@@ -147,7 +161,7 @@ impl Splitter {
         byte: u8,
         take: &mut impl FnMut(Part<'_>) -> Result<(), Withheld>,
     ) -> Result<(), Withheld> {
-        let part = self.held.get(..self.seen).unwrap_or_default();
+        let part = self.held.get(self.begin..self.seen).unwrap_or_default();
         match (byte, self.depth) {
             (b'[', _) => {
                 self.listed = true;
@@ -166,8 +180,7 @@ impl Splitter {
             }
             _ => return Ok(()),
         }
-        self.held.drain(..self.seen);
-        self.seen = 0;
+        self.begin = self.seen;
         Ok(())
     }
 }
@@ -186,7 +199,12 @@ mod tests {
                 Part::Element(bytes) => ('E', bytes),
                 Part::Closing(bytes) => ('C', bytes),
             };
-            parts.push(format!("{kind}{}", std::str::from_utf8(bytes).unwrap()));
+            let text = std::str::from_utf8(bytes).unwrap();
+            if kind != 'W' {
+                parts.push(format!("{kind}{text}"));
+            } else if !text.trim().is_empty() {
+                parts.push(format!("{kind}{}", text.trim()));
+            }
             Ok(())
         };
         for piece in text.as_bytes().chunks(size) {
@@ -209,13 +227,26 @@ mod tests {
             assert_eq!(parts(list, size), wanted, "{size}");
         }
         let events = "{\"type\":\"ADDED\",\"object\":{\"items\":[{}]}}\n{\"a\":\"\\\"}\"}\n";
-        let wanted = ["W{\"type\":\"ADDED\",\"object\":{\"items\":[{}]}}", "W\n{\"a\":\"\\\"}\"}", "W\n"];
+        let wanted = ["W{\"type\":\"ADDED\",\"object\":{\"items\":[{}]}}", "W{\"a\":\"\\\"}\"}"];
         for size in 1..events.len() {
             assert_eq!(parts(events, size), wanted, "{size}");
         }
         assert_eq!(parts(r#"{"items":[]}"#, 3), [r#"O{"items":["#, "C]}"]);
         assert_eq!(parts(r#"{"items":null,"rows":[{}]}"#, 3), [r#"O{"items":null,"rows":["#, "E{}", "C]}"]);
         assert_eq!(parts(r#"{"a":"items","b":[{}]}"#, 3), [r#"W{"a":"items","b":[{}]}"#]);
+    }
+
+    #[test]
+    fn an_event_comes_with_the_end_of_its_line() {
+        let mut splitter = Splitter::default();
+        let mut all = Vec::new();
+        let take = |part: Part<'_>| {
+            let Part::Whole(bytes) = part else { panic!("{part:?}") };
+            all.extend_from_slice(bytes);
+            Ok(())
+        };
+        splitter.push(b"{\"a\":1}\n", take).unwrap();
+        assert_eq!(all, b"{\"a\":1}\n");
     }
 
     #[test]
