@@ -68,6 +68,24 @@ fn server(host: &Host) -> Result<()> {
     made
 }
 
+/// The source brings a library that reads maps by the runtime's own layout, as it was before Go 1.18: built with Debian's compiler
+/// the server crashes. Debian has the library as it is since.
+fn replace_reflection(archive: &Archive, build: &Path, source: &Path) -> Result<()> {
+    const LIBRARY: &str = "github.com/modern-go/reflect2";
+    let unpacked = build.join("reflect2");
+    archive.unpack(&["golang-github-modern-go-reflect2-dev"], &unpacked)?;
+    let old = source.join("vendor").join(LIBRARY);
+    let is_go = |path: &PathBuf| path.extension().is_some_and(|name| name == "go");
+    for path in fs::read_dir(&old)?.flatten().map(|entry| entry.path()).filter(is_go) {
+        fs::remove_file(path)?;
+    }
+    let new = unpacked.join("usr/share/gocode/src").join(LIBRARY);
+    for path in fs::read_dir(&new)?.flatten().map(|entry| entry.path()).filter(is_go) {
+        fs::copy(&path, old.join(path.file_name().unwrap_or_default()))?;
+    }
+    Ok(())
+}
+
 fn compile(host: &Host, build: &Path, kept: &Path) -> Result<()> {
     let archive = archive(host, SUITE)?;
     let mut source = archive.command("apt-get");
@@ -82,6 +100,7 @@ fn compile(host: &Host, build: &Path, kept: &Path) -> Result<()> {
     let mut unpack = host.command("dpkg-source");
     unpack.args(["--no-check", "-x"]).arg(&described).arg(&folder).current_dir(build);
     host::quietly("unpacking it", &mut unpack)?;
+    replace_reflection(&archive, build, &folder)?;
     let mut make = host.command("make");
     make.current_dir(&folder).args(["WHAT=cmd/kube-apiserver", "GO111MODULE=off"]);
     // Without Git there is nothing else to tell the version from.

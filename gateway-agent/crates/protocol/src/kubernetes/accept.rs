@@ -22,12 +22,15 @@ pub enum Passage {
 /// Paths that tell what there is: groups, versions, kinds and their schemas.
 pub fn is_discovery(path: &str) -> bool {
     let parts: Vec<&str> = path.trim_matches('/').split('/').collect();
-    match parts.as_slice() {
-        ["api" | "apis" | "version"] | ["api", _] | ["apis", _] | ["apis", _, _] => true,
-        ["openapi", ..] | ["swagger.json"] => true,
-        [".well-known", "openid-configuration"] => true,
-        _ => false,
-    }
+    matches!(
+        parts.as_slice(),
+        ["api" | "apis" | "version" | "swagger.json"]
+            | ["api", _]
+            | ["apis", _]
+            | ["apis", _, _]
+            | ["openapi", ..]
+            | [".well-known", "openid-configuration"]
+    )
 }
 
 /// What the server is told of the formats that the client takes. `None` = as the client says.
