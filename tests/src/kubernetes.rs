@@ -164,15 +164,13 @@ impl Cluster {
     /// A namespace, an account in it, and the node.
     fn prepare(&self, node: &str) -> Result<()> {
         let port = crate::kubelet::PORT;
-        let objects = format!(
-            r#"{{"apiVersion":"v1","kind":"List","items":[
-            {{"apiVersion":"v1","kind":"Namespace","metadata":{{"name":"shop"}}}},
-            {{"apiVersion":"v1","kind":"Namespace","metadata":{{"name":"bank"}}}},
-            {{"apiVersion":"v1","kind":"ServiceAccount","metadata":{{"name":"default","namespace":"shop"}}}},
-            {{"apiVersion":"v1","kind":"ServiceAccount","metadata":{{"name":"jobs","namespace":"bank"}}}},
-            {{"apiVersion":"v1","kind":"Node","metadata":{{"name":"node"}}}}]}}"#
-        );
-        self.direct(Kubectl::New, &["apply", "-f", "-"], &objects)?;
+        let objects = r#"{"apiVersion":"v1","kind":"List","items":[
+            {"apiVersion":"v1","kind":"Namespace","metadata":{"name":"shop"}},
+            {"apiVersion":"v1","kind":"Namespace","metadata":{"name":"bank"}},
+            {"apiVersion":"v1","kind":"ServiceAccount","metadata":{"name":"default","namespace":"shop"}},
+            {"apiVersion":"v1","kind":"ServiceAccount","metadata":{"name":"jobs","namespace":"bank"}},
+            {"apiVersion":"v1","kind":"Node","metadata":{"name":"node"}}]}"#;
+        self.direct(Kubectl::New, &["apply", "-f", "-"], objects)?;
         let status = format!(
             r#"{{"status":{{"addresses":[{{"type":"InternalIP","address":"{node}"}}],"daemonEndpoints":{{"kubeletEndpoint":{{"Port":{port}}}}},"conditions":[{{"type":"Ready","status":"True"}}]}}}}"#
         );

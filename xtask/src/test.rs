@@ -92,8 +92,10 @@ const PG_REGRESS: &str = "pg-regress";
 const DRIVERS: &str = "drivers";
 const KUBERNETES: &str = "kubernetes";
 
+type Provide = fn(&Host) -> Result<()>;
+
 /// Test programs that run by name alone: what `xtask test e2e NAME` says, and what provides for them.
-const BY_NAME: &[(&str, &str, fn(&Host) -> Result<()>)] =
+const BY_NAME: &[(&str, &str, Provide)] =
     &[(DRIVERS, "e2e_drivers", setup::for_drivers), (KUBERNETES, "e2e_kubernetes", setup::for_kubernetes)];
 
 const PG_VERSIONS: &str = "pg-versions";

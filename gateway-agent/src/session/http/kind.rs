@@ -169,7 +169,7 @@ impl Kind {
                 let http = allowed.http.as_ref().unwrap_or(&none);
                 let kind = content_type(of("content-type"));
                 let search = Search::of(&kind, &http.json, allowed.detectors.as_ref())?;
-                Ok(Some(Filter::Body(Body::new(of("content-encoding"), search)?)))
+                Ok(Some(Filter::Body(Box::new(Body::new(of("content-encoding"), search)?))))
             }
         }
     }
@@ -243,7 +243,7 @@ pub(super) fn hide_in_fields(headers: &mut HeaderMap, detectors: &Detectors) -> 
 /// Reads a response's body, a bounded piece at a time.
 #[derive(Debug)]
 pub(super) enum Filter {
-    Body(Body),
+    Body(Box<Body>),
     Kubernetes(Box<kubernetes::mask::Filter>),
 }
 

@@ -225,7 +225,7 @@ impl Channel {
             None => return Err(Over::Job),
         };
         let what = text(&request);
-        let started = self.start(request, granted, &what, command).await?;
+        let started = Box::pin(self.start(request, granted, &what, command)).await?;
         match started {
             Ok(relay) => self.relay(relay).await,
             Err(Some(why)) => {
@@ -438,7 +438,7 @@ impl Channel {
         let refused = match self.session.ask_now(&request).await? {
             Ok(granted) => {
                 let what = text(&request);
-                match self.start(request, granted, &what, None).await? {
+                match Box::pin(self.start(request, granted, &what, None)).await? {
                     Ok(relay) => {
                         if let Some(reply) = reply {
                             reply.accept().await;

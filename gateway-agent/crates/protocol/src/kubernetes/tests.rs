@@ -359,7 +359,7 @@ fn bodies_that_are_not_read_are_refused() {
         assert!(ask("POST", PODS, content_type, body).is_err(), "{content_type} {body:?}");
     }
     assert!(ask("GET", PODS, "application/json", "{}").is_err(), "a body of a GET");
-    assert!(BODY_MAX >= 3 << 20);
+    const { assert!(BODY_MAX >= 3 << 20) };
 }
 
 #[test]

@@ -31,7 +31,7 @@ impl Channel {
     ) -> Result<(), Over> {
         let session = Rc::clone(&self.session);
         let route = session.way(&host, port);
-        let tunnel = route.is_some().then(|| SshRequest::DirectTcpip { host, port });
+        let tunnel = route.is_some().then_some(SshRequest::DirectTcpip { host, port });
         let theirs = match self.begin_inner(destination, route) {
             Ok(theirs) => theirs,
             Err(why) => {
