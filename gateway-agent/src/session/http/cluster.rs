@@ -9,7 +9,7 @@ use hyper::{
     http::request,
 };
 use hyper_util::rt::TokioIo;
-use policy::{Action, Kubernetes, Permit, builtin};
+use policy::{Action, Kubernetes, KubernetesTarget, Permit, builtin};
 use protocol::kubernetes::{self, BODY_MAX, Head, Refusal, Unreadable, accept, change, stream};
 use secrecy::{ExposeSecret as _, SecretString};
 use serde_json::{Value, json};
@@ -33,11 +33,6 @@ pub(super) fn interpret(
     head: &request::Parts,
     upgrade: Option<&str>,
 ) -> Result<kubernetes::Request, Refused> {
-    if let Some(name) = head.headers.keys().find(|name| name.as_str().starts_with("impersonate-")) {
-        let rules = [builtin::IMPERSONATION.into()];
-        let reason = format!("the request says whom to act as ({name}), which the gateway alone does");
-        return Err(Refused::new(&rules, reason, "leave out `--as` and its like"));
-    }
     let mut kinds = head.headers.get_all(CONTENT_TYPE).iter();
     let content_type = match (kinds.next(), kinds.next()) {
         (None, _) => None,
@@ -47,6 +42,17 @@ pub(super) fn interpret(
     let target = head.uri.path_and_query().map_or("/", |target| target.as_str());
     let request = kubernetes::Request::read(&Head { method: head.method.as_str(), target, content_type })
         .map_err(|error| refused(&error))?;
+    // Clients ask what there is before anything else. That is told them, as nobody in particular, so that they get as far as the
+    // refusal.
+    let discovers =
+        matches!(&request.action().target, KubernetesTarget::Path { path } if accept::is_discovery(path));
+    if !discovers
+        && let Some(name) = head.headers.keys().find(|name| name.as_str().starts_with("impersonate-"))
+    {
+        let rules = [builtin::IMPERSONATION.into()];
+        let reason = format!("the request says whom to act as ({name}), which the gateway alone does");
+        return Err(Refused::new(&rules, reason, "leave out `--as` and its like"));
+    }
     let rules = [builtin::KUBERNETES.into()];
     match (upgrade, &request.action().stream) {
         (None, None) => Ok(request),
@@ -351,6 +357,8 @@ mod tests {
         assert_eq!(ask("/api/v1/pods?watch=1", &channels, Some("websocket")), refused);
         assert_eq!(ask("/api/v1/pods", &[("content-type", "a"), ("content-type", "b")], None), refused);
         let acting = [("impersonate-user", "admin")];
+        assert_eq!(ask("/apis/apps/v1", &acting, None), None);
+        assert_eq!(ask("/metrics", &acting, None), Some(builtin::IMPERSONATION.to_owned()));
         assert_eq!(ask("/api/v1/pods", &acting, None), Some(builtin::IMPERSONATION.to_owned()));
     }
 

@@ -137,12 +137,15 @@ impl Query {
         Ok(self.one(name)?.filter(|value| !value.is_empty()).map(str::to_owned))
     }
 
-    /// As the API server reads booleans: there and neither `false` nor `0` is true. Other words than the plain ones are refused.
+    /// As the API server reads booleans: there, and neither `false` in letters of any case nor `0`, is true. Other words than the plain
+    /// ones are refused.
     pub(super) fn flag(&self, name: &str) -> Result<bool, Unreadable> {
         match self.one(name)? {
             None => Ok(false),
-            Some("true" | "1" | "") => Ok(true),
-            Some("false" | "0") => Ok(false),
+            Some("1" | "") => Ok(true),
+            Some("0") => Ok(false),
+            Some(word) if word.eq_ignore_ascii_case("true") => Ok(true),
+            Some(word) if word.eq_ignore_ascii_case("false") => Ok(false),
             Some(_) => Err(Unreadable::ambiguous(&format!("`{name}` that is neither true nor false"))),
         }
     }
@@ -158,6 +161,8 @@ mod tests {
         assert_eq!(target.segments, ["api", "v1", "namespaces", "a", "pods"]);
         assert_eq!(target.query.one("labelSelector").unwrap(), Some("app=web"));
         assert!(!target.query.flag("watch").unwrap());
+        assert!(Target::read("/api/v1/pods?watch=True").unwrap().query.flag("watch").unwrap());
+        assert!(!Target::read("/api/v1/pods?watch=False").unwrap().query.flag("watch").unwrap());
         assert_eq!(Target::read("/").unwrap().segments, [""; 0]);
         let target = Target::read("/apis/rbac.authorization.k8s.io/v1/clusterroles/system%3Anode").unwrap();
         assert_eq!(target.segments[4], "system:node");
