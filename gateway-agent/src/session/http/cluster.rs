@@ -96,7 +96,7 @@ pub(super) fn refused(error: &Unreadable) -> Refused {
 pub(super) fn wants_body(asked: &Asked) -> Option<usize> {
     let request = asked.pending.as_ref()?;
     // What has no body is read as one that is empty.
-    (!request.is_proxied()).then_some(BODY_MAX)
+    (!request.is_unread()).then_some(BODY_MAX)
 }
 
 /// The subprotocols that are let through, of those that the client offers; never one with its token in it.

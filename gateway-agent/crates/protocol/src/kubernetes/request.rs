@@ -64,6 +64,8 @@ impl Request {
         let body = match verb.as_str() {
             _ if place.is_proxy() => body::Kind::Unseen,
             _ if streams => body::Kind::None,
+            // Nothing is stored, and what is asked about is the gateway's own login: clients may ask in protobuf.
+            "create" if is_self_review(&resource) => body::Kind::Unseen,
             "create" | "update" => body::Kind::Object(body::Format::of(head.content_type)?),
             "patch" => body::Kind::Patch(body::patch_kind(head.content_type)?),
             "delete" | "deletecollection" => body::Kind::DeleteOptions(head.content_type.map(str::to_owned)),
@@ -93,13 +95,14 @@ impl Request {
     }
 
     /// Whether the body has to be read, up to [`BODY_MAX`], before this can be decided. Other requests have no body that means
-    /// something; those to be proxied ([`is_proxied`](Self::is_proxied)) pass theirs on unread.
+    /// something; those that go on unread ([`is_unread`](Self::is_unread)) pass theirs on.
     pub fn wants_body(&self) -> bool {
         !matches!(self.body, body::Kind::None | body::Kind::Unseen)
     }
 
-    /// It goes on to a pod, a service or a node: what it means there is not known.
-    pub fn is_proxied(&self) -> bool {
+    /// Its body goes on unread: to a pod, a service or a node, where nobody knows what it means, or as a question about one's own
+    /// rights.
+    pub fn is_unread(&self) -> bool {
         self.body == body::Kind::Unseen
     }
 
@@ -124,6 +127,17 @@ pub fn case(case: &KubernetesCase) -> Result<Kubernetes, String> {
     let head = Head { method, target, content_type: case.content_type.as_deref().or(default) };
     let read = Request::read(&head).and_then(|request| request.with_body(body.as_bytes()));
     read.map_err(|refused| refused.to_string())
+}
+
+/// A question about the rights of whoever asks.
+fn is_self_review(of: &ApiResource) -> bool {
+    of.subresource.is_none()
+        && of.namespace.is_none()
+        && matches!(
+            (of.group.as_str(), of.resource.as_str()),
+            ("authorization.k8s.io", "selfsubjectaccessreviews" | "selfsubjectrulesreviews")
+                | ("authentication.k8s.io", "selfsubjectreviews")
+        )
 }
 
 fn plain(verb: String, target: KubernetesTarget, stream: Option<PodStream>) -> Kubernetes {

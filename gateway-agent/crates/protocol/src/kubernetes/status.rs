@@ -24,22 +24,21 @@ pub fn status(refusal: &Refusal<'_>) -> Value {
     if let Some(rule) = rule {
         causes.insert(0, json!({ "reason": "GatewayRule", "message": rule }));
     }
-    let mut status = json!({
+    // Of an invalid object kubectl prints the causes in place of the message.
+    if *code == 422 {
+        let told = message.trim_start_matches("gateway: ");
+        causes = vec![json!({ "reason": "FieldValueInvalid", "field": "gateway", "message": told })];
+    }
+    json!({
         "kind": "Status",
         "apiVersion": "v1",
         "metadata": {},
         "status": "Failure",
         "message": message,
         "reason": reason_of(*code),
+        "details": { "causes": causes },
         "code": code,
-    });
-    // Of an invalid object kubectl prints the causes in place of the message.
-    if *code != 422
-        && let Some(members) = status.as_object_mut()
-    {
-        members.insert("details".to_owned(), json!({ "causes": causes }));
-    }
-    status
+    })
 }
 
 /// The server's word for a status.

@@ -359,6 +359,9 @@ fn bodies_that_are_not_read_are_refused() {
         assert!(ask("POST", PODS, content_type, body).is_err(), "{content_type} {body:?}");
     }
     assert!(ask("GET", PODS, "application/json", "{}").is_err(), "a body of a GET");
+    const REVIEW: &str = "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews";
+    assert!(ask("POST", REVIEW, "application/vnd.kubernetes.protobuf", "k8s").is_ok(), "a question");
+    assert!(ask("PUT", REVIEW, "application/vnd.kubernetes.protobuf", "k8s").is_err(), "no question");
     const { assert!(BODY_MAX >= 3 << 20) };
 }
 
