@@ -199,7 +199,7 @@ impl Exchange {
         } else {
             let hint = if filter.is_some() { SizeHint::default() } else { body.size_hint() };
             let (sender, to_job) = ToJob::pumped(hint);
-            (Some(sender), to_job)
+            (Some((sender, hint.exact())), to_job)
         };
         let mut answer = Response::new(to_job);
         *answer.status_mut() = head.status;
@@ -300,7 +300,7 @@ impl Exchange {
         &self,
         mut body: Incoming,
         mut filter: Option<Filter>,
-        sender: mpsc::Sender<Piece>,
+        (sender, announced): (mpsc::Sender<Piece>, Option<u64>),
         status: StatusCode,
     ) -> Result<u64, Stopped> {
         let mut received = 0_u64;
@@ -370,7 +370,10 @@ impl Exchange {
             };
             self.session.log.append(&closed).await?;
         }
-        sender.send(Piece::End).await.map_err(|_| Stopped::Left)?;
+        // Of a response whose length was announced nobody waits for the end.
+        if sender.send(Piece::End).await.is_err() && announced != Some(received) {
+            return Err(Stopped::Left);
+        }
         Ok(hidden)
     }
 
