@@ -4,7 +4,10 @@ use std::{collections::VecDeque, future::Future, pin::pin, rc::Rc, sync::Arc, ti
 
 use bytes::Bytes;
 use policy::{Permit, Recording, Route, SshRequest};
-use protocol::ssh::scp::Scp;
+use protocol::ssh::{
+    scp::Scp,
+    sftp::{Room, Sftp},
+};
 use record::Event as Recorded;
 use russh::{ChannelMsg, Sig};
 use tokio::{sync::mpsc, time::sleep};
@@ -325,7 +328,8 @@ impl Channel {
             }
             Some(Ok(connected)) => connected,
         };
-        let transfer = self.beside(machine(&request, &upstream, &granted.allow.permit)).await;
+        let room = Arc::clone(&self.session.shared().sftp_room);
+        let transfer = self.beside(machine(&request, &upstream, &granted.allow.permit, &room)).await;
         let (machine, lookup) = match transfer {
             Some(Ok(both)) => both,
             Some(Err(why)) => return Ok(Err(self.unstarted(&running, &why).await?)),
@@ -508,9 +512,12 @@ async fn machine(
     request: &SshRequest,
     upstream: &Upstream,
     permit: &Permit,
+    room: &Arc<Room>,
 ) -> Result<(Option<Machine>, Option<Lookup>), String> {
     match request {
-        SshRequest::Subsystem { name } if name == "sftp" => Ok((Some(Machine::Sftp(Box::default())), None)),
+        SshRequest::Subsystem { name } if name == "sftp" => {
+            Ok((Some(Machine::Sftp(Box::new(Sftp::new(Arc::clone(room))))), None))
+        }
         SshRequest::Exec(exec) if exec.files.iter().any(|used| used.by == Route::Scp) => {
             let mut lookup = Lookup::open(upstream, permit).await;
             let home = match &mut lookup {

@@ -21,7 +21,7 @@ use std::{
 
 use bytes::Bytes;
 use russh::{
-    Channel, ChannelId, ChannelMsg, ChannelOpenFailure, ChannelReadHalf, Pty, Sig,
+    Channel, ChannelId, ChannelMsg, ChannelOpenFailure, ChannelReadHalf, Limits, Pty, Sig,
     keys::{Certificate, PrivateKey},
     server::{
         self, Auth, ChannelOpenHandle, Config, Msg, PublicKeyOffer, Response, Session, VerifiedPublicKey,
@@ -191,8 +191,8 @@ impl Held {
 /// When the client does not speak SSH.
 pub(super) async fn serve(
     stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
-    key: &PrivateKey,
-    certificate: Certificate,
+    limits: Limits,
+    (key, certificate): (&PrivateKey, Certificate),
     events: mpsc::UnboundedSender<Event>,
     held: Arc<Held>,
 ) -> Result<server::RunningSession<Handler>, russh::Error> {
@@ -202,7 +202,7 @@ pub(super) async fn serve(
         auth_rejection_time: Duration::from_millis(100),
         keys: vec![key.clone()],
         certificates: vec![certificate],
-        limits: algorithms::limits(),
+        limits,
         window_size: WINDOW,
         preferred: algorithms::towards_jobs(),
         max_auth_attempts: 10,
