@@ -25,7 +25,12 @@ fn a_host_that_does_not_keep_to_the_protocol_harms_nobody_else() {
         [("status_first", "late\n", 3), ("no_status", "nothing more\n", 255), ("wide", "wide\n", 0)]
     {
         let out = ssh(doing);
-        assert_eq!((out.stdout.as_str(), out.status.code()), (shown, Some(status)), "{doing}: {out}");
+        assert_eq!(
+            (out.stdout.as_str(), out.status.code()),
+            (shown, Some(status)),
+            "{doing}: {out}\n{}",
+            ground.said_there()
+        );
     }
     let out = ssh("status_twice");
     assert_eq!(out.stdout, "once\n", "{out}");

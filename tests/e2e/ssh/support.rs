@@ -220,6 +220,11 @@ impl Ground {
         running
     }
 
+    /// What that program said.
+    pub(crate) fn said_there(&self) -> String {
+        fs::read_to_string(self.world.folder().join("there.log")).unwrap_or_default()
+    }
+
     /// From now on the resource is at the second address.
     #[track_caller]
     pub(crate) fn moved(&self, rules: &str) {

@@ -6,10 +6,11 @@ to=$1
 id=$2
 cp -a /usr/lib/openssh/regress/. "$to"
 cd "$to"
-# Servers are started and ended outside of the job (`sshd`, `serve.sh`), and connections through a program go to the port
-# where each is served by `sshd -i`. The gateway's login is one more key of the user's; a job also trusts the gateway's host key.
+# Servers are started and ended outside of the job (`sshd`, `serve.sh`), and where a program would be each connection's server
+# (`sshd -i`), clients connect to the port where that is so. The gateway's login is one more key of the user's; a job also trusts the gateway's host key.
 sed -i \
-	-e 's|^	echo proxycommand .*|	echo proxycommand $OBJ/netcat 127.0.0.1 4300|' \
+	-e 's|^	cat $OBJ/ssh_config$|	sed "s/^	Port.*/	Port 4300/" $OBJ/ssh_config|' \
+	-e 's|^	echo proxycommand .*|	:|' \
 	-e 's|\(echo "ProxyTelnetCommand=\)sh [^"]*"|\1$OBJ/netcat 127.0.0.1 4300"|' \
 	-e 's|^	UsePAM.*|	UsePAM no|' \
 	-e 's|^	Subsystem	sftp	.*|	Subsystem sftp /usr/lib/openssh/sftp-server|' \

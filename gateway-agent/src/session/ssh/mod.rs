@@ -7,10 +7,12 @@ mod algorithms;
 mod ask;
 mod channel;
 mod commands;
+mod confirmed;
 mod connect;
 mod dial;
 mod files;
 mod forwards;
+mod held;
 mod inner;
 mod job;
 mod limits;
@@ -39,8 +41,9 @@ use tokio::{
 use self::{
     dial::{Kept, Spare},
     forwards::{Arrivals, Arrived, Listeners},
+    held::Held,
     inner::Route,
-    job::{Event, Held},
+    job::Event,
 };
 use super::{
     Shared,
@@ -185,12 +188,17 @@ async fn open(
     tokio::select! {
         event = events.recv() => match event {
             Some(Event::Authenticated { user, client }) => Ok((running, user, client)),
-            _ => Err("it left before it was logged in".to_owned()),
+            // It is over; why is there in a moment.
+            _ => Err(left((&mut running).await)),
         },
-        ended = &mut running => Err(match ended {
-            Ok(()) => "it left before it was logged in".to_owned(),
-            Err(error) => error.to_string(),
-        }),
+        ended = &mut running => Err(left(ended)),
+    }
+}
+
+fn left(ended: Result<(), russh::Error>) -> String {
+    match ended {
+        Ok(()) => "it left before it was logged in".to_owned(),
+        Err(error) => error.to_string(),
     }
 }
 
@@ -288,11 +296,16 @@ impl Session {
         }
         let reason =
             self.serve_channels(&mut running, (&mut events, &mut arrived), registration, &mut channels).await;
+        // What the host listens to ends first: the next connection may ask for the same.
+        if let Err(lost) = self.listeners_over().await {
+            tracing::error!(session = %self.live.id, %lost, "the end of listeners is not written down");
+        }
         // Channels that are told tell their clients.
         self.end.send_replace(Some(reason.as_str().into()));
         let ending = async { while channels.join_next().await.is_some() {} };
         let _ = timeout(FAREWELL, ending).await;
         channels.shutdown().await;
+        // And those that were about to begin.
         if let Err(lost) = self.listeners_over().await {
             tracing::error!(session = %self.live.id, %lost, "the end of listeners is not written down");
         }
