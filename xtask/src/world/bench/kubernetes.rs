@@ -21,7 +21,7 @@ const SERVER: &str = "198.51.100.10";
 const NODE: &str = "198.51.100.20";
 const PODS: usize = 5_000;
 /// Where no pod should have one: a key of AWS in the environment of one of ten.
-const KEY: &str = "AKIAZ7QF3MN5XP2KWTRB";
+const KEY: &str = "AKIAIOSFODNN7EXAMPLE";
 
 const POLICY: &str = r#"version: 1
 subjects:
