@@ -46,7 +46,7 @@ fn a_connection_to_the_host_serves_one_request_after_the_other() {
     let url = "https://api.example/echo";
     for flag in ["--http1.1", "--http2"] {
         ground.web.forget();
-        let _ = ground.curl(&[flag, url, url, url, url]).run().ok();
+        drop(ground.curl(&[flag, url, url, url, url]).run().ok());
         let asked = ground.web.asked();
         let first = asked.first().map(|asked| asked.connection);
         assert_eq!(asked.len(), 4);

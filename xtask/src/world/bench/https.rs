@@ -5,7 +5,6 @@
 use std::{fs, path::Path, time::Duration};
 
 use anyhow::{Context, Result, bail, ensure};
-use serde_json::json;
 use tests::{
     World,
     process::{self, Running, wait_for, which},
@@ -22,21 +21,15 @@ use super::{
 const SERVER: &str = "198.51.100.30";
 const PROXY: &str = "127.0.0.1";
 const PROXY_PORT: u16 = 8443;
-/// Where the list of pods is asked for, by all but the proxy's client.
-const API_PORT: u16 = 6443;
 /// Bytes of a large body.
 const LARGE: u64 = 100_000_000;
-/// In the list.
-const PODS: u32 = 5_000;
 
 const POLICY: &str = r#"version: 1
 subjects:
   - { name: payments-agent, issuer: https://token.example, claims: { repository: acme/payments } }
 resources:
   - { name: api, kind: https, hosts: [198.51.100.30], tls: { mode: verify-full, ca: @DIR@/db-ca.pem } }
-  - { name: cluster, kind: kubernetes, hosts: [198.51.100.30], ports: [6443], tls: { mode: verify-full, ca: @DIR@/db-ca.pem }, login: { token: { file: @DIR@/secrets/orders } } }
 rules:
-  - { id: pods, effect: allow, subjects: [payments-agent], resources: [cluster], kubernetes: { requests: [{ verbs: [list], resources: [pods], cluster: true }] }, record: statements }
   - { id: all, effect: allow, subjects: [payments-agent], resources: [api], http: { methods: ["*"], paths: ["/**"] }, record: statements }
 masks:
   - { id: found, resources: [api], detectors: [email, card, iban, phone, jwt], paths: ["/searched/**"], transform: redact }
@@ -47,8 +40,6 @@ struct Way {
     name: &'static str,
     /// `https://host:port`
     base: String,
-    /// The same of the API server.
-    api: String,
     pid: Option<u32>,
     lane: Lane,
 }
@@ -76,7 +67,6 @@ const CASES: &[Case] = &[
     Case::Body("upload, HTTP/1.1", "--http1.1 -o /dev/null -w %{speed_upload} -T FILE BASE/upload"),
     Case::Body("upload, HTTP/2", "--http2 -o /dev/null -w %{speed_upload} -T FILE BASE/upload"),
     Case::Body("download, five detectors", "--http1.1 -o /dev/null -w %{speed_download} BASE/searched/large"),
-    Case::Body("list of 5,000 pods, masked", "--http2 -o /dev/null -w %{speed_download} API/api/v1/pods"),
     Case::Latency("50%"),
     Case::Latency("99%"),
 ];
@@ -90,15 +80,17 @@ pub(super) fn run(arguments: &Arguments) -> Result<()> {
     let folder = world.folder().join("bench");
     fs::create_dir_all(&folder)?;
     let (server, proxy) = nginx(&world, &folder)?;
-    let (direct, api) = (format!("https://{SERVER}"), format!("https://{SERVER}:{API_PORT}"));
-    let proxied = format!("https://{PROXY}:{PROXY_PORT}");
     let mut ways = vec![
-        Way { name: "direct", base: direct.clone(), api: api.clone(), pid: None, lane: beside(&world)? },
-        Way { name: "gateway", base: direct, api, pid: world.agent.pid(), lane: inside(&world)? },
+        Way { name: "direct", base: format!("https://{SERVER}"), pid: None, lane: beside(&world)? },
+        Way {
+            name: "gateway",
+            base: format!("https://{SERVER}"),
+            pid: world.agent.pid(),
+            lane: inside(&world)?,
+        },
         Way {
             name: "nginx",
-            base: proxied.clone(),
-            api: proxied,
+            base: format!("https://{PROXY}:{PROXY_PORT}"),
             pid: Some(worker(&proxy)?),
             lane: beside(&world)?,
         },
@@ -183,7 +175,7 @@ impl Case {
                 Ok((rate.parse().with_context(|| format!("reading {line:?}"))?, count.parse()?))
             }
             Self::Body(_, words) => {
-                let words = words.replace("BASE", &base).replace("API", &way.api).replace("FILE", file);
+                let words = words.replace("BASE", &base).replace("FILE", file);
                 let said = way.lane.run(&format!("{prefix} curl -sSk --fail {words}"))?;
                 Ok((said.trim().parse().with_context(|| format!("reading {said:?}"))?, 1.0))
             }
@@ -218,8 +210,6 @@ fn nginx(world: &World, folder: &Path) -> Result<(Running, Running)> {
         let file = fs::File::create(www.join(name))?;
         file.set_len(LARGE)?;
     }
-    fs::create_dir_all(www.join("api/v1"))?;
-    fs::write(www.join("api/v1/pods"), pods())?;
     let identity = world.authority.server(&["api.example", SERVER, PROXY])?;
     fs::write(folder.join("server.crt"), &identity.certificate)?;
     fs::write(folder.join("server.key"), &identity.key)?;
@@ -237,8 +227,7 @@ fn nginx(world: &World, folder: &Path) -> Result<(Running, Running)> {
         "server",
         &format!(
             "  access_log off;\n  sendfile on;\n  server {{ listen 127.0.0.1:8079; return 200 ok; }}\n  \
-             server {{ listen {SERVER}:443 ssl http2; listen {SERVER}:{API_PORT} ssl http2; root {files}/www; \
-             location /api/ {{ default_type application/json; }} location /upload {{ proxy_pass http://127.0.0.1:8079; }} }}\n"
+             server {{ listen {SERVER}:443 ssl http2; root {files}/www; location /upload {{ proxy_pass http://127.0.0.1:8079; }} }}\n"
         ),
     );
     let proxy = common(
@@ -267,50 +256,6 @@ fn nginx(world: &World, folder: &Path) -> Result<(Running, Running)> {
         start("server", server, &world.far, (SERVER, 443))?,
         start("proxy", proxy, &world.host, (PROXY, PROXY_PORT))?,
     ))
-}
-
-/// What an API server answers about many pods, of which one of ten has a password where none should be.
-fn pods() -> String {
-    let items: Vec<_> = (0..PODS)
-        .map(|number| {
-            let name = format!("web-{:04}-{number:05}", number / 10);
-            let value = if number % 10 == 0 { "postgres://app:Tr0ub4dor-3@db/app" } else { "info" };
-            let conditions: Vec<_> = ["Initialized", "Ready", "ContainersReady", "PodScheduled"]
-                .iter()
-                .map(|kind| json!({ "type": kind, "status": "True", "lastProbeTime": null, "lastTransitionTime": "2026-11-01T12:00:00Z" }))
-                .collect();
-            json!({
-                "metadata": {
-                    "name": name, "generateName": "web-", "namespace": "shop", "uid": format!("6b0c1a52-7d53-4a4c-9d1e-{number:012}"),
-                    "resourceVersion": number.to_string(), "creationTimestamp": "2026-11-01T12:00:00Z",
-                    "labels": { "app": "web", "pod-template-hash": format!("{:04}", number / 10) },
-                    "ownerReferences": [{ "apiVersion": "apps/v1", "kind": "ReplicaSet", "name": "web", "uid": "1", "controller": true }],
-                },
-                "spec": {
-                    "containers": [{
-                        "name": "web", "image": "registry.example/shop/web:1.2.3", "imagePullPolicy": "IfNotPresent",
-                        "env": [{ "name": "LOG", "value": value }, { "name": "DB", "valueFrom": { "secretKeyRef": { "name": "db", "key": "password" } } }],
-                        "resources": { "limits": { "cpu": "1", "memory": "512Mi" }, "requests": { "cpu": "100m", "memory": "128Mi" } },
-                        "volumeMounts": [{ "name": "token", "readOnly": true, "mountPath": "/var/run/secrets/kubernetes.io/serviceaccount" }],
-                        "terminationMessagePath": "/dev/termination-log", "terminationMessagePolicy": "File",
-                    }],
-                    "volumes": [{ "name": "token", "secret": { "secretName": "web-token", "defaultMode": 420 } }],
-                    "nodeName": format!("node-{:03}", number % 100), "serviceAccountName": "web", "restartPolicy": "Always",
-                    "schedulerName": "default-scheduler", "terminationGracePeriodSeconds": 30, "dnsPolicy": "ClusterFirst",
-                },
-                "status": {
-                    "phase": "Running", "conditions": conditions, "hostIP": "10.0.0.1", "podIP": "10.1.2.3", "startTime": "2026-11-01T12:00:00Z", "qosClass": "Burstable",
-                    "containerStatuses": [{
-                        "name": "web", "ready": true, "restartCount": 0, "state": { "running": { "startedAt": "2026-11-01T12:00:00Z" } },
-                        "image": "registry.example/shop/web:1.2.3",
-                        "imageID": "registry.example/shop/web@sha256:9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08",
-                        "containerID": format!("containerd://{number:064}"),
-                    }],
-                },
-            })
-        })
-        .collect();
-    json!({ "kind": "PodList", "apiVersion": "v1", "metadata": { "resourceVersion": "100000" }, "items": items }).to_string()
 }
 
 /// The one worker of an nginx: `nsenter` has become its master.
