@@ -8,7 +8,11 @@ use std::{
     path::{Path, PathBuf},
     pin::Pin,
     process::Stdio,
-    sync::{Arc, Mutex, PoisonError, mpsc},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering},
+        mpsc,
+    },
     task::{Context as Task, Poll},
     thread::JoinHandle,
     time::Duration,
@@ -54,6 +58,8 @@ pub struct Web {
 /// A request as it arrived.
 #[derive(Debug, Clone)]
 pub struct Asked {
+    /// Which connection it came by, of those that a server process has had.
+    pub connection: u64,
     pub version: String,
     pub method: String,
     pub target: String,
@@ -226,7 +232,9 @@ async fn talk<I>(io: TokioIo<I>, h2: bool, asked: Shared, files: Arc<Path>)
 where
     I: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin + Send + 'static,
 {
-    let service = service_fn(move |request| answer(request, asked.clone(), files.clone()));
+    static CONNECTIONS: AtomicU64 = AtomicU64::new(0);
+    let connection = CONNECTIONS.fetch_add(1, Ordering::Relaxed);
+    let service = service_fn(move |request| answer(request, connection, asked.clone(), files.clone()));
     if h2 {
         hyper::server::conn::http2::Builder::new(TokioExecutor::new())
             .serve_connection(io, service)
@@ -266,6 +274,7 @@ fn full(text: impl Into<Bytes>) -> Body {
 
 async fn answer(
     mut request: Request<Incoming>,
+    connection: u64,
     asked: Shared,
     files: Arc<Path>,
 ) -> Result<Response<Body>, Infallible> {
@@ -291,6 +300,7 @@ async fn answer(
         }
     }
     let kept = Asked {
+        connection,
         version: format!("{:?}", head.version),
         method: head.method.to_string(),
         target: head.uri.path_and_query().map(ToString::to_string).unwrap_or_default(),

@@ -49,7 +49,7 @@ enum Command {
     /// Needs root.
     Bench {
         /// What to measure.
-        #[arg(default_value = "postgres", value_parser = ["postgres", "https", "ssh", "kernel"])]
+        #[arg(default_value = "postgres", value_parser = ["postgres", "https", "kubernetes", "ssh", "kernel"])]
         name: String,
         /// Interleaved rounds: more of them narrow the spread.
         #[arg(long, default_value_t = 8)]

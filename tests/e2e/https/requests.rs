@@ -41,6 +41,27 @@ fn both_versions_are_served_and_the_gateway_adds_its_secret() {
 }
 
 #[test]
+fn a_connection_to_the_host_serves_one_request_after_the_other() {
+    let ground = Ground::new();
+    let url = "https://api.example/echo";
+    for flag in ["--http1.1", "--http2"] {
+        ground.web.forget();
+        drop(ground.curl(&[flag, url, url, url, url]).run().ok());
+        let asked = ground.web.asked();
+        let first = asked.first().map(|asked| asked.connection);
+        assert_eq!(asked.len(), 4);
+        assert!(asked.iter().all(|asked| Some(asked.connection) == first), "{flag}: {asked:?}");
+    }
+    let all = wait_for("every end", || {
+        let events = ground.world.agent.audit().expect("an audit log");
+        let ended = events.into_iter().filter(|line| line["event"] == "completed");
+        let outcomes: Vec<_> = ended.map(|line| line["outcome"].clone()).collect();
+        (outcomes.len() == 8).then_some(outcomes)
+    });
+    assert_eq!(all, ["200"; 8], "none of them left early");
+}
+
+#[test]
 fn a_refusal_says_which_rule_and_what_next() {
     let ground = Ground::new();
     for flag in ["--http1.1", "--http2"] {

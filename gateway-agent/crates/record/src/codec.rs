@@ -81,7 +81,9 @@ impl Batch {
 
     /// Takes the records out; time goes on from where it was.
     pub fn take(&mut self) -> Batch {
-        let next = Batch { last: self.last, first: self.last, ..Batch::default() };
+        // After a full one another is likely, which need not grow step by step.
+        let bytes = Vec::with_capacity(if self.is_full() { self.bytes.len() } else { 0 });
+        let next = Batch { bytes, last: self.last, first: self.last, records: 0 };
         std::mem::replace(self, next)
     }
 

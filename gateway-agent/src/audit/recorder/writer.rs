@@ -25,6 +25,8 @@ use crate::audit::unix_ns;
 /// How often idle recordings are looked at for a due checkpoint.
 const SWEEP: Duration = Duration::from_secs(1);
 const SESSION_ID: usize = 64;
+/// Bytes of one session that wait to be written, from which on the thread rather writes fast than small.
+const HURRY: usize = 128 * 1024;
 
 pub(super) struct Writers {
     dir: PathBuf,
@@ -146,6 +148,8 @@ impl Writers {
 
     fn write(&mut self, session: &Session, batch: &Batch, sync: bool) {
         let Some(open) = self.open.get_mut(&session.id) else { return };
+        // The session is ahead, and would soon have to wait.
+        self.scribe.hurry(session.queued.load(Relaxed) > HURRY);
         let before = open.writer.written();
         let result = open.writer.write(batch, &mut self.scribe).and_then(|()| {
             if sync { open.writer.get_ref().sync_data().map_err(WriteError::from) } else { Ok(()) }

@@ -120,6 +120,8 @@ pub(super) enum ToJob {
 /// A part of a response.
 pub(super) enum Piece {
     Frame(Frame<Bytes>),
+    /// The last one, which HTTP/2 can say with it.
+    Last(Frame<Bytes>),
     /// There is no more: without it, the response is cut off.
     End,
 }
@@ -153,6 +155,10 @@ impl Body for ToJob {
             Self::Pumped { ended: true, .. } => Poll::Ready(None),
             Self::Pumped { pieces, ended, .. } => match std::task::ready!(pieces.poll_recv(cx)) {
                 Some(Piece::Frame(frame)) => Poll::Ready(Some(Ok(frame))),
+                Some(Piece::Last(frame)) => {
+                    *ended = true;
+                    Poll::Ready(Some(Ok(frame)))
+                }
                 Some(Piece::End) => {
                     *ended = true;
                     Poll::Ready(None)

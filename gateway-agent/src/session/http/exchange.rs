@@ -2,27 +2,22 @@
 
 use std::{cell::RefCell, rc::Rc, sync::Arc, time::Duration};
 
-use bytes::Bytes;
-use http_body_util::BodyExt as _;
 use hyper::{
     HeaderMap, Method, Request, Response, StatusCode, Uri, Version,
-    body::{Body as _, Frame, Incoming, SizeHint},
+    body::{Body as _, Incoming, SizeHint},
     header::{CONNECTION, CONTENT_LENGTH, HOST, HeaderName, HeaderValue, UPGRADE},
     http::{request, response},
     upgrade::OnUpgrade,
 };
-use policy::{Action, Allow, Bounded, Http, HttpLimits, Recording, builtin};
+use policy::{Action, Allow, Bounded, Http, HttpLimits, builtin};
 use protocol::http::fields;
-use record::{Event as Recorded, Stream};
-use tokio::{
-    sync::{mpsc, oneshot},
-    time::{sleep, timeout},
-};
+use tokio::{sync::oneshot, time::sleep};
 
 use super::{
     Busy, Session,
-    body::{Moved, Piece, ToJob, Upload, count},
-    kind::{Asked, Filter, hide_in_fields},
+    body::{Moved, ToJob, Upload},
+    kind::{Asked, hide_in_fields},
+    pump::{Showing, beginning},
     refusal::Refused,
     upgrade::{self, Ends},
     upstream::{Carrier, HostError},
@@ -31,9 +26,6 @@ use crate::session::{
     log::{Ended, Running},
     observer::Lost,
 };
-
-/// A response that pauses for this long is shown as far as it came.
-const PAUSE: Duration = Duration::from_secs(1);
 
 /// One allowed request.
 pub(super) struct Exchange {
@@ -170,7 +162,7 @@ impl Exchange {
     ) -> Result<(), Stopped> {
         let is_head = head.method == Method::HEAD;
         let (response, carrier) = self.send(head, upload, fields).await?;
-        let (mut head, body) = response.into_parts();
+        let (mut head, mut body) = response.into_parts();
         *status = Some(head.status);
         if head.status == StatusCode::UNAUTHORIZED {
             self.session.refused_login();
@@ -203,20 +195,23 @@ impl Exchange {
         if let Some(detectors) = &self.allow.obligations.detectors {
             *masked = hide_in_fields(&mut head.headers, detectors);
         }
-        let (sender, to_job) = if empty {
+        let (showing, to_job) = if empty {
             (None, ToJob::empty())
         } else {
+            // What is masked may become longer or shorter.
             let hint = if filter.is_some() { SizeHint::default() } else { body.size_hint() };
             let (sender, to_job) = ToJob::pumped(hint);
-            (Some(sender), to_job)
+            (Some(Showing::new(sender, hint.exact())), to_job)
         };
+        let first = if empty { None } else { beginning(&mut body).await };
         let mut answer = Response::new(to_job);
         *answer.status_mut() = head.status;
         *answer.headers_mut() = head.headers;
         let waiting = waiting.take().ok_or(Stopped::Left)?;
         waiting.send(Ok(answer)).map_err(|_| Stopped::Left)?;
-        if let Some(sender) = sender {
-            *masked = masked.saturating_add(self.pump(body, filter, sender, head.status).await?);
+        if let Some(showing) = showing {
+            let pumped = self.pump((first, body), filter, showing, head.status).await?;
+            *masked = masked.saturating_add(pumped);
         }
         self.session.keep(carrier);
         Ok(())
@@ -304,120 +299,6 @@ impl Exchange {
         }
     }
 
-    /// Passes the body on, piece by piece; how much was hidden in it.
-    async fn pump(
-        &self,
-        mut body: Incoming,
-        mut filter: Option<Filter>,
-        sender: mpsc::Sender<Piece>,
-        status: StatusCode,
-    ) -> Result<u64, Stopped> {
-        let mut received = 0_u64;
-        let mut trailers = None;
-        let mut channel = false;
-        loop {
-            let frame = match &mut filter {
-                None => body.frame().await,
-                Some(filter) => match timeout(PAUSE, body.frame()).await {
-                    Ok(frame) => frame,
-                    Err(_) => {
-                        let mut out = Vec::new();
-                        filter.pause(&mut out);
-                        self.show(out.into(), &sender, &mut channel).await?;
-                        body.frame().await
-                    }
-                },
-            };
-            let Some(frame) = frame else { break };
-            let frame = frame.map_err(|error| Stopped::Host(format!("breaks off: {error}")))?;
-            let data = match frame.into_data() {
-                Ok(data) => data,
-                Err(other) => {
-                    trailers = other.into_trailers().ok();
-                    continue;
-                }
-            };
-            received = received.saturating_add(count(&data));
-            if let Some(limit) = &self.limits.response_bytes
-                && received > limit.most
-            {
-                return Err(too_long(limit));
-            }
-            let Some(filter) = &mut filter else {
-                self.show(data, &sender, &mut channel).await?;
-                continue;
-            };
-            let mut input: &[u8] = &data;
-            loop {
-                let mut out = Vec::new();
-                let more = filter.step(&mut input, &mut out).map_err(|why| Stopped::Host(why.to_string()))?;
-                self.show(out.into(), &sender, &mut channel).await?;
-                if !more {
-                    break;
-                }
-            }
-        }
-        let mut hidden = 0;
-        if let Some(filter) = &mut filter {
-            let mut out = Vec::new();
-            filter.finish(&mut out).map_err(|why| Stopped::Host(why.to_string()))?;
-            self.show(out.into(), &sender, &mut channel).await?;
-            hidden = filter.hidden();
-        }
-        if let Some(mut trailers) = trailers {
-            fields::trailers(&mut trailers);
-            if let Some(detectors) = &self.allow.obligations.detectors {
-                hidden = hidden.saturating_add(hide_in_fields(&mut trailers, detectors));
-            }
-            sender.send(Piece::Frame(Frame::trailers(trailers))).await.map_err(|_| Stopped::Left)?;
-        }
-        if channel {
-            let closed = Recorded::ChannelClosed {
-                channel: self.running.n,
-                status: Some(status.as_u16().into()),
-                signal: None,
-            };
-            self.session.log.append(&closed).await?;
-        }
-        sender.send(Piece::End).await.map_err(|_| Stopped::Left)?;
-        Ok(hidden)
-    }
-
-    /// Shows a piece, which is in the recording before.
-    async fn show(
-        &self,
-        piece: Bytes,
-        sender: &mpsc::Sender<Piece>,
-        channel: &mut bool,
-    ) -> Result<(), Stopped> {
-        if piece.is_empty() {
-            return Ok(());
-        }
-        if self.running.level == Recording::Results {
-            self.record(&piece, Stream::Output, "response", channel).await?;
-        }
-        let length = count(&piece);
-        sender.send(Piece::Frame(Frame::data(piece))).await.map_err(|_| Stopped::Left)?;
-        self.moved.to_job.set(self.moved.to_job.get().saturating_add(length));
-        Ok(())
-    }
-
-    /// Records bytes; `channel`: its beginning is recorded.
-    pub(super) async fn record(
-        &self,
-        data: &[u8],
-        stream: Stream,
-        what: &str,
-        channel: &mut bool,
-    ) -> Result<(), Lost> {
-        let n = self.running.n;
-        if !*channel {
-            *channel = true;
-            self.session.log.append(&Recorded::Channel { n, channel: n, what: what.into() }).await?;
-        }
-        self.session.log.append(&Recorded::Data { channel: n, stream, data: data.into() }).await
-    }
-
     /// The connection becomes something else.
     async fn switch(
         &mut self,
@@ -502,7 +383,7 @@ async fn stopped(
     }
 }
 
-fn too_long(limit: &Bounded<u64>) -> Stopped {
+pub(super) fn too_long(limit: &Bounded<u64>) -> Stopped {
     let why = format!("the response may have {} bytes", limit.most);
     Stopped::Limit { name: "response_bytes", rule: Arc::clone(&limit.rule), why }
 }

@@ -11,6 +11,7 @@ mod cluster;
 mod exchange;
 mod kind;
 mod pass;
+mod pump;
 mod refusal;
 mod request;
 mod upgrade;

@@ -300,19 +300,19 @@ impl Channel {
         let limits = obligations.ssh.as_ref().map(|ssh| ssh.limits.clone()).unwrap_or_default();
         let masks = obligations.detectors.as_ref().filter(|_| !moves_files(&request)).map(Masks::new);
         let connecting = async {
-            let upstream = session
-                .upstream(
-                    &granted.allow.permit,
-                    matches!(request, SshRequest::DirectTcpip { .. } | SshRequest::DirectStreamlocal { .. }),
-                )
-                .await?;
             let permit = &granted.allow.permit;
-            let channel = match &request {
+            let (upstream, channel) = match &request {
                 SshRequest::DirectTcpip { host, port } => {
-                    upstream.direct_tcpip(permit, host, u32::from(*port)).await?
+                    let upstream = session.dial(permit, true).await?;
+                    let channel = upstream.direct_tcpip(permit, host, u32::from(*port)).await?;
+                    (upstream, channel)
                 }
-                SshRequest::DirectStreamlocal { path } => upstream.direct_streamlocal(permit, path).await?,
-                _ => upstream.session(permit).await?,
+                SshRequest::DirectStreamlocal { path } => {
+                    let upstream = session.dial(permit, true).await?;
+                    let channel = upstream.direct_streamlocal(permit, path).await?;
+                    (upstream, channel)
+                }
+                _ => session.program(permit).await?,
             };
             Ok::<_, HostError>((upstream, channel))
         };

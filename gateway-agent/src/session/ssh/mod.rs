@@ -23,7 +23,7 @@ use std::{
 };
 
 use policy::{Allow, Bounded, Effect, Host, Permit, Resource, ResourceKind, SshLimits, SshRequest, Verdict};
-use russh::{Disconnect, server};
+use russh::{Channel, Disconnect, client, server};
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::TcpStream,
@@ -60,6 +60,12 @@ const WAITING: usize = 64;
 /// A connection that waits for a channel is used for this long.
 const SPARE: Duration = Duration::from_secs(60);
 
+/// A connection to the host whose channel is over, for the next one.
+struct Kept {
+    since: Instant,
+    upstream: Upstream,
+}
+
 /// A connection to the host that no channel has asked for yet.
 struct Spare {
     since: Instant,
@@ -87,6 +93,7 @@ struct Session {
     limits: RefCell<SshLimits>,
     /// A connection to the host that is made before a channel asks for it: the first, and those behind the second.
     spare: RefCell<Option<Spare>>,
+    kept: RefCell<Option<Kept>>,
     /// For logging in, from the connection's verdict.
     permit: RefCell<Option<Rc<Permit>>>,
     numbers: Cell<u64>,
@@ -246,6 +253,7 @@ impl Session {
             held,
             limits: RefCell::default(),
             spare: RefCell::default(),
+            kept: RefCell::default(),
             permit: RefCell::default(),
             numbers: Cell::new(0),
             open: Cell::new(0),
@@ -305,6 +313,7 @@ impl Session {
         if let Some(unused) = self.spare.take() {
             unused.dialling.abort();
         }
+        drop(self.kept.take());
         self.goodbye(&mut running, &reason).await;
         (reason, None)
     }
@@ -503,11 +512,30 @@ impl Session {
         *self.spare.borrow_mut() = Some(Spare { since: Instant::now(), dialling });
     }
 
-    /// A connection to the host for one channel. A client that opens a second one opens more: from then on one is made ahead.
-    async fn upstream(self: &Rc<Self>, permit: &Permit, forwarding: bool) -> Result<Upstream, HostError> {
-        if forwarding {
-            return self.dial(permit, true).await;
+    /// A channel for a program, and the connection that it has for itself: that of a program before it, or another.
+    async fn program(
+        self: &Rc<Self>,
+        permit: &Permit,
+    ) -> Result<(Upstream, Channel<client::Msg>), HostError> {
+        let kept = self.kept.borrow_mut().take();
+        if let Some(Kept { upstream, .. }) = kept.filter(|kept| kept.since.elapsed() < SPARE && kept.upstream.is_up())
+            // A host may bound how many channels a connection has in its life.
+            && let Ok(channel) = upstream.session(permit).await
+        {
+            return Ok((upstream, channel));
         }
+        let upstream = self.upstream(permit).await?;
+        let channel = upstream.session(permit).await?;
+        Ok((upstream, channel))
+    }
+
+    /// A program has ended by itself, and left nothing open on its connection.
+    fn keep(&self, upstream: Upstream) {
+        *self.kept.borrow_mut() = Some(Kept { since: Instant::now(), upstream });
+    }
+
+    /// A connection to the host for one channel. A client that opens channels beside each other opens more: then one is made ahead.
+    async fn upstream(self: &Rc<Self>, permit: &Permit) -> Result<Upstream, HostError> {
         let spare = self.spare.borrow_mut().take().filter(|spare| spare.since.elapsed() < SPARE);
         if self.numbers.get() > 1 {
             self.prepare();

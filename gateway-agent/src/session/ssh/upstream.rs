@@ -1,7 +1,8 @@
 //! The host's leg: the SSH client that logs in with what the job never sees.
 //!
-//! Each channel of a job has a connection of its own: the library reads a connection only as fast as its slowest channel
-//! is read, and channels of jobs must not wait for each other. It is closed with the channel, and so is whatever the host still runs in it.
+//! Each channel of a job has a connection for itself: the library reads a connection only as fast as its slowest channel
+//! is read, and channels of jobs must not wait for each other. Where the program ended by itself, the next channel may have the
+//! connection; else it is closed with the channel, and so is whatever the host still runs in it.
 
 use std::{borrow::Cow, io, net::SocketAddr, sync::Arc, time::Duration};
 

@@ -75,6 +75,15 @@ pub(super) fn all(world: &World) -> Result<Vec<Contender>> {
     let folder = world.folder().join("bench");
     fs::create_dir_all(&folder)?;
     fs::set_permissions(&folder, fs::Permissions::from_mode(0o755))?;
+    found.push(Contender {
+        name: "no TLS",
+        plain: String::new(),
+        tls: Some(at(DATABASE, Postgres::PORT, &format!("{plain} {own}"))),
+        searched: None,
+        pid: None,
+        lane: beside(world)?,
+        process: None,
+    });
     if let Some(program) = which("pgbouncer") {
         let config = pgbouncer(world, &folder)?;
         let mut command = world.host.command("setpriv");
@@ -145,9 +154,15 @@ pub(super) const PGBOUNCER_TLS: &str = "pgbouncer+tls";
 
 /// In a job: everything it connects to goes through the gateway.
 pub(super) fn inside(world: &World) -> Result<Lane> {
-    let mut command = world.job_as(&world.token().mint()?, &["sh", "-s"])?.into_command();
+    let mut command = job(world)?;
     clean(&mut command);
     Lane::start(command)
+}
+
+/// A shell that is a job for as long as it takes: tokens are made when they are needed.
+pub(super) fn job(world: &World) -> Result<Command> {
+    let mint = world.mint_command()?;
+    Ok(world.agent.command(&["exec", "--token-command", &mint, "--", "sh", "-s"]))
 }
 
 /// In the same namespace, as the same user, outside of the tree of cgroups that the gateway guards.

@@ -1,4 +1,4 @@
-//! `cargo xtask bench postgres` and `ssh`: the gateway beside a direct connection and other proxies.
+//! `cargo xtask bench postgres`, `https`, `kubernetes` and `ssh`: the gateway beside a direct connection and other proxies.
 //!
 //! Machines drift, so contenders take turns batch by batch, and what is told is the median of the ratios to the
 //! direct connection of the same round. The CPU that a proxy spends on an operation is read from /proc.
@@ -10,6 +10,7 @@
 mod cases;
 mod contender;
 mod https;
+mod kubernetes;
 mod lane;
 mod report;
 mod ssh;
@@ -35,7 +36,7 @@ use self::{
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Arguments {
-    #[arg(value_parser = ["postgres", "https", "ssh"])]
+    #[arg(value_parser = ["postgres", "https", "kubernetes", "ssh"])]
     name: String,
     #[arg(long, default_value_t = 8)]
     rounds: usize,
@@ -79,6 +80,7 @@ struct Bench {
 pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     match arguments.name.as_str() {
         "https" => return https::run(arguments),
+        "kubernetes" => return kubernetes::run(arguments),
         "ssh" => return ssh::run(arguments),
         _ => {}
     }

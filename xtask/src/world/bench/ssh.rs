@@ -273,7 +273,7 @@ fn direct(world: &World, sshd: &Sshd, name: &'static str, cipher: &str) -> Resul
 
 /// The same client in a job.
 fn gateway(world: &World) -> Result<Way> {
-    let mut command = world.job_as(&world.token().mint()?, &["sh", "-s"])?.into_command();
+    let mut command = super::contender::job(world)?;
     command.env("HOME", "/nonexistent").current_dir("/");
     Ok(Way {
         name: "gateway",

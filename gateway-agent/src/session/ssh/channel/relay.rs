@@ -53,6 +53,10 @@ pub(super) struct Outcome {
 }
 
 impl Relay {
+    fn is_program(&self) -> bool {
+        matches!(self.request, SshRequest::Exec(_) | SshRequest::Shell | SshRequest::Subsystem { .. })
+    }
+
     async fn close(&self) {
         if let Some(upstream) = &self.upstream {
             upstream.close().await;
@@ -98,6 +102,10 @@ impl Channel {
         match done {
             Ok(None) => {
                 self.job.push(ToJob::Close);
+                // What asked the host beside it has a channel there still.
+                if relay.lookup.is_none() && relay.is_program() {
+                    relay.upstream.take().into_iter().for_each(|upstream| self.session.keep(upstream));
+                }
                 self.sent().await
             }
             Ok(Some(why)) => {

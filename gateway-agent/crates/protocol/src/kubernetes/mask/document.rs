@@ -2,27 +2,15 @@
 
 use policy::ShownSecrets;
 
-use super::{Masks, Withheld, copies, split::Part};
+use super::{
+    Masks, Withheld, copies,
+    says::{Says, survey},
+    split::Part,
+};
 use crate::kubernetes::marker;
 
 /// Deepest nesting.
 const DEPTH: usize = 256;
-/// Reasons of a refusal whose message quotes no object.
-const PLAIN_REASONS: &[&[u8]] = &[
-    b"NotFound",
-    b"AlreadyExists",
-    b"Forbidden",
-    b"Unauthorized",
-    b"Conflict",
-    b"Expired",
-    b"Gone",
-    b"Timeout",
-    b"TooManyRequests",
-    b"ServiceUnavailable",
-    b"MethodNotAllowed",
-    b"NotAcceptable",
-    b"UnsupportedMediaType",
-];
 /// In place of a message that may quote one.
 const MESSAGE: &str = "the server refused it, in words that may quote a Secret: [redacted:secret]";
 
@@ -103,7 +91,10 @@ impl Document {
         };
         // A list is read piece by piece: its kind may come behind its other members.
         let pieces = !matches!(part, Part::Whole(_));
-        let mut pass = Pass { text, at: 0, copied: 0, out, kinds: may_name_kinds(text), pieces };
+        let begins = pieces && self.stack.is_empty();
+        let asks = begins || (pieces && !self.told) || may_name_kinds(text);
+        let said = (asks && self.masks.hide_secrets()).then(|| survey(text));
+        let mut pass = Pass { text, at: 0, copied: 0, out, said, opened: 0, pieces };
         while pass.step(self)? {}
         pass.copy_up_to(text.len());
         match whole && !self.stack.is_empty() {
@@ -150,7 +141,10 @@ struct Pass<'t, 'o> {
     /// Up to where the text has been written.
     copied: usize,
     out: &'o mut Vec<u8>,
-    kinds: bool,
+    /// What its objects say of themselves, one after another, if any may be a Secret.
+    said: Option<Vec<Says>>,
+    /// Objects that have been opened.
+    opened: usize,
     pieces: bool,
 }
 
@@ -228,14 +222,19 @@ impl<'t> Pass<'t, '_> {
         let mut scope = document.scope();
         let depth = document.stack.len();
         // A list that says only behind its elements what it is of, and an element that does not say so itself.
-        let untold = self.pieces && object && (depth == 0 || (depth == 2 && !document.told));
-        if object && (self.kinds || untold) && document.masks.hide_secrets() && scope.blank.is_none() {
-            let says = says(self.text.get(self.at..).unwrap_or_default());
-            if depth == 0 {
-                document.told = says.kind;
+        let untold = self.pieces && depth == 2 && !document.told;
+        if object {
+            let says = self.said.as_ref().and_then(|said| said.get(self.opened)).copied();
+            self.opened = self.opened.saturating_add(1);
+            if let Some(says) = says
+                && scope.blank.is_none()
+            {
+                if depth == 0 {
+                    document.told = says.kind;
+                }
+                scope.secret |= says.secret || (untold && !says.kind);
+                scope.quotes |= scope.secret && says.refusal && !says.plain;
             }
-            scope.secret |= says.secret || (untold && depth == 2 && !says.kind);
-            scope.quotes |= scope.secret && says.refusal && !says.plain;
         }
         // A Secret that may be seen, whatever it stands among. What a string holds is nobody's but the string's.
         if object && scope.secret && scope.blank.is_none() && document.copies == 0 {
@@ -303,7 +302,8 @@ impl<'t> Pass<'t, '_> {
         let begin = self.at.saturating_add(1);
         let end = end_of_string(self.text, begin).ok_or(Withheld::Syntax)?;
         let written = self.text.get(begin..end).unwrap_or_default();
-        if written.iter().any(|byte| *byte < 0x20) {
+        // Without a way out early the compiler looks at many at once.
+        if written.iter().fold(false, |any, byte| any | (*byte < 0x20)) {
             return Err(Withheld::Syntax);
         }
         self.at = end.saturating_add(1);
@@ -333,7 +333,7 @@ fn scalar_length(text: &[u8]) -> usize {
 }
 
 /// Where the string that begins at `from` ends: at its quote.
-fn end_of_string(text: &[u8], from: usize) -> Option<usize> {
+pub(super) fn end_of_string(text: &[u8], from: usize) -> Option<usize> {
     let mut at = from;
     loop {
         let found = at.checked_add(memchr::memchr2(b'"', b'\\', text.get(at..)?)?)?;
@@ -342,60 +342,6 @@ fn end_of_string(text: &[u8], from: usize) -> Option<usize> {
             _ => at = found.checked_add(2)?,
         }
     }
-}
-
-/// What an object says of itself.
-#[derive(Debug, Default)]
-struct Says {
-    /// It says of what kind it is.
-    kind: bool,
-    secret: bool,
-    refusal: bool,
-    /// A reason whose message quotes nothing.
-    plain: bool,
-}
-
-/// Looks through the members of an object whose brace has just been read, without those inside of them.
-fn says(text: &[u8]) -> Says {
-    let mut says = Says::default();
-    let (mut at, mut depth) = (0_usize, 0_usize);
-    let mut name: Option<Vec<u8>> = None;
-    let mut named = false;
-    while let Some(byte) = text.get(at) {
-        match byte {
-            b'"' => {
-                let begin = at.saturating_add(1);
-                let Some(end) = end_of_string(text, begin) else { break };
-                at = end;
-                if depth == 0 {
-                    let word = decode(text.get(begin..end).unwrap_or_default());
-                    match (&name, named) {
-                        (Some(name), true) => {
-                            if name.eq_ignore_ascii_case(b"kind") {
-                                says.kind = true;
-                                says.secret |= word.eq_ignore_ascii_case(b"Secret")
-                                    || word.eq_ignore_ascii_case(b"SecretList");
-                                says.refusal |= word.eq_ignore_ascii_case(b"Status");
-                            } else if name.eq_ignore_ascii_case(b"reason") {
-                                says.plain = PLAIN_REASONS.contains(&&*word);
-                            }
-                        }
-                        _ => name = Some(word.into_owned()),
-                    }
-                }
-            }
-            b':' if depth == 0 => named = true,
-            b',' if depth == 0 => (name, named) = (None, false),
-            b'{' | b'[' => depth = depth.saturating_add(1),
-            b'}' | b']' => match depth.checked_sub(1) {
-                Some(less) => depth = less,
-                None => break,
-            },
-            _ => {}
-        }
-        at = at.saturating_add(1);
-    }
-    says
 }
 
 /// The value of a string: what stands between its quotes, without escapes. What is no escape stays as it is written.

@@ -9,6 +9,7 @@
 
 mod copies;
 mod document;
+mod says;
 mod split;
 
 #[cfg(test)]
