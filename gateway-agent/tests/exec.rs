@@ -117,7 +117,7 @@ impl Bench {
         std::fs::create_dir(&config.state_dir).unwrap();
         std::fs::create_dir(&config.runtime_dir).unwrap();
         let authority = Authority::open(&config.state_dir).unwrap();
-        authority.publish(&config.ca_file(), &config.ca_bundle()).unwrap();
+        authority.publish(&config.trust_files()).unwrap();
 
         let rest = Arc::new(Rest::default());
         let store = Arc::new(SqliteStore::open(&config.state_file()).unwrap());

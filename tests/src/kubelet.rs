@@ -1,7 +1,7 @@
 //! A stand-in for a kubelet: its HTTPS API as far as API servers use it for logs, exec, attach and port-forward.
 //!
 //! Behind exec there is no container but a program of this machine, in a folder of its own; streams are WebSockets
-//! (`v4.channel.k8s.io`, `v5.channel.k8s.io`). What it was asked for is kept.
+//! (`v4.channel.k8s.io`, `v5.channel.k8s.io`), forwarded ports SPDY/3.1 as well. What it was asked for is kept.
 
 use std::{
     collections::HashMap,
@@ -18,11 +18,13 @@ use base64::{Engine as _, engine::general_purpose::STANDARD};
 use rustls::ServerConfig;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject};
 use tokio::{
-    io::{AsyncRead, AsyncReadExt, AsyncWriteExt},
+    io::{AsyncBufReadExt as _, AsyncRead, AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, TcpStream},
     sync::oneshot,
 };
 use tokio_rustls::{TlsAcceptor, server::TlsStream};
+
+use protocol::kubernetes::spdy;
 
 use crate::{netns::Netns, pki::Authority};
 
@@ -46,6 +48,8 @@ struct Shared {
     /// Logs by container.
     logs: Mutex<HashMap<String, String>>,
     folder: PathBuf,
+    /// Ports to which connections were opened through a tunnel.
+    tunnelled: Mutex<Vec<u16>>,
 }
 
 impl Kubelet {
@@ -65,8 +69,12 @@ impl Kubelet {
                 .with_single_cert(chain, key)?;
         let acceptor = TlsAcceptor::from(Arc::new(config));
         let address: SocketAddr = format!("{address}:{PORT}").parse()?;
-        let shared =
-            Arc::new(Shared { asked: Mutex::default(), logs: Mutex::default(), folder: folder.to_owned() });
+        let shared = Arc::new(Shared {
+            asked: Mutex::default(),
+            logs: Mutex::default(),
+            folder: folder.to_owned(),
+            tunnelled: Mutex::default(),
+        });
         let (stop, stopped) = oneshot::channel();
         let (ready, started) = mpsc::channel();
         let (space, served) = (space.clone(), Arc::clone(&shared));
@@ -84,6 +92,12 @@ impl Kubelet {
     #[must_use]
     pub fn asked(&self) -> Vec<String> {
         self.shared.asked.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Ports to which connections were opened through tunnels.
+    #[must_use]
+    pub fn tunnelled(&self) -> Vec<u16> {
+        self.shared.tunnelled.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// What a container's log says from now on.
@@ -171,6 +185,11 @@ async fn answer(mut stream: Connection, shared: &Shared) -> Result<()> {
             };
             let text = known(container).unwrap_or_else(|| LOG.to_owned());
             reply(&mut stream, "200 OK", &text).await
+        }
+        (["portForward", ..], false)
+            if field("upgrade").is_some_and(|name| name.eq_ignore_ascii_case(spdy::UPGRADE)) =>
+        {
+            tunnel(stream, shared).await
         }
         ([what @ ("exec" | "attach" | "portForward"), ..], true) => {
             let offered = field("sec-websocket-protocol").unwrap_or_default();
@@ -348,6 +367,7 @@ async fn echo(mut stream: Connection, query: &str) -> Result<()> {
     let ports: Vec<u16> = query
         .split('&')
         .filter_map(|pair| pair.strip_prefix("port="))
+        .flat_map(|ports| decode(ports).split(',').map(str::to_owned).collect::<Vec<_>>())
         .filter_map(|port| port.parse().ok())
         .collect();
     for (index, port) in ports.iter().enumerate() {
@@ -360,6 +380,75 @@ async fn echo(mut stream: Connection, query: &str) -> Result<()> {
         if let Some((channel, data)) = message.split_first() {
             stream.write_all(&frame(*channel, data)).await?;
         }
+    }
+    Ok(())
+}
+
+/// SPDY/3.1, spoken by Python's zlib: each connection sends back what it is sent. It prints the ports on standard error.
+const TUNNEL: &str = r#"
+import struct, sys, zlib
+words = bytes.fromhex(sys.argv[1])
+source, sink = sys.stdin.buffer, sys.stdout.buffer
+down, up = zlib.decompressobj(zdict=words), zlib.compressobj(zdict=words)
+streams = {}
+def send(word, flags, payload):
+    sink.write(struct.pack(">I", word) + bytes([flags]) + len(payload).to_bytes(3, "big") + payload)
+    sink.flush()
+while len(head := source.read(8)) == 8:
+    word, flags, payload = int.from_bytes(head[:4], "big"), head[4], source.read(int.from_bytes(head[5:], "big"))
+    if word >> 31 == 0:
+        kind, request = streams[word]
+        if kind == "data" and payload:
+            send(word, 0, payload)
+        if kind == "data" and flags & 1:
+            for stream, (_, other) in streams.items():
+                if other == request:
+                    send(stream, 1, b"")
+    elif word & 0xffff == 1:
+        stream, block, fields = int.from_bytes(payload[:4], "big"), down.decompress(payload[10:]), []
+        at = 4
+        for _ in range(2 * int.from_bytes(block[:4], "big")):
+            length = int.from_bytes(block[at:at + 4], "big")
+            fields.append(block[at + 4:at + 4 + length].decode())
+            at += 4 + length
+        fields = dict(zip(fields[::2], fields[1::2]))
+        streams[stream] = (fields["streamtype"], fields["requestid"])
+        if fields["streamtype"] == "data":
+            print(fields["port"], file=sys.stderr, flush=True)
+        send(0x80030002, 0, struct.pack(">I", stream) + up.compress(bytes(4)) + up.flush(zlib.Z_SYNC_FLUSH))
+    elif word & 0xffff == 6:
+        send(word, 0, payload)
+"#;
+
+async fn tunnel(mut stream: Connection, shared: &Shared) -> Result<()> {
+    let head = format!(
+        "HTTP/1.1 101 Switching Protocols\r\nconnection: Upgrade\r\nupgrade: SPDY/3.1\r\nx-stream-protocol-version: {}\r\n\r\n",
+        spdy::PROTOCOL
+    );
+    stream.write_all(head.as_bytes()).await?;
+    let words: String = spdy::DICTIONARY.iter().map(|byte| format!("{byte:02x}")).collect();
+    let mut python = tokio::process::Command::new("/usr/bin/python3");
+    python.args(["-c", TUNNEL, &words]).kill_on_drop(true);
+    python.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = python.spawn()?;
+    let (mut input, mut output) =
+        (child.stdin.take().context("a pipe")?, child.stdout.take().context("a pipe")?);
+    let mut ports = tokio::io::BufReader::new(child.stderr.take().context("a pipe")?).lines();
+    let (mut read, mut write) = tokio::io::split(stream);
+    let up = tokio::io::copy(&mut read, &mut input);
+    let down = tokio::io::copy(&mut output, &mut write);
+    let told = async {
+        while let Ok(Some(line)) = ports.next_line().await {
+            if let Ok(port) = line.parse() {
+                shared.tunnelled.lock().unwrap_or_else(PoisonError::into_inner).push(port);
+            }
+        }
+        std::future::pending::<()>().await;
+    };
+    tokio::select! {
+        done = up => done.map(drop)?,
+        done = down => done.map(drop)?,
+        () = told => {}
     }
     Ok(())
 }

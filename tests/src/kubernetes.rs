@@ -61,6 +61,22 @@ impl Kubectl {
     }
 }
 
+/// The sources of Kubernetes' types, of each release: folders with `api` and `apimachinery`.
+///
+/// # Errors
+/// When they are not there.
+pub fn types() -> Result<Vec<PathBuf>> {
+    ["trixie", "sid"]
+        .iter()
+        .map(|suite| {
+            let path = format!("tools/kubernetes-types-{suite}/usr/share/gocode/src/k8s.io");
+            let path = crate::target()?.join(path);
+            ensure!(path.is_dir(), "{} is missing: `cargo xtask setup kubernetes` gets it", path.display());
+            Ok(path)
+        })
+        .collect()
+}
+
 impl Cluster {
     pub const PORT: u16 = 6443;
     /// The user that the gateway's token belongs to.
@@ -183,11 +199,33 @@ impl Cluster {
     /// # Errors
     /// When it fails.
     pub fn direct(&self, which: Kubectl, words: &[&str], stdin: &str) -> Result<Output> {
+        let out = self.attempt(which, words, stdin)?;
+        ensure!(out.success(), "{out}");
+        Ok(out)
+    }
+
+    /// The same, however it ends.
+    ///
+    /// # Errors
+    /// When it does not run.
+    pub fn attempt(&self, which: Kubectl, words: &[&str], stdin: &str) -> Result<Output> {
         let mut command = self.space.command(which.program()?);
         command.env("HOME", &self.folder).env("KUBECONFIG", "/dev/null");
         command.arg("--server").arg(self.url()).arg("--token").arg(&self.admin);
         command.arg("--certificate-authority").arg(self.folder.join("ca.pem")).args(words);
-        let out = Running::capturing(&mut command, Some(stdin.as_bytes()))?.finish(process::LIMIT)?;
+        Running::capturing(&mut command, Some(stdin.as_bytes()))?.finish(process::LIMIT)
+    }
+
+    /// helm past the gateway, as the administrator, in the namespace of the tests.
+    ///
+    /// # Errors
+    /// When it fails.
+    pub fn helm(&self, program: &Path, words: &[&str]) -> Result<Output> {
+        let mut command = self.space.command(program);
+        command.env("HOME", &self.folder).env("KUBECONFIG", "/dev/null").args(["--namespace", "shop"]);
+        command.arg("--kube-apiserver").arg(self.url()).arg("--kube-token").arg(&self.admin);
+        command.arg("--kube-ca-file").arg(self.folder.join("ca.pem")).args(words);
+        let out = Running::capturing(&mut command, Some(b""))?.finish(process::LIMIT)?;
         ensure!(out.success(), "{out}");
         Ok(out)
     }

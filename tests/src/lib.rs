@@ -44,7 +44,7 @@ use std::{env, path::PathBuf};
 
 use anyhow::{Context, Result, ensure};
 
-pub use crate::world::World;
+pub use crate::world::{Builder, World};
 
 /// A program of this workspace: the agent, or one of the test clients.
 ///

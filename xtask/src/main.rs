@@ -5,6 +5,7 @@ mod build;
 mod deny;
 mod fuzz;
 mod host;
+mod kubernetes_types;
 mod layers;
 mod lint;
 mod servers;
@@ -77,6 +78,8 @@ enum Command {
     Deny,
     /// Runs the fuzz targets.
     Fuzz(fuzz::Arguments),
+    /// Writes anew the table of Kubernetes' own types, from Debian's packages of their sources.
+    KubernetesTypes,
 }
 
 fn main() -> ExitCode {
@@ -117,6 +120,7 @@ fn main() -> ExitCode {
         Command::Lint => lint::run(&host),
         Command::Deny => deny::run(&host),
         Command::Fuzz(arguments) => fuzz::run(&host, &arguments),
+        Command::KubernetesTypes => kubernetes_types::run(&host),
     });
     match done {
         Ok(()) => ExitCode::SUCCESS,

@@ -165,7 +165,7 @@ async fn start(config: Config) -> Result<Started> {
     )?);
     let mask_key = mask_key(&config.state_dir)?;
     let authority = Authority::open(&config.state_dir)?;
-    authority.publish(&config.ca_file(), &config.ca_bundle())?;
+    authority.publish(&config.trust_files())?;
     let ssh = crate::ssh::Authority::open(&config.state_dir)?;
 
     let cgroups = Cgroups::open(config.kernel.cgroup_root.as_deref()).context("kernel.cgroup_root")?;
@@ -186,7 +186,7 @@ async fn start(config: Config) -> Result<Started> {
     kernel.replace_destinations(&kernel_destinations(&config, &addresses))?;
 
     let tls = Arc::new(Tls::new(authority));
-    tls.speak_for(&policy, &config.ca_file(), &config.ca_bundle())?;
+    tls.speak_for(&policy, &config.trust_files())?;
     let mask_key = Arc::new(mask_key);
     let roles = Roles::open(Arc::clone(&store), Arc::clone(&tls), Arc::clone(&mask_key))?;
     let shared = Arc::new(Shared {

@@ -104,7 +104,7 @@ impl Agent {
             Kernel::prepare(&kernel_destinations(&self.shared.config, &addresses)).map_err(refused)?;
         let speak_for = |policy: &Policy| {
             let config = &self.shared.config;
-            let spoken = self.shared.tls.speak_for(policy, &config.ca_file(), &config.ca_bundle());
+            let spoken = self.shared.tls.speak_for(policy, &config.trust_files());
             spoken
                 .map_err(|error| vec![format!("the local authority cannot be bounded to its names: {error}")])
         };

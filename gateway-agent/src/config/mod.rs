@@ -20,6 +20,8 @@ pub use crate::audit::Durability;
 pub use jobs::{Environment, JobUser, Jobs, Limits};
 pub use raw::Raw;
 
+use crate::tls::TrustFiles;
+
 /// Where `run` and the other commands look when `--config` is not given.
 pub const DEFAULT_PATH: &str = "/etc/gateway/agent.yaml";
 /// Where commands look for the daemon when neither `--socket` nor a configuration says otherwise.
@@ -227,6 +229,16 @@ impl Config {
     /// The host's roots and the gateway's CA in one file, for `SSL_CERT_FILE`.
     pub fn ca_bundle(&self) -> PathBuf {
         self.runtime_dir.join("ca-bundle.pem")
+    }
+
+    /// The same for Java.
+    pub fn java_roots(&self) -> PathBuf {
+        self.runtime_dir.join("ca-bundle.jks")
+    }
+
+    /// All three.
+    pub fn trust_files(&self) -> TrustFiles {
+        TrustFiles { ca: self.ca_file(), bundle: self.ca_bundle(), java: self.java_roots() }
     }
 
     /// By which Kubernetes clients of jobs know the clusters.

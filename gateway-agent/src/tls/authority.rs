@@ -18,7 +18,7 @@ use rustls::{
     pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer},
 };
 
-use super::{TlsError, provider};
+use super::{TlsError, keystore, provider};
 
 const DAY: Duration = Duration::from_secs(24 * 3600);
 /// The CA certificate is made again, with the same key and name, when less than `CA_RENEW` of this is left:
@@ -30,6 +30,17 @@ const LEAF_LIFE: Duration = Duration::from_secs(7 * 24 * 3600);
 /// Leaves kept; a full cache is emptied, which costs one signature a name.
 const MAX_LEAVES: usize = 1024;
 const COMMON_NAME: &str = "Gateway CA of this host";
+
+/// Where clients of jobs find what they trust.
+#[derive(Debug, Clone)]
+pub struct TrustFiles {
+    /// The CA's certificate.
+    pub ca: PathBuf,
+    /// The host's roots and the CA.
+    pub bundle: PathBuf,
+    /// The same for Java.
+    pub java: PathBuf,
+}
 
 /// Signs what jobs' clients verify.
 pub struct Authority {
@@ -133,16 +144,15 @@ impl Authority {
         Ok(true)
     }
 
-    /// Writes the public part to `ca_file`, and with the host's roots to `bundle`, both for everyone to read.
+    /// Writes the public part, alone and with the host's roots, for everyone to read.
     /// A host without roots gets a bundle with this CA alone.
-    pub fn publish(&self, ca_file: &Path, bundle: &Path) -> Result<(), TlsError> {
-        put(ca_file, self.pem().as_bytes(), 0o644)?;
-        let mut all = String::new();
-        for root in rustls_native_certs::load_native_certs().certs {
-            all.push_str(&to_pem(&root));
-        }
-        all.push_str(&self.pem());
-        put(bundle, all.as_bytes(), 0o644)
+    pub fn publish(&self, files: &TrustFiles) -> Result<(), TlsError> {
+        put(&files.ca, self.pem().as_bytes(), 0o644)?;
+        let mut all = rustls_native_certs::load_native_certs().certs;
+        all.push(self.certificate());
+        let bundle: String = all.iter().map(|root| to_pem(root)).collect();
+        put(&files.bundle, bundle.as_bytes(), 0o644)?;
+        put(&files.java, &keystore::write(&all, SystemTime::now()), 0o644)
     }
 
     /// The server side of a job's connection to a resource of these names. Cached; cheap when it hits.

@@ -11,10 +11,12 @@
 
 mod authority;
 mod binding;
+mod keystore;
 mod upstream;
 
-pub use authority::{Authority, HTTP, HTTP_1, Names, POSTGRES, Protocols};
+pub use authority::{Authority, HTTP, HTTP_1, Names, POSTGRES, Protocols, TrustFiles};
 pub use binding::{public_key_sha256, server_end_point};
+pub use keystore::PASSWORD as JAVA_PASSWORD;
 pub use upstream::{ClientIdentity, Mode, UpstreamTls, roots_config, upstream};
 
 use std::{path::PathBuf, sync::Arc};

@@ -57,12 +57,14 @@ fn the_key_is_private_and_the_ca_stays_the_same() {
     assert_eq!((mode("ca.key"), mode("ca.pem")), (0o600, 0o644));
     assert_eq!(Authority::open(dir.path()).unwrap().pem(), first.pem());
 
-    let (ca, bundle) = (dir.path().join("pub.pem"), dir.path().join("bundle.pem"));
-    first.publish(&ca, &bundle).unwrap();
-    assert_eq!(std::fs::read_to_string(&ca).unwrap(), first.pem());
-    assert!(std::fs::read_to_string(&bundle).unwrap().ends_with(&first.pem()));
-    assert!(CertificateDer::pem_slice_iter(&std::fs::read(&bundle).unwrap()).all(|c| c.is_ok()));
-    assert!(!std::fs::read_to_string(&bundle).unwrap().contains("PRIVATE"));
+    let file = |name: &str| dir.path().join(name);
+    let files = TrustFiles { ca: file("pub.pem"), bundle: file("bundle.pem"), java: file("bundle.jks") };
+    first.publish(&files).unwrap();
+    let (ca, bundle) = (&files.ca, &files.bundle);
+    assert_eq!(std::fs::read_to_string(ca).unwrap(), first.pem());
+    assert!(std::fs::read_to_string(bundle).unwrap().ends_with(&first.pem()));
+    assert!(CertificateDer::pem_slice_iter(&std::fs::read(bundle).unwrap()).all(|c| c.is_ok()));
+    assert!(!std::fs::read_to_string(bundle).unwrap().contains("PRIVATE"));
 }
 
 #[tokio::test]

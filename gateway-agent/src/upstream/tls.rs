@@ -3,7 +3,7 @@
 use std::{
     collections::{BTreeSet, HashMap},
     net::{IpAddr, SocketAddr},
-    path::{Path, PathBuf},
+    path::PathBuf,
     sync::{Arc, Mutex, PoisonError},
 };
 
@@ -13,7 +13,10 @@ use secrecy::ExposeSecret as _;
 
 use crate::{
     credential,
-    tls::{Authority, ClientIdentity, Mode, Names, POSTGRES, Protocols, TlsError, UpstreamTls, upstream},
+    tls::{
+        Authority, ClientIdentity, Mode, Names, POSTGRES, Protocols, TlsError, TrustFiles, UpstreamTls,
+        upstream,
+    },
 };
 
 /// Makes and keeps configurations.
@@ -102,9 +105,9 @@ impl Tls {
     ///
     /// # Errors
     /// Fails when the certificate cannot be made or a file not be written.
-    pub fn speak_for(&self, policy: &Policy, ca_file: &Path, bundle: &Path) -> Result<(), TlsError> {
+    pub fn speak_for(&self, policy: &Policy, files: &TrustFiles) -> Result<(), TlsError> {
         match self.authority.constrain(&names_of(policy))? {
-            true => self.authority.publish(ca_file, bundle),
+            true => self.authority.publish(files),
             false => Ok(()),
         }
     }

@@ -5,4 +5,5 @@ mod clients;
 mod hostile;
 mod masks;
 mod requests;
+mod servers;
 mod support;

@@ -34,6 +34,8 @@ const RESOURCES: &str = r#"
     tls: { mode: verify-full, ca: @DIR@/db-ca.pem }
   - { name: raw, kind: https, hosts: [raw.example], ports: [8080, 8443], http_ports: [8080], tls: { mode: verify-full, ca: @DIR@/db-ca.pem } }
   - { name: pinned, kind: https, hosts: [pinned.example], tls: { mode: verify-full, ca: @DIR@/db-ca.pem } }
+  - { name: registry, kind: https, hosts: [registry.example], ports: [5000], tls: { mode: verify-full, ca: @DIR@/db-ca.pem } }
+  - { name: chat, kind: https, hosts: [chat.example], ports: [9443], tls: { mode: verify-full, ca: @DIR@/db-ca.pem } }
   - { name: swapped, kind: https, hosts: [swapped.example], tls: { mode: verify-full, ca: @DIR@/db-ca.pem, pins: ["sha256//47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU="] } }
   - { name: wrong, kind: https, hosts: [wrong.example], tls: { mode: verify-full, ca: @DIR@/db-ca.pem } }
 "#;
@@ -83,7 +85,7 @@ impl Ground {
             World::builder().without_agent().configure("/dns/upstreams", vec![RESOLVER]).start()?;
         let names = Nameserver::start(&world.far, RESOLVER.parse()?)?;
         let all = ["api.example", "open.example", "raw.example", "pinned.example", "swapped.example"];
-        for name in all.iter().chain(&["wrong.example"]) {
+        for name in all.iter().chain(&["wrong.example", "registry.example", "chat.example"]) {
             names.set(name, 60, &[HOST]);
         }
         let www = world.folder().join("www");

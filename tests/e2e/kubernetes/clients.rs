@@ -65,20 +65,8 @@ fn kubectl_works_as_it_does_directly() {
             .run()
             .ok();
         assert!(edited.stdout.contains("edited"), "{edited}");
-        // The new one writes what it makes itself in protobuf, which is not read.
-        let create = ["create", "configmap", "settings", "--from-literal=a=b"];
-        match which {
-            Kubectl::Old => assert!(run(&create, "").contains("created")),
-            Kubectl::New => {
-                let refused = ground.kubectl(which, &create).run().failed();
-                assert!(
-                    refused.stderr.contains("protobuf") && refused.stderr.contains("send JSON"),
-                    "{refused}"
-                );
-                let made = run(&[&create[..], &["--dry-run=client", "-o", "json"]].concat(), "");
-                assert!(run(&["create", "-f", "-"], &made).contains("created"));
-            }
-        }
+        // The new one writes what it makes itself in protobuf.
+        assert!(run(&["create", "configmap", "settings", "--from-literal=a=b"], "").contains("created"));
         assert!(run(&["delete", "configmap", "settings"], "").contains("deleted"));
         assert!(run(&["delete", "deployment", "web"], "").contains("deleted"));
         // Refused in the client's own words.
@@ -168,4 +156,34 @@ fn who_has_to_agree_sees_what_would_happen() {
     let _ = ground.world.agent.cli(&["approvals", "approve", id]).expect("the command line").ok();
     let _ = waiting.finish(tests::process::LIMIT).expect("an end").ok();
     assert!(!ground.direct(&["get", "configmaps"], "").stdout.contains("one"));
+}
+
+const JAVA: &str = r#"
+import java.net.URI;
+import java.net.http.*;
+
+public class Main {
+    public static void main(String[] arguments) throws Exception {
+        HttpClient client = HttpClient.newHttpClient();
+        for (String path : new String[] { "/version", "/api/v1/namespaces/bank/secrets" }) {
+            HttpRequest request = HttpRequest.newBuilder(URI.create(System.getenv("S") + path)).build();
+            HttpResponse<String> answer = client.send(request, HttpResponse.BodyHandlers.ofString());
+            System.out.println(answer.statusCode() + " " + answer.body().contains("builtin:default-deny"));
+        }
+    }
+}
+"#;
+
+#[test]
+fn java_trusts_the_gateway_by_what_exec_sets() {
+    let ground = Ground::new();
+    let run = |more: &str| {
+        let text = format!("cat > /tmp/Main.java && {more} java /tmp/Main.java");
+        ground.script(&text).stdin(JAVA).run()
+    };
+    let out = run("").ok();
+    assert_eq!(out.stdout, "200 false\n403 true\n", "{out}");
+    // By Java's own roots it does not.
+    let out = run("unset JAVA_TOOL_OPTIONS;").failed();
+    assert!(out.stderr.contains("PKIX path building failed"), "{out}");
 }

@@ -4,7 +4,7 @@ use std::{fs, os::unix::fs::PermissionsExt, time::Duration};
 
 use serde_json::Value;
 use tests::{
-    World,
+    Builder, World,
     job::Job,
     kubernetes::{Cluster, Kubectl},
     process,
@@ -55,14 +55,36 @@ pub(crate) const RULES: &str = r#"
 impl Ground {
     #[track_caller]
     pub(crate) fn new() -> Self {
-        match Self::make(RULES) {
+        Self::with("")
+    }
+
+    /// With more rules.
+    #[track_caller]
+    pub(crate) fn with(more: &str) -> Self {
+        Self::only(&format!("{RULES}{}", more.trim_start_matches('\n')))
+    }
+
+    /// With these rules.
+    #[track_caller]
+    pub(crate) fn only(rules: &str) -> Self {
+        match Self::make(rules, World::builder()) {
             Ok(ground) => ground,
             Err(error) => panic!("{error:#}"),
         }
     }
 
-    fn make(rules: &str) -> anyhow::Result<Self> {
-        let mut world = World::builder().without_agent().start()?;
+    /// With these rules, where jobs may connect to a port of their own loopback.
+    #[track_caller]
+    pub(crate) fn forwarding(rules: &str) -> Self {
+        let allow = serde_json::json!([{ "net": "127.0.0.1/32", "port": 18080, "protocol": "tcp" }]);
+        match Self::make(rules, World::builder().configure("/kernel/allow", allow)) {
+            Ok(ground) => ground,
+            Err(error) => panic!("{error:#}"),
+        }
+    }
+
+    fn make(rules: &str, builder: Builder) -> anyhow::Result<Self> {
+        let mut world = builder.without_agent().start()?;
         let folder = world.folder().join("cluster");
         let cluster = Cluster::start(&folder, &world.far, SERVER, NODE, &world.authority)?;
         let binding = r#"{"apiVersion":"rbac.authorization.k8s.io/v1","kind":"ClusterRoleBinding","metadata":{"name":"jobs"},

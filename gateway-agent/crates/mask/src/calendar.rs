@@ -62,6 +62,11 @@ pub(crate) fn floor(days: i64, unit: Unit) -> i64 {
     }
 }
 
+/// `YYYY-MM-DD` of a day that is counted from 1970-01-01; `None`: its year has not four digits.
+pub fn date(days: i64) -> Option<String> {
+    write(days.checked_sub(EPOCH)?)
+}
+
 // Both by eras of 400 years that begin in March, so that the day that comes and goes is the last of its year.
 
 fn from_civil(year: i64, month: i64, day: i64) -> i64 {

@@ -32,7 +32,7 @@ mod tokenise;
 mod transform;
 mod typed;
 
-pub use calendar::Unit;
+pub use calendar::{Unit, date};
 pub use detect::{Detector, Detectors, Found, UnknownDetector};
 pub use json::{BadJson, BadJsonPath, JsonPath, JsonStream};
 pub use stream::Stream;

@@ -76,9 +76,12 @@ impl<'a> Evaluation<'a> {
             Outcome::Denied { rules, denial } => (Effect::Deny(denial), rules),
             Outcome::Approve { asking, granting } => {
                 let rules = ids(asking.iter().chain(&granting));
-                if let (Action::Statement(_), Some(gates)) = (self.question.action, limits(&granting).1) {
-                    ahead = Some(Ahead { gates, permit: OwnPermit::new(&self.question.resource.name) });
-                }
+                let permit = OwnPermit::new(&self.question.resource.name);
+                ahead = match (self.question.action, limits(&granting).1) {
+                    (Action::Statement(_), gates @ Some(_)) => Some(Ahead { gates, permit }),
+                    (Action::Kubernetes(_), _) => Some(Ahead { gates: None, permit }),
+                    _ => None,
+                };
                 (Effect::Approve(terms(&asking)), rules)
             }
             Outcome::Allowed { granting } => {

@@ -59,6 +59,7 @@ pub use http::{
 pub use kubernetes::{
     ApiResource, ExecPlugin, Impersonate, Kubernetes, KubernetesCase, KubernetesLogin, KubernetesMethod,
     KubernetesObligations, KubernetesTarget, KubernetesUpstream, PatchKind, PodStream, Risk, ServiceAccount,
+    ShownSecrets,
 };
 pub use model::{
     ClientCertificate, Credential, GrantOn, Host, Login, PostgresUpstream, Privilege, Resource, ResourceKind,

@@ -15,7 +15,7 @@ use crate::{
     model::{Credential, Resource, Subject, SubjectMatch},
     own::OwnPermit,
     rule::Rule,
-    verdict::{ColumnMasks, Denial, Effect, Permit, UnixTime, Verdict},
+    verdict::{ColumnMasks, Denial, UnixTime, Verdict},
 };
 
 /// A policy file.
@@ -152,14 +152,6 @@ impl Policy {
         scope.is_some_and(|scope| {
             scope.rules.iter().any(|rule| rule.replication && rule.lets_everything() && rule.connect)
         })
-    }
-
-    /// The permit for the gateway's own look at what a change on an API server is about, so that whoever is asked sees what it would
-    /// do. `None` unless people have to be asked.
-    pub fn looking(&self, question: &Question<'_>) -> Option<Permit> {
-        let asks = matches!(question.action, Action::Kubernetes(_))
-            && matches!(self.decide(question).effect, Effect::Approve(_));
-        asks.then(|| Permit { resource: question.resource.name.clone(), only: None })
     }
 
     /// The same answer, with what every rule had to do with it.

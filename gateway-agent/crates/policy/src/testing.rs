@@ -370,7 +370,7 @@ fn answer<E: fmt::Display>(
                 }
             },
             Effect::Approve(_) => {
-                let gates = verdict.ahead.as_ref().map(|ahead| &*ahead.gates);
+                let gates = verdict.ahead.as_ref().and_then(|ahead| ahead.gates.as_deref());
                 match case.estimate.map_or(Judgement::Within, |of| judge(gates, of)) {
                     Judgement::Within => (Expected::Approve, String::new(), Vec::new()),
                     Judgement::Ask { rules, why, .. } => {

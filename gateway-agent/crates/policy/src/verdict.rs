@@ -22,15 +22,16 @@ pub struct Verdict {
     pub rules: Vec<Arc<str>>,
     /// From this moment on the same question may have another answer.
     pub valid_until: Option<UnixTime>,
-    /// Of an action that people have to agree to: the limits that it will meet once they have.
+    /// Of an action that people have to agree to: what may be looked at before they are asked.
     pub ahead: Option<Ahead>,
 }
 
-/// Limits on a statement that nobody has agreed to yet.
+/// What the gateway may find out about an action that nobody has agreed to yet.
 #[derive(Debug)]
 pub struct Ahead {
-    pub gates: Arc<Gates>,
-    /// By which the server may be asked what the statement would cost, and nothing else.
+    /// Of a statement: the limits that it will meet.
+    pub gates: Option<Arc<Gates>>,
+    /// By which the server may be asked: what a statement would cost, what a change would be to, and nothing that the job sent.
     pub permit: OwnPermit,
 }
 

@@ -184,6 +184,65 @@ fn a_deny_rule_is_met_by_whatever_could_reach_it() {
 }
 
 #[test]
+fn ports_of_a_tunnel_are_decided_one_by_one() {
+    let policy = rules(
+        r#"
+  - id: web
+    effect: allow
+    subjects: [job]
+    resources: [cluster]
+    kubernetes: { requests: [{ verbs: [create], resources: [pods/portforward], namespaces: [a], ports: [80, 443] }] }
+  - { id: no-tls, effect: deny, kubernetes: { requests: [{ resources: [pods/portforward], ports: [443] }] } }
+"#,
+    );
+    let forward = |ports: &[u16], tunnel: bool| {
+        let stream = PodStream { ports: ports.to_vec(), tunnel, ..PodStream::default() };
+        let action = action("create", "pods/portforward", Some("a"), Some("x"));
+        decide(&policy, &Kubernetes { stream: Some(stream), ..action }, None)
+    };
+    assert_eq!(forward(&[80], false), "allow web");
+    assert_eq!(forward(&[443], false), "deny no-tls");
+    assert_eq!(forward(&[22], false), "deny builtin:default-deny");
+    // Without ports nobody knows which, but in a tunnel, where each is asked about before it is opened.
+    assert_eq!(forward(&[], false), "deny no-tls");
+    assert_eq!(forward(&[], true), "allow web");
+    let elsewhere = Kubernetes {
+        stream: Some(PodStream { tunnel: true, ..PodStream::default() }),
+        ..action("create", "pods/portforward", Some("b"), Some("x"))
+    };
+    assert_eq!(decide(&policy, &elsewhere, None), "deny builtin:default-deny");
+}
+
+#[test]
+fn secrets_are_shown_by_name() {
+    let policy = rules(
+        r#"
+  - id: look
+    effect: allow
+    subjects: [job]
+    resources: [cluster]
+    kubernetes: { requests: [{ verbs: [get, list, patch], resources: [secrets], namespaces: [a] }] }
+  - id: helm
+    effect: allow
+    subjects: [job]
+    resources: [cluster]
+    kubernetes: { requests: [{ verbs: [get, list, patch], resources: [secrets], namespaces: [a] }], show_secrets: ["sh.helm.release.*"] }
+"#,
+    );
+    let subject = policy.subject_named("job").unwrap();
+    let resource = policy.resource_named("cluster").unwrap();
+    let asked = Action::Kubernetes(Box::new(action("list", "secrets", Some("a"), None)));
+    let question = Question { subject: &subject, resource, action: &asked, now: UnixTime(0), grant: None };
+    let Effect::Allow(allow) = policy.decide(&question).effect else { panic!("no allow") };
+    let shown = &allow.obligations.kubernetes.as_ref().unwrap().shown;
+    assert!(shown.has("sh.helm.release.v1.web.v1") && !shown.has("db") && !shown.all());
+    // What is compared or copied by a patch is seen as well.
+    let patch = |name| Kubernetes { reads_stored: true, ..action("patch", "secrets", Some("a"), Some(name)) };
+    assert_eq!(decide(&policy, &patch("sh.helm.release.v1.web.v1"), None), "allow look");
+    assert_eq!(decide(&policy, &patch("db"), None), "deny builtin:laundering");
+}
+
+#[test]
 fn what_is_wrong_is_said_with_its_place() {
     let wrong = |rule: &str| {
         let text = format!(
@@ -215,6 +274,8 @@ fn what_is_wrong_is_said_with_its_place() {
         ("{ paths: [version] }", "is no path"),
         ("{ paths: [\"/*\"] }", "own logs and profiles"),
         ("{ paths: [/metrics], limits: { duration: soon } }", "not a length of time"),
+        ("{ paths: [/metrics], show_secrets: [\"\"] }", "an empty pattern"),
+        ("{ paths: [/metrics], show_secrets: release }", "names of Secrets, or `true`"),
     ] {
         let said = wrong(rule);
         assert!(said.contains(says) && said.contains("p.yaml:"), "{rule}: {said}");

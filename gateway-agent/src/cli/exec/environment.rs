@@ -2,7 +2,7 @@
 
 use std::{
     collections::BTreeMap,
-    ffi::{CString, OsString},
+    ffi::{CString, OsStr, OsString},
     os::unix::ffi::{OsStrExt, OsStringExt},
     path::Path,
 };
@@ -10,7 +10,7 @@ use std::{
 use anyhow::Context;
 use nix::unistd::User;
 
-use crate::config::Config;
+use crate::{config::Config, tls::JAVA_PASSWORD};
 
 /// For clients that insist on a user or a password: the gateway takes any, and logs in with its own.
 const PLACEHOLDERS: &[(&str, &str)] = &[("PGUSER", "job"), ("PGPASSWORD", "placeholder")];
@@ -42,6 +42,7 @@ pub(super) fn make(
             name.to_str().is_some_and(|name| config.jobs.environment.passes(name) && token != Some(name))
         })
         .collect();
+    let mut java_options = variables.get(OsStr::new("JAVA_TOOL_OPTIONS")).cloned().unwrap_or_default();
     let mut set = |name: &str, value: OsString| variables.insert(name.into(), value);
     let (ca, bundle) = (config.ca_file(), config.ca_bundle());
     if ca.exists() {
@@ -53,6 +54,11 @@ pub(super) fn make(
         for replaces_roots in REPLACE_ROOTS {
             set(replaces_roots, bundle.clone().into());
         }
+    }
+    let java = config.java_roots();
+    if java.exists() {
+        java_options.push(java_roots(&java));
+        set("JAVA_TOOL_OPTIONS", java_options);
     }
     if config.kubeconfig().exists() {
         set("KUBECONFIG", config.kubeconfig().into());
@@ -80,4 +86,12 @@ pub(super) fn make(
         CString::new(line).context("a variable with a NUL in it")
     });
     joined.collect()
+}
+
+/// What a Java virtual machine reads before its own arguments, which may say otherwise. It splits it at blanks.
+fn java_roots(path: &Path) -> String {
+    let path = path.display();
+    format!(
+        " -Djavax.net.ssl.trustStore='{path}' -Djavax.net.ssl.trustStoreType=JKS -Djavax.net.ssl.trustStorePassword={JAVA_PASSWORD}"
+    )
 }

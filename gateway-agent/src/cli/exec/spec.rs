@@ -80,7 +80,7 @@ pub(super) fn make(config: &Config, who: &Who, uid: u32) -> anyhow::Result<Spec>
         hide.extend(DOORS_AT_HOME.iter().map(|door| account.dir.join(door)));
     }
     let mut show = jobs.show.clone();
-    show.extend([config.ca_file(), config.ca_bundle()]);
+    show.extend([config.ca_file(), config.ca_bundle(), config.java_roots()]);
     // In a scratch folder the work goes on; in a hidden one there are sockets beside it.
     let hidden =
         |path: &PathBuf| std::fs::canonicalize(path).is_ok_and(|hidden| directory.starts_with(hidden));

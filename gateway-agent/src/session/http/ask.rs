@@ -2,9 +2,7 @@
 
 use std::{sync::Arc, time::Instant};
 
-use policy::{
-    Action, Allow, ApprovalTerms, Denial, Effect, Grant, Permit, Policy, Question, Verdict, builtin,
-};
+use policy::{Action, Allow, ApprovalTerms, Denial, Effect, Grant, Policy, Question, Verdict, builtin};
 
 use super::{Session, kind::Asked, refusal::Refused};
 use crate::session::{
@@ -50,14 +48,6 @@ impl Session {
         let resource = self.resource();
         let now = crate::clock::now();
         policy.decide(&Question { subject: &subject, resource: &resource, action, now, grant })
-    }
-
-    /// The permit to look at what a request is about that waits for a human.
-    pub(super) fn looking(&self, policy: &Policy, action: &Action) -> Option<Permit> {
-        let subject = policy.subject_named(&self.live.subject)?;
-        let resource = self.resource();
-        let now = crate::clock::now();
-        policy.looking(&Question { subject: &subject, resource: &resource, action, now, grant: None })
     }
 
     /// Whether policy would still not refuse this.

@@ -10,7 +10,7 @@ use hyper::{
 };
 use hyper_util::rt::TokioIo;
 use policy::{Action, Kubernetes, KubernetesTarget, Permit, builtin};
-use protocol::kubernetes::{self, BODY_MAX, Head, Refusal, Unreadable, accept, change, stream};
+use protocol::kubernetes::{self, BODY_MAX, Head, Refusal, Unreadable, accept, change, spdy, stream};
 use secrecy::{ExposeSecret as _, SecretString};
 use serde_json::{Value, json};
 use tokio::time::timeout;
@@ -24,6 +24,8 @@ use crate::{
 /// Longest answer to a question of the gateway's own.
 const ANSWER: usize = 8 * 1024 * 1024;
 const PROTOCOLS: HeaderName = HeaderName::from_static("sec-websocket-protocol");
+/// The same for SPDY.
+const STREAMS: HeaderName = HeaderName::from_static("x-stream-protocol-version");
 const EXTENSIONS: HeaderName = HeaderName::from_static("sec-websocket-extensions");
 /// Fields by which the server would take a request for somebody else's. What begins so goes as well.
 const IDENTITY: &[&str] = &["impersonate-", "x-remote-"];
@@ -54,18 +56,30 @@ pub(super) fn interpret(
         return Err(Refused::new(&rules, reason, "leave out `--as` and its like"));
     }
     let rules = [builtin::KUBERNETES.into()];
+    let forwards = request.forwards();
+    let other_client = match forwards {
+        true => {
+            "use kubectl, which falls back to SPDY/3.1, or a client library that speaks v4.channel.k8s.io"
+        }
+        false => {
+            "use a client that speaks WebSocket: kubectl 1.31 or newer (KUBECTL_REMOTE_COMMAND_WEBSOCKETS=true before), the Python client"
+        }
+    };
     match (upgrade, &request.action().stream) {
         (None, None) => Ok(request),
         (Some("websocket"), Some(_)) if protocols(&head.headers).is_some() => Ok(request),
+        (Some(spdy::UPGRADE), Some(_)) if forwards && tunnels(&head.headers) => {
+            request.tunnelled().map_err(|error| refused(&error))
+        }
         (Some("websocket"), Some(_)) => Err(Refused::new(
             &rules,
             "the stream's channels are not those of v5.channel.k8s.io or v4.channel.k8s.io",
-            "use a client that offers one of them; port-forward of kubectl tunnels SPDY, which is not seen through",
+            other_client,
         )),
         (Some(other), Some(_)) => Err(Refused::new(
             &rules,
             format!("streams to pods over {other} cannot be seen through"),
-            "use a client that speaks WebSocket: kubectl 1.31 or newer (KUBECTL_REMOTE_COMMAND_WEBSOCKETS=true before), the Python client",
+            other_client,
         )),
         (None, Some(_)) => {
             Err(Refused::new(&rules, "a stream to a pod without an upgrade", "ask for it by WebSocket")
@@ -110,6 +124,12 @@ fn protocols(headers: &HeaderMap) -> Option<HeaderValue> {
     }
 }
 
+/// The client would forward ports over SPDY.
+fn tunnels(headers: &HeaderMap) -> bool {
+    let offered = headers.get_all(STREAMS).iter().filter_map(|value| value.to_str().ok());
+    offered.flat_map(|value| value.split(',')).any(|one| one.trim() == spdy::PROTOCOL)
+}
+
 /// The head for the server: nothing in it says who asks, and the answer comes in a format that can be masked.
 pub(super) fn rewrite(headers: &mut HeaderMap, action: &Kubernetes) {
     let identity = |name: &HeaderName| IDENTITY.iter().any(|begin| name.as_str().starts_with(begin));
@@ -122,6 +142,10 @@ pub(super) fn rewrite(headers: &mut HeaderMap, action: &Kubernetes) {
     } else {
         headers.remove(PROTOCOLS);
     }
+    let offered = headers.remove(STREAMS);
+    if offered.is_some() && action.stream.as_ref().is_some_and(|stream| stream.tunnel) {
+        headers.insert(STREAMS, HeaderValue::from_static(spdy::PROTOCOL));
+    }
     let ranges: Vec<_> = headers.get_all(ACCEPT).iter().filter_map(|value| value.to_str().ok()).collect();
     let ranges = (!ranges.is_empty()).then(|| ranges.join(","));
     if let Some(narrowed) = accept::narrowed(action, ranges.as_deref())
@@ -132,10 +156,10 @@ pub(super) fn rewrite(headers: &mut HeaderMap, action: &Kubernetes) {
 }
 
 /// Whether the server agreed on channels that are read here, and on nothing besides.
-pub(super) fn agreed(headers: &HeaderMap) -> bool {
-    let mut chosen = headers.get_all(PROTOCOLS).iter();
-    let known =
-        |value: &HeaderValue| stream::PROTOCOLS.iter().any(|known| value.as_bytes() == known.as_bytes());
+pub(super) fn agreed(headers: &HeaderMap, tunnel: bool) -> bool {
+    let (name, all) = if tunnel { (STREAMS, &[spdy::PROTOCOL][..]) } else { (PROTOCOLS, stream::PROTOCOLS) };
+    let mut chosen = headers.get_all(name).iter();
+    let known = |value: &HeaderValue| all.iter().any(|known| value.as_bytes() == known.as_bytes());
     chosen.next().is_some_and(known) && chosen.next().is_none() && !headers.contains_key(EXTENSIONS)
 }
 
@@ -364,7 +388,11 @@ mod tests {
 
     #[test]
     fn only_channels_that_are_read_are_agreed_on() {
-        let of = |fields: &[(&str, &str)]| agreed(&parts("GET", "/", fields).headers);
+        let of = |fields: &[(&str, &str)]| agreed(&parts("GET", "/", fields).headers, false);
+        let tunnel =
+            |protocol| agreed(&parts("GET", "/", &[("x-stream-protocol-version", protocol)]).headers, true);
+        assert!(tunnel("portforward.k8s.io") && !tunnel("v4.channel.k8s.io"));
+        assert!(!of(&[("x-stream-protocol-version", "portforward.k8s.io")]));
         assert!(of(&[("sec-websocket-protocol", "v4.channel.k8s.io")]));
         assert!(!of(&[]));
         assert!(!of(&[("sec-websocket-protocol", "base64.channel.k8s.io")]));

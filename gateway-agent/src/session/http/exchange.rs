@@ -1,6 +1,6 @@
 //! An allowed request on its way to the host, and the response on its way back, until the last byte.
 
-use std::{rc::Rc, sync::Arc, time::Duration};
+use std::{cell::RefCell, rc::Rc, sync::Arc, time::Duration};
 
 use hyper::{
     HeaderMap, Method, Request, Response, StatusCode, Uri, Version,
@@ -37,7 +37,12 @@ pub(super) struct Exchange {
     pub(super) moved: Rc<Moved>,
     pub(super) busy: Busy,
     pub(super) upgrade: OnUpgrade,
+    /// What was allowed besides, within it: ports of a tunnel.
+    pub(super) opened: Opened,
 }
+
+/// Actions that a change of policy decides again.
+pub(super) type Opened = Rc<RefCell<Vec<Action>>>;
 
 /// To whoever waits for the response's head; taken once.
 type Head = Option<oneshot::Sender<Result<Response<ToJob>, Refused>>>;
@@ -77,8 +82,12 @@ impl Exchange {
         let mut waiting: Head = Some(sender);
         let mut status = None;
         let mut masked = 0;
-        let stopping =
-            stopped(Rc::clone(&self.session), self.asked.action.clone(), self.limits.duration.clone());
+        let stopping = stopped(
+            Rc::clone(&self.session),
+            self.asked.action.clone(),
+            Rc::clone(&self.opened),
+            self.limits.duration.clone(),
+        );
         let outcome = {
             let carrying = self.carry(head, upload, fields, &mut waiting, &mut status, &mut masked);
             tokio::select! {
@@ -303,7 +312,7 @@ impl Exchange {
         if wanted.is_none() || chosen != wanted {
             return Err(Stopped::Host("switches to a protocol that nobody asked for".to_owned()));
         }
-        if !self.session.kind().agrees(&head.headers) {
+        if !self.session.kind().agrees(&self.asked, &head.headers) {
             return Err(Stopped::Host("agrees on channels that nobody asked for".to_owned()));
         }
         let protocol = chosen.unwrap_or_default();
@@ -341,7 +350,12 @@ impl Stopped {
 }
 
 /// Returns when the exchange may not go on: the session is over, policy changed, its time is up.
-async fn stopped(session: Rc<Session>, action: Action, duration: Option<Bounded<Duration>>) -> Stopped {
+async fn stopped(
+    session: Rc<Session>,
+    action: Action,
+    opened: Opened,
+    duration: Option<Bounded<Duration>>,
+) -> Stopped {
     let mut epoch = session.epoch.subscribe();
     let late = async {
         match &duration {
@@ -353,8 +367,13 @@ async fn stopped(session: Rc<Session>, action: Action, duration: Option<Bounded<
     loop {
         tokio::select! {
             why = session.ended() => return Stopped::Refused(Refused::gateway(503, why.to_string())),
-            Ok(()) = epoch.changed() => if let Err(refused) = session.still(&action) {
-                return Stopped::Refused(refused);
+            Ok(()) = epoch.changed() => {
+                let opened = opened.borrow();
+                for action in [&action].into_iter().chain(&*opened) {
+                    if let Err(refused) = session.still(action) {
+                        return Stopped::Refused(refused);
+                    }
+                }
             },
             () = &mut late => if let Some(limit) = &duration {
                 let why = format!("it may take {:?}", limit.most);

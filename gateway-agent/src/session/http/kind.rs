@@ -17,6 +17,7 @@ use protocol::{
     },
     kubernetes::{
         self,
+        spdy::Tunnel,
         stream::{PodFrames, StreamKind},
     },
 };
@@ -44,6 +45,32 @@ pub(super) struct Asked {
     pub(super) upgrade: Option<String>,
     /// Of an API server: what its body will be read with.
     pub(super) pending: Option<kubernetes::Request>,
+}
+
+impl Asked {
+    /// It becomes a tunnel whose ports are decided one by one.
+    fn tunnels(&self) -> bool {
+        let Action::Kubernetes(action) = &self.action else { return false };
+        action.stream.as_ref().is_some_and(|stream| stream.tunnel)
+    }
+
+    /// The same for one port of a tunnel.
+    pub(super) fn to_port(&self, port: u16) -> Self {
+        let mut asked = self.clone();
+        if let Action::Kubernetes(action) = &mut asked.action
+            && let Some(stream) = &mut action.stream
+        {
+            (stream.ports, stream.tunnel) = (vec![port], false);
+            asked.line = format!("{} ({})", action.line(), self.line);
+        }
+        asked
+    }
+}
+
+/// A body that is sent in place of the one that came.
+pub(super) struct Rewritten {
+    pub(super) content_type: &'static str,
+    pub(super) body: Vec<u8>,
 }
 
 /// A refusal in the words of the kind's own clients.
@@ -107,6 +134,16 @@ impl Kind {
         }
     }
 
+    /// (b) What goes on in place of the body: the same in the format that is decided. `None`: it goes on as it came.
+    ///
+    /// # Errors
+    /// When it cannot be read.
+    pub(super) fn rewritten(self, asked: &Asked, body: &[u8]) -> Result<Option<Rewritten>, Refused> {
+        let (Self::Kubernetes, Some(request)) = (self, &asked.pending) else { return Ok(None) };
+        let json = request.as_json(body).map_err(|error| cluster::refused(&error))?;
+        Ok(json.map(|body| Rewritten { content_type: "application/json", body }))
+    }
+
     /// (b) What the request asks for, now that its body is known.
     ///
     /// # Errors
@@ -154,7 +191,7 @@ impl Kind {
                     return Err(kubernetes::mask::Withheld::Format.into());
                 }
                 let masks = kubernetes::mask::Masks {
-                    secrets: terms.mask_secrets,
+                    shown: terms.shown.clone(),
                     detectors: Arc::clone(&terms.detectors),
                 };
                 let filter = kubernetes::mask::Filter::new(action, of("content-type"), &masks)?;
@@ -185,17 +222,20 @@ impl Kind {
     }
 
     /// (e) Whether the server's answer to an upgrade is one that can be followed.
-    pub(super) fn agrees(self, headers: &HeaderMap) -> bool {
+    pub(super) fn agrees(self, asked: &Asked, headers: &HeaderMap) -> bool {
         match self {
             Self::Https => true,
-            Self::Kubernetes => cluster::agreed(headers),
+            Self::Kubernetes => cluster::agreed(headers, asked.tunnels()),
         }
     }
 
     /// (e) What looks at an upgraded connection.
-    pub(super) fn upgraded(self, asked: &Asked, allowed: &Obligations) -> Upgraded {
+    pub(super) fn upgraded(self, asked: &Asked, allowed: &Obligations, from_job: bool) -> Upgraded {
         match self {
             Self::Https => Upgraded::Unseen,
+            Self::Kubernetes if asked.tunnels() => {
+                Upgraded::Ports(Box::new(if from_job { Tunnel::from_job() } else { Tunnel::from_pod() }))
+            }
             Self::Kubernetes => {
                 let forwards = matches!(&asked.action, Action::Kubernetes(action)
                     if action.resource().is_some_and(|of| of.subresource.as_deref() == Some("portforward")));
@@ -296,12 +336,16 @@ pub(super) enum Upgraded {
     /// They are recorded as they are.
     Unseen,
     Pod(Box<PodFrames>),
+    Ports(Box<Tunnel>),
 }
 
 /// What is passed on, and what of it is recorded: the bytes, and whose they are.
+#[derive(Default)]
 pub(super) struct Passed {
     pub(super) bytes: Vec<u8>,
     pub(super) recorded: Vec<(Stream, Vec<u8>)>,
+    /// Ports to which the bytes open connections: each has to be decided before they pass.
+    pub(super) opened: Vec<u16>,
 }
 
 impl Upgraded {
@@ -313,10 +357,21 @@ impl Upgraded {
         match self {
             Self::Unseen => {
                 let stream = if from_job { Stream::Input } else { Stream::Output };
-                Ok(Passed { bytes: bytes.to_vec(), recorded: vec![(stream, bytes.to_vec())] })
+                Ok(Passed {
+                    bytes: bytes.to_vec(),
+                    recorded: vec![(stream, bytes.to_vec())],
+                    ..Passed::default()
+                })
+            }
+            Self::Ports(tunnel) => {
+                let mut passed = Passed::default();
+                let recorded = &mut passed.recorded;
+                let seen = |data: &[u8]| recorded.push((stream_of(from_job, 0), data.to_vec()));
+                passed.opened = tunnel.push(bytes, &mut passed.bytes, seen).map_err(|bad| bad.to_string())?;
+                Ok(passed)
             }
             Self::Pod(frames) => {
-                let mut passed = Passed { bytes: Vec::new(), recorded: Vec::new() };
+                let mut passed = Passed::default();
                 let mut seen = |of: kubernetes::stream::Seen<'_>| {
                     passed.recorded.push((stream_of(from_job, of.channel), of.data.to_vec()));
                 };
@@ -334,13 +389,13 @@ impl Upgraded {
     pub(super) fn patience(&self) -> Option<Duration> {
         match self {
             Self::Pod(frames) if frames.holds() => Some(Duration::from_millis(100)),
-            Self::Pod(_) | Self::Unseen => None,
+            Self::Pod(_) | Self::Ports(_) | Self::Unseen => None,
         }
     }
 
     /// Shows what is held back.
     pub(super) fn pause(&mut self) -> Passed {
-        let mut passed = Passed { bytes: Vec::new(), recorded: Vec::new() };
+        let mut passed = Passed::default();
         if let Self::Pod(frames) = self {
             let recorded = &mut passed.recorded;
             frames.pause(&mut passed.bytes, |of| {

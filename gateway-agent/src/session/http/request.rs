@@ -11,7 +11,7 @@ use http_body_util::BodyExt as _;
 use hyper::{
     HeaderMap, Request, Response,
     body::{Body as _, Incoming},
-    header::{CONTENT_LENGTH, EXPECT, HeaderName, HeaderValue},
+    header::{CONTENT_LENGTH, CONTENT_TYPE, EXPECT, HeaderName, HeaderValue},
     upgrade::OnUpgrade,
 };
 use policy::{Effect, Permit, Resource};
@@ -22,8 +22,8 @@ use tokio::{sync::oneshot, time::timeout};
 use super::{
     Session,
     ask::Granted,
-    body::{Moved, ToJob, Upload},
-    exchange::Exchange,
+    body::{Moved, ToJob, Upload, count},
+    exchange::{Exchange, Opened},
     kind::Asked,
     refusal::{Refused, wants_json},
 };
@@ -96,7 +96,7 @@ pub(super) async fn answer(session: Rc<Session>, mut request: Request<Incoming>)
 
 async fn serve(
     session: &Rc<Session>,
-    head: hyper::http::request::Parts,
+    mut head: hyper::http::request::Parts,
     arriving: &mut Option<Arriving>,
     upgrade: OnUpgrade,
 ) -> Result<Response<ToJob>, No> {
@@ -123,11 +123,21 @@ async fn serve(
     let mut asked = asked;
     if let (Some(most), Some(body)) = (kind.wants_body(&asked), arriving.as_mut()) {
         let held = body.hold(u64::try_from(most).unwrap_or(u64::MAX)).await?;
-        let (kind_of, line) = ("request", asked.line.clone());
-        asked = match kind.with_body(asked, &held) {
-            Ok(asked) => asked,
+        let line = asked.line.clone();
+        let read = kind.rewritten(&asked, &held).and_then(|other| {
+            let held = other.as_ref().map_or(&*held, |other| &other.body);
+            Ok((kind.with_body(asked, held)?, other))
+        });
+        asked = match read {
+            Ok((asked, None)) => asked,
+            // What was decided is what is sent.
+            Ok((asked, Some(other))) => {
+                head.headers.insert(CONTENT_TYPE, HeaderValue::from_static(other.content_type));
+                *body = Arriving::Held(other.body.into());
+                asked
+            }
             Err(bad) => {
-                let said = Said { kind: kind_of, text: line.get(..1024).unwrap_or(&line) };
+                let said = Said { kind: "request", text: line.get(..1024).unwrap_or(&line) };
                 session
                     .log
                     .denied(said, std::slice::from_ref(&bad.rule), &bad.reason, since.elapsed())
@@ -139,18 +149,15 @@ async fn serve(
     let policy = session.shared().policy.load_full();
     let verdict = session.decide(&policy.policy, &asked.action, None);
     if matches!(verdict.effect, Effect::Approve(_))
-        && declared(&head.headers).is_some_and(|length| length <= SHOWN)
+        && declared(arriving, &head.headers).is_some_and(|length| length <= SHOWN)
         && let Some(body) = arriving.as_mut()
     {
         body.hold(SHOWN).await?;
     }
     let held = arriving.as_ref().and_then(Arriving::held);
-    let because = match &verdict.effect {
-        Effect::Approve(_) => match session.looking(&policy.policy, &asked.action) {
-            Some(permit) => session.preview(&permit, &asked.action, held.unwrap_or_default()).await,
-            None => None,
-        },
-        _ => None,
+    let because = match &verdict.ahead {
+        Some(ahead) => session.preview(ahead.permit.opens(), &asked.action, held.unwrap_or_default()).await,
+        None => None,
     };
     let granted = session.ask(&asked, verdict, &policy.policy, (held, because), since).await??;
     let Granted { rules, allow, approval } = granted;
@@ -160,7 +167,7 @@ async fn serve(
         return Err(exceeded(session, &asked, &limit.rule, &why, 429).await?.into());
     }
     if let Some(limit) = &limits.request_bytes
-        && declared(&head.headers).is_some_and(|length| length > limit.most)
+        && declared(arriving, &head.headers).is_some_and(|length| length > limit.most)
     {
         let why = format!("the request's body may have {} bytes", limit.most);
         return Err(exceeded(session, &asked, &limit.rule, &why, 413).await?.into());
@@ -200,6 +207,7 @@ async fn serve(
         moved,
         busy: session.busy(),
         upgrade,
+        opened: Opened::default(),
     };
     // Goes on by itself: whatever becomes of the client, how the request ended is written down.
     tokio::task::spawn_local(exchange.run(head, upload, fields, sender));
@@ -237,8 +245,11 @@ async fn exceeded(
     Ok(Refused::new(std::slice::from_ref(rule), why, hint).with_status(status))
 }
 
-/// The length of the body, where the client says so.
-fn declared(headers: &HeaderMap) -> Option<u64> {
+/// The length of the body, where it is known or the client says so.
+fn declared(arriving: &Option<Arriving>, headers: &HeaderMap) -> Option<u64> {
+    if let Some(Arriving::Held(body)) = arriving {
+        return Some(count(body));
+    }
     headers.get(CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
 }
 

@@ -1,19 +1,21 @@
 //! Connections that have become something else: their bytes, both ways, for as long as the request's allow holds.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use hyper::upgrade::Upgraded as Connection;
 use hyper_util::rt::TokioIo;
-use policy::Recording;
+use policy::{Obligations, Recording};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _, ReadHalf, WriteHalf, split},
     time::timeout,
 };
 
 use super::{
+    ask::Granted,
     exchange::{Exchange, Stopped},
     kind::{Passed, Upgraded},
 };
+use crate::session::log::Ended;
 
 const PIECE: usize = 16 * 1024;
 /// How long the other direction may go on when one is over.
@@ -30,8 +32,8 @@ pub(super) async fn relay(exchange: &Exchange, ends: Ends) -> Result<(), Stopped
     let (here_in, here_out) = split(TokioIo::new(ends.here));
     let (there_in, there_out) = split(TokioIo::new(ends.there));
     let kind = exchange.session.kind();
-    let look = || kind.upgraded(&exchange.asked, &exchange.allow.obligations);
-    let (up, down) = (look(), look());
+    let look = |from_job| kind.upgraded(&exchange.asked, &exchange.allow.obligations, from_job);
+    let (up, down) = (look(true), look(false));
     let up = pass(exchange, up, true, here_in, there_out);
     let down = pass(exchange, down, false, there_in, here_out);
     tokio::pin!(up, down);
@@ -92,6 +94,9 @@ async fn pass_on(
     to: &mut WriteHalf<TokioIo<Connection>>,
     channel: &mut bool,
 ) -> Result<(), Stopped> {
+    for port in &passed.opened {
+        exchange.opens(*port).await?;
+    }
     if exchange.running.level == Recording::Results {
         for (stream, data) in passed.recorded.iter().filter(|(_, data)| !data.is_empty()) {
             exchange.record(data, *stream, "upgrade", channel).await?;
@@ -105,4 +110,27 @@ async fn pass_on(
     let moved = if from_job { &exchange.moved.from_job } else { &exchange.moved.to_job };
     moved.set(moved.get().saturating_add(u64::try_from(passed.bytes.len()).unwrap_or(u64::MAX)));
     Ok(())
+}
+
+impl Exchange {
+    /// A connection through a tunnel to a port of the pod, before it is opened.
+    async fn opens(&self, port: u16) -> Result<(), Stopped> {
+        let since = Instant::now();
+        let (session, asked) = (&self.session, self.asked.to_port(port));
+        let policy = session.shared().policy.load_full();
+        let verdict = session.decide(&policy.policy, &asked.action, None);
+        let granted = session.ask(&asked, verdict, &policy.policy, (None, None), since).await?;
+        let Granted { rules, allow, approval } = granted.map_err(Stopped::Refused)?;
+        let Obligations { masks, record, .. } = &allow.obligations;
+        let running = session
+            .log
+            .allowed(asked.said(), &rules, masks, approval.as_ref(), *record, since.elapsed())
+            .await?;
+        running.ended(&Ended { tag: "opened", bytes_in: 0, bytes_out: 0, masked: 0 }).await?;
+        let mut opened = self.opened.borrow_mut();
+        if !opened.contains(&asked.action) {
+            opened.push(asked.action);
+        }
+        Ok(())
+    }
 }

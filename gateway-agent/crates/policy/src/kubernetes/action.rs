@@ -123,6 +123,9 @@ pub struct PodStream {
     /// Of `portforward`.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub ports: Vec<u16>,
+    /// Of `portforward`: ports are said later, with each connection, which is decided then.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub tunnel: bool,
 }
 
 impl Kubernetes {
@@ -167,6 +170,11 @@ impl Kubernetes {
         if let Some(exec) = self.stream.as_ref().and_then(|stream| stream.exec.as_ref()) {
             line.push_str(": ");
             line.push_str(&exec.text);
+        }
+        if let Some(stream) = &self.stream {
+            for port in &stream.ports {
+                line.push_str(&format!(" port {port}"));
+            }
         }
         if self.dry_run {
             line.push_str(" (dry run)");

@@ -4,10 +4,11 @@ use std::time::Duration;
 
 use super::{
     ExecPlugin, Impersonate, KubernetesLogin, KubernetesMethod, KubernetesUpstream, ServiceAccount,
+    ShownSecrets,
     matcher::{Bounds, GroupPattern, KubernetesMatcher, PathPattern, RequestPattern, ResourcePattern},
     raw::{
         RawExec, RawExecPlugin, RawImpersonate, RawKubernetes, RawKubernetesLimits, RawRequests,
-        RawServiceAccount,
+        RawServiceAccount, RawShown,
     },
 };
 use crate::{
@@ -63,7 +64,7 @@ pub(crate) fn matcher(
             "name `requests: [{verbs: [get, list, watch], resources: [pods], namespaces: [shop]}]` or `paths`",
         );
     }
-    if !grants && (raw.show_secrets || limits_are_set(&raw.limits)) {
+    if !grants && (raw.show_secrets != RawShown::default() || limits_are_set(&raw.limits)) {
         findings.add(
             place.clone(),
             format!("rule `{id}` denies, so there is nothing to show or to limit"),
@@ -101,7 +102,13 @@ pub(crate) fn matcher(
         paths: patterns(&raw.paths, &place.at("paths"), findings, path),
         risks: raw.risks.clone(),
         exec: exec(id, effect, &raw.exec, &place.at("exec"), findings),
-        show_secrets: raw.show_secrets,
+        shown: match &raw.show_secrets {
+            RawShown::All(true) => ShownSecrets::All,
+            RawShown::All(false) => ShownSecrets::None,
+            RawShown::Named(names) => {
+                ShownSecrets::Named(patterns(names, &place.at("show_secrets"), findings, Glob::new))
+            }
+        },
         limits: limits(&raw.limits, &place.at("limits"), findings),
     }
 }

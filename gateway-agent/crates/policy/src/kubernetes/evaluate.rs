@@ -5,7 +5,7 @@ use std::sync::{Arc, LazyLock};
 use mask::Detectors;
 
 use super::{
-    Kubernetes, KubernetesObligations, KubernetesTarget, Risk,
+    Kubernetes, KubernetesObligations, KubernetesTarget, Risk, ShownSecrets,
     matcher::{Bounds, KubernetesMatcher, Need, needs},
 };
 use crate::{
@@ -156,14 +156,17 @@ fn ungranted<'a>(question: &Question<'_>, action: &Kubernetes, uncovered: &[Need
     deny(builtin::DEFAULT_DENY, reason, hint)
 }
 
-fn shows_secrets(granting: &[&Rule]) -> bool {
-    granting.iter().any(|rule| rule.kubernetes.as_ref().is_some_and(|matcher| matcher.show_secrets))
+fn shown(granting: &[&Rule]) -> ShownSecrets {
+    let of = granting.iter().filter_map(|rule| Some(&rule.kubernetes.as_ref()?.shown));
+    of.fold(ShownSecrets::None, ShownSecrets::or)
 }
 
 /// A patch that copies a Secret's values to where they are shown, or tells by failing whether one was guessed.
 fn laundering<'a>(action: &Kubernetes, granting: &[&Rule]) -> Option<Outcome<'a>> {
-    let secrets = action.resource().is_some_and(|of| of.is_core("secrets"));
-    (secrets && action.reads_stored && !shows_secrets(granting)).then(|| {
+    let of = action.resource().filter(|of| of.is_core("secrets"))?;
+    let shown = shown(granting);
+    let seen = shown.all() || of.name.as_deref().is_some_and(|name| shown.has(name));
+    (action.reads_stored && !seen).then(|| {
         deny(
             builtin::LAUNDERING,
             "contents of Secrets are hidden: a patch may not copy, move or test them".to_owned(),
@@ -177,8 +180,7 @@ pub(crate) fn obligations(granting: &[&Rule], masks: &MaskSet) -> Obligations {
     let bounds = || granting.iter().filter_map(|rule| Some((&rule.kubernetes.as_ref()?.limits, &rule.id)));
     let record = granting.iter().map(|rule| rule.record).max().unwrap_or_default();
     let detectors = masks.with_secrets();
-    let of_kubernetes =
-        KubernetesObligations { mask_secrets: !shows_secrets(granting), detectors: Arc::clone(&detectors) };
+    let of_kubernetes = KubernetesObligations { shown: shown(granting), detectors: Arc::clone(&detectors) };
     let http = HttpObligations { limits: limits(bounds()), ..HttpObligations::default() };
     Obligations {
         detectors: Some(detectors),

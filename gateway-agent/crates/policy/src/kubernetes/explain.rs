@@ -1,11 +1,11 @@
 //! Decisions on API servers in words.
 
 use super::{
-    Kubernetes, KubernetesObligations,
+    Kubernetes, KubernetesObligations, ShownSecrets,
     evaluate::{grants, tells_what_there_is, touch},
     matcher::needs,
 };
-use crate::{raw::RuleEffect, rule::Rule};
+use crate::{pattern::Glob, raw::RuleEffect, rule::Rule};
 
 /// What is asked for, as rules see it.
 pub(crate) fn sees(action: &Kubernetes) -> Vec<String> {
@@ -43,8 +43,12 @@ pub(crate) fn consider(rule: &Rule, action: &Kubernetes) -> (bool, String) {
 
 /// What an allow is conditional on.
 pub(crate) fn describe(obligations: &KubernetesObligations, lines: &mut Vec<String>) {
-    lines.push(match obligations.mask_secrets {
-        true => "the contents of Secrets are hidden".to_owned(),
-        false => "the contents of Secrets are shown".to_owned(),
+    lines.push(match &obligations.shown {
+        ShownSecrets::None => "the contents of Secrets are hidden".to_owned(),
+        ShownSecrets::Named(names) => {
+            let names: Vec<&str> = names.iter().map(Glob::as_str).collect();
+            format!("the contents of Secrets are hidden, but for those called {}", names.join(", "))
+        }
+        ShownSecrets::All => "the contents of Secrets are shown".to_owned(),
     });
 }

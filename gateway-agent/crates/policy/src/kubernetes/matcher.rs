@@ -2,7 +2,7 @@
 
 use std::{fmt, time::Duration};
 
-use super::{ApiResource, Kubernetes, KubernetesTarget, Risk};
+use super::{ApiResource, Kubernetes, KubernetesTarget, Risk, ShownSecrets};
 use crate::{
     pattern::Glob,
     ssh::matcher::{self as command, SshMatcher, exec_needs},
@@ -15,7 +15,7 @@ pub(crate) struct KubernetesMatcher {
     pub(crate) paths: Vec<PathPattern>,
     pub(crate) risks: Vec<Risk>,
     pub(crate) exec: SshMatcher,
-    pub(crate) show_secrets: bool,
+    pub(crate) shown: ShownSecrets,
     pub(crate) limits: Bounds,
 }
 
@@ -260,6 +260,7 @@ impl RequestPattern {
         };
         let forwards = action.resource().is_some_and(|of| of.subresource.as_deref() == Some("portforward"));
         let ports = match &self.ports {
+            Some(_) if forwards && stream.tunnel => true,
             Some(ports) if forwards => {
                 !stream.ports.is_empty() && stream.ports.iter().all(|port| ports.contains(port))
             }
@@ -290,6 +291,7 @@ impl RequestPattern {
         };
         let ports = match (&self.ports, &action.stream) {
             (None, _) => true,
+            (Some(_), Some(stream)) if stream.tunnel => false,
             (Some(ports), Some(stream)) => {
                 stream.ports.is_empty() || stream.ports.iter().any(|port| ports.contains(port))
             }

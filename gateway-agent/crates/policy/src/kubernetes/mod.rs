@@ -18,6 +18,6 @@ pub use action::{ApiResource, Kubernetes, KubernetesTarget, PatchKind, PodStream
 pub use model::{
     ExecPlugin, Impersonate, KubernetesLogin, KubernetesMethod, KubernetesUpstream, ServiceAccount,
 };
-pub use obligations::KubernetesObligations;
+pub use obligations::{KubernetesObligations, ShownSecrets};
 pub use risk::Risk;
 pub use testing::KubernetesCase;

@@ -2,8 +2,10 @@
 
 use std::collections::BTreeMap;
 
+use std::fmt;
+
 use schemars::JsonSchema;
-use serde::Deserialize;
+use serde::{Deserialize, Deserializer, de};
 
 use super::Risk;
 use crate::{
@@ -28,8 +30,8 @@ pub(crate) struct RawKubernetes {
     pub(crate) risks: Vec<Risk>,
     /// What may be run in pods, for pods/exec and pods/attach.
     pub(crate) exec: RawExec,
-    /// The contents of Secrets are shown.
-    pub(crate) show_secrets: bool,
+    /// Secrets whose contents are shown: those of these names, with wildcards, wherever they stand in an answer; or all, by `true`.
+    pub(crate) show_secrets: RawShown,
     /// Bounds. Of several rules that grant a request the strictest count.
     pub(crate) limits: RawKubernetesLimits,
 }
@@ -58,6 +60,43 @@ pub(crate) struct RawRequests {
     pub(crate) containers: Option<Vec<String>>,
     /// Ports that may be forwarded. Default: any.
     pub(crate) ports: Option<Vec<u16>>,
+}
+
+/// Which Secrets are shown.
+#[derive(Debug, Clone, PartialEq, JsonSchema)]
+#[schemars(untagged)]
+pub(crate) enum RawShown {
+    All(bool),
+    Named(Vec<String>),
+}
+
+impl Default for RawShown {
+    fn default() -> Self {
+        Self::All(false)
+    }
+}
+
+/// Written out, because the error of an untagged enum does not say what was wrong.
+impl<'de> Deserialize<'de> for RawShown {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Visitor;
+        impl<'de> de::Visitor<'de> for Visitor {
+            type Value = RawShown;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("names of Secrets, or `true` for all of them")
+            }
+
+            fn visit_bool<E>(self, value: bool) -> Result<RawShown, E> {
+                Ok(RawShown::All(value))
+            }
+
+            fn visit_seq<A: de::SeqAccess<'de>>(self, seq: A) -> Result<RawShown, A::Error> {
+                Vec::deserialize(de::value::SeqAccessDeserializer::new(seq)).map(RawShown::Named)
+            }
+        }
+        deserializer.deserialize_any(Visitor)
+    }
 }
 
 /// What may be run in pods.

@@ -21,6 +21,8 @@ fuzz_target!(|input: (u8, u8, String, Vec<u8>)| {
     let head = Head { method, target: &target, content_type: Some(TYPES[usize::from(kind) % TYPES.len()]) };
     let Ok(request) = Request::read(&head) else { return };
     let unread = request.is_unread();
+    let Ok(json) = request.as_json(&body) else { return };
+    let body = json.unwrap_or(body);
     let Ok(action) = request.with_body(&body) else { return };
     let Some(of) = action.resource() else { return };
     // Whatever the path was, it names one resource and nothing that a path could be read from.

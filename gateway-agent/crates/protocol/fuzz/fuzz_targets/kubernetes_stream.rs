@@ -6,10 +6,20 @@ use std::sync::Arc;
 
 use libfuzzer_sys::fuzz_target;
 use mask::Detectors;
-use protocol::kubernetes::stream::{PodFrames, StreamKind};
+use protocol::kubernetes::{
+    spdy::Tunnel,
+    stream::{PodFrames, StreamKind},
+};
 
 fuzz_target!(|input: (bool, Vec<(bool, Vec<u8>)>)| {
     let (process, pieces) = input;
+    // As a tunnel: what passes is what came, as far as it was read.
+    let (mut tunnel, mut came, mut passed) = (Tunnel::from_job(), Vec::new(), Vec::new());
+    for (_, bytes) in &pieces {
+        came.extend_from_slice(bytes);
+        let Ok(_) = tunnel.push(bytes, &mut passed, |_| {}) else { break };
+        assert!(came.starts_with(&passed));
+    }
     let kind = if process { StreamKind::Process } else { StreamKind::Ports };
     let mut frames = PodFrames::new(kind, &Arc::new(Detectors::compile(&["aws_access_key"]).unwrap()));
     let (mut up, mut down) = (Vec::new(), Vec::new());

@@ -3,7 +3,7 @@
 use policy::{Kubernetes, KubernetesTarget, PatchKind, Risk};
 use serde_json::Value;
 
-use super::{Unreadable, json, marker, patch, request::Request, risk};
+use super::{Unreadable, json, marker, patch, protobuf, request::Request, risk};
 
 /// What the body is.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -22,6 +22,7 @@ pub(super) enum Kind {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Format {
     Json,
+    Protobuf,
 }
 
 impl Format {
@@ -30,7 +31,7 @@ impl Format {
             "application/json" => Ok(Self::Json),
             "application/yaml" => Err(Unreadable::format("YAML")),
             "application/cbor" => Err(Unreadable::format("CBOR")),
-            "application/vnd.kubernetes.protobuf" => Err(Unreadable::format("protobuf")),
+            "application/vnd.kubernetes.protobuf" => Ok(Self::Protobuf),
             _ => Err(Unreadable::format("a format of their own")),
         }
     }
@@ -53,13 +54,26 @@ fn media_type(text: &str) -> String {
     text.split(';').next().unwrap_or_default().trim().to_ascii_lowercase()
 }
 
+/// The body as JSON, where it is not that already.
+pub(super) fn as_json(kind: &Kind, bytes: &[u8]) -> Result<Option<Vec<u8>>, Unreadable> {
+    let format = match kind {
+        Kind::Object(format) => *format,
+        Kind::DeleteOptions(content_type) if !bytes.is_empty() => Format::of(content_type.as_deref())?,
+        _ => return Ok(None),
+    };
+    match format {
+        Format::Json => Ok(None),
+        Format::Protobuf => protobuf::to_json(bytes).map(Some),
+    }
+}
+
 pub(super) fn read(request: Request, bytes: &[u8]) -> Result<Kubernetes, Unreadable> {
     let Request { mut action, body } = request;
     match body {
         Kind::None if bytes.is_empty() => {}
         Kind::None => return Err(Unreadable::bad("a body where the API server expects none")),
         Kind::Unseen => {}
-        Kind::Object(Format::Json) => object(&mut action, &json::read(bytes)?)?,
+        Kind::Object(_) => object(&mut action, &json::read(bytes)?)?,
         Kind::Patch(kind) => patched(&mut action, kind, bytes)?,
         Kind::DeleteOptions(_) if bytes.is_empty() => {}
         Kind::DeleteOptions(content_type) => {

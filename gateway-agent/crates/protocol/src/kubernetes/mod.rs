@@ -11,8 +11,10 @@ mod marker;
 pub mod mask;
 mod patch;
 mod path;
+mod protobuf;
 mod request;
 mod risk;
+pub mod spdy;
 mod status;
 pub mod stream;
 

@@ -64,8 +64,6 @@ impl Request {
         let body = match verb.as_str() {
             _ if place.is_proxy() => body::Kind::Unseen,
             _ if streams => body::Kind::None,
-            // Nothing is stored, and what is asked about is the gateway's own login: clients may ask in protobuf.
-            "create" if is_self_review(&resource) => body::Kind::Unseen,
             "create" | "update" => body::Kind::Object(body::Format::of(head.content_type)?),
             "patch" => body::Kind::Patch(body::patch_kind(head.content_type)?),
             "delete" | "deletecollection" => body::Kind::DeleteOptions(head.content_type.map(str::to_owned)),
@@ -100,13 +98,41 @@ impl Request {
         !matches!(self.body, body::Kind::None | body::Kind::Unseen)
     }
 
-    /// Its body goes on unread: to a pod, a service or a node, where nobody knows what it means, or as a question about one's own
-    /// rights.
+    /// Its body goes on unread: to a pod, a service or a node, where nobody knows what it means.
     pub fn is_unread(&self) -> bool {
         self.body == body::Kind::Unseen
     }
 
-    /// What is to be decided.
+    /// It forwards ports of a pod.
+    pub fn forwards(&self) -> bool {
+        self.action
+            .resource()
+            .is_some_and(|of| of.is_core("pods") && of.subresource.as_deref() == Some("portforward"))
+    }
+
+    /// The ports are said by what the connection becomes, one by one.
+    ///
+    /// # Errors
+    /// When the head says some as well.
+    pub fn tunnelled(mut self) -> Result<Self, Unreadable> {
+        if let Some(stream) = &mut self.action.stream {
+            if !stream.ports.is_empty() {
+                return Err(Unreadable::ambiguous("ports in its query and in its streams"));
+            }
+            stream.tunnel = true;
+        }
+        Ok(self)
+    }
+
+    /// A body that came as protobuf, as the JSON that goes on in its place; `None`: it goes on as it came.
+    ///
+    /// # Errors
+    /// When it is an object of a kind that is not known, or has anything in it that is not.
+    pub fn as_json(&self, body: &[u8]) -> Result<Option<Vec<u8>>, Unreadable> {
+        body::as_json(&self.body, body)
+    }
+
+    /// What is to be decided; of a body in protobuf it takes what [`as_json`](Self::as_json) made of it.
     ///
     /// # Errors
     /// When the body cannot be read, or holds what the gateway has masked before.
@@ -125,19 +151,11 @@ pub fn case(case: &KubernetesCase) -> Result<Kubernetes, String> {
     let body = case.body.as_ref().map(ToString::to_string).unwrap_or_default();
     let default = if body.is_empty() { None } else { Some("application/json") };
     let head = Head { method, target, content_type: case.content_type.as_deref().or(default) };
-    let read = Request::read(&head).and_then(|request| request.with_body(body.as_bytes()));
+    let read = Request::read(&head).and_then(|request| {
+        let json = request.as_json(body.as_bytes())?;
+        request.with_body(json.as_deref().unwrap_or(body.as_bytes()))
+    });
     read.map_err(|refused| refused.to_string())
-}
-
-/// A question about the rights of whoever asks.
-fn is_self_review(of: &ApiResource) -> bool {
-    of.subresource.is_none()
-        && of.namespace.is_none()
-        && matches!(
-            (of.group.as_str(), of.resource.as_str()),
-            ("authorization.k8s.io", "selfsubjectaccessreviews" | "selfsubjectrulesreviews")
-                | ("authentication.k8s.io", "selfsubjectreviews")
-        )
 }
 
 fn plain(verb: String, target: KubernetesTarget, stream: Option<PodStream>) -> Kubernetes {

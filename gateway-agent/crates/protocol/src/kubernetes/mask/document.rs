@@ -1,5 +1,7 @@
 //! Reads documents, and writes them without what is to be hidden.
 
+use policy::ShownSecrets;
+
 use super::{
     Masks, Withheld, copies,
     says::{Says, survey},
@@ -91,7 +93,7 @@ impl Document {
         let pieces = !matches!(part, Part::Whole(_));
         let begins = pieces && self.stack.is_empty();
         let asks = begins || (pieces && !self.told) || may_name_kinds(text);
-        let said = (asks && self.masks.secrets).then(|| survey(text));
+        let said = (asks && self.masks.hide_secrets()).then(|| survey(text));
         let mut pass = Pass { text, at: 0, copied: 0, out, said, opened: 0, pieces };
         while pass.step(self)? {}
         pass.copy_up_to(text.len());
@@ -104,7 +106,7 @@ impl Document {
     /// The scope of a value that begins here.
     fn scope(&self) -> Scope {
         match self.stack.last() {
-            None => Scope { secret: self.of_secrets && self.masks.secrets, ..Scope::default() },
+            None => Scope { secret: self.of_secrets && self.masks.hide_secrets(), ..Scope::default() },
             Some(frame) if frame.object => frame.member,
             Some(frame) => frame.scope,
         }
@@ -117,6 +119,19 @@ fn may_name_kinds(text: &[u8]) -> bool {
     // Letters may be written as escapes.
     let escapes = [&b"\\u004"[..], b"\\u005", b"\\u006", b"\\u007"];
     names.iter().chain(&escapes).any(|name| memchr::memmem::find(text, name).is_some())
+}
+
+/// What an object is called, where it says so once.
+#[derive(serde::Deserialize)]
+struct Named<'t> {
+    #[serde(borrow)]
+    metadata: Metadata<'t>,
+}
+
+#[derive(serde::Deserialize)]
+struct Metadata<'t> {
+    #[serde(borrow)]
+    name: std::borrow::Cow<'t, str>,
 }
 
 /// One part on its way through a document.
@@ -221,15 +236,27 @@ impl<'t> Pass<'t, '_> {
                 scope.quotes |= scope.secret && says.refusal && !says.plain;
             }
         }
+        // A Secret that may be seen, whatever it stands among. What a string holds is nobody's but the string's.
+        if object && scope.secret && scope.blank.is_none() && document.copies == 0 {
+            scope.secret = !self.is_shown(&document.masks);
+        }
         document.stack.push(Frame { object, scope, member: scope });
         document.next = if object { Next::NameOrEnd } else { Next::ValueOrEnd };
         Ok(())
     }
 
+    /// Whether the object whose brace has just been read is called as a Secret is that may be seen.
+    fn is_shown(&self, masks: &Masks) -> bool {
+        let ShownSecrets::Named(_) = masks.shown else { return false };
+        let text = self.text.get(self.at.saturating_sub(1)..).unwrap_or_default();
+        let mut objects = serde_json::Deserializer::from_slice(text).into_iter::<Named<'_>>();
+        matches!(objects.next(), Some(Ok(named)) if masks.shown.has(&named.metadata.name))
+    }
+
     /// The name of a member: what its value is follows from it.
     fn name(&mut self, document: &mut Document, start: usize, written: &'t [u8]) {
         let name = decode(written);
-        let outermost = self.pieces && document.stack.len() == 1 && document.masks.secrets;
+        let outermost = self.pieces && document.stack.len() == 1 && document.masks.hide_secrets();
         let mut shown = Vec::new();
         if document.masks.detectors.rewrite(&name, &mut shown) {
             document.hidden = document.hidden.saturating_add(1);

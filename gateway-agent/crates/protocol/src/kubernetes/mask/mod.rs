@@ -18,7 +18,7 @@ mod tests;
 use std::sync::Arc;
 
 use mask::{Detectors, Stream};
-use policy::Kubernetes;
+use policy::{Kubernetes, ShownSecrets};
 
 use self::{document::Document, split::Splitter};
 use super::accept::{self, Passage};
@@ -42,10 +42,17 @@ pub enum Withheld {
 /// What of answers is hidden.
 #[derive(Debug, Clone)]
 pub struct Masks {
-    /// Members of Secrets are hidden.
-    pub secrets: bool,
+    /// Secrets whose members are not hidden.
+    pub shown: ShownSecrets,
     /// Looked for in every string.
     pub detectors: Arc<Detectors>,
+}
+
+impl Masks {
+    /// There are Secrets whose members are hidden.
+    fn hide_secrets(&self) -> bool {
+        !self.shown.all()
+    }
 }
 
 /// Passes one answer on.

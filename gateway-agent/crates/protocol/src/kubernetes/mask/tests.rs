@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use mask::Detectors;
+use policy::ShownSecrets;
 use serde_json::{Value, json};
 
 use super::*;
@@ -13,7 +14,7 @@ const PLAIN: &str = "MARKER-s3cr3t-value";
 
 fn masks() -> Masks {
     let detectors = Detectors::compile(&["aws_access_key", "private_key", "jwt"]).unwrap();
-    Masks { secrets: true, detectors: Arc::new(detectors) }
+    Masks { shown: ShownSecrets::None, detectors: Arc::new(detectors) }
 }
 
 fn filter(target: &str, content_type: &str) -> Filter {
@@ -244,10 +245,62 @@ fn a_long_list_is_not_held() {
 fn shown_secrets_are_shown_where_policy_says_so() {
     let head = Head { method: "GET", target: SECRETS, content_type: None };
     let action = Request::read(&head).unwrap().with_body(b"").unwrap();
-    let open = Masks { secrets: false, ..masks() };
+    let open = Masks { shown: ShownSecrets::All, ..masks() };
     let mut filter = Filter::new(&action, Some("application/json"), &open).unwrap();
     let mut out = Vec::new();
     filter.push(secret().to_string().as_bytes(), &mut out).unwrap();
     filter.finish(&mut out).unwrap();
     assert_eq!(String::from_utf8(out).unwrap(), secret().to_string());
+}
+
+#[test]
+fn of_several_secrets_those_of_a_name_are_shown() {
+    let head = Head { method: "GET", target: SECRETS, content_type: None };
+    let action = Request::read(&head).unwrap().with_body(b"").unwrap();
+    let shown = ShownSecrets::named(&["release.*"]).unwrap();
+    let show = |body: &Value, size: usize| {
+        let masks = Masks { shown: shown.clone(), ..masks() };
+        let mut filter = Filter::new(&action, Some("application/json"), &masks).unwrap();
+        let mut out = Vec::new();
+        let text = body.to_string();
+        text.as_bytes().chunks(size).for_each(|piece| filter.push(piece, &mut out).unwrap());
+        filter.finish(&mut out).unwrap();
+        serde_json::from_slice::<Value>(&out).unwrap()
+    };
+    let of = |name: &str| {
+        // A label, an annotation or a value that says the name is no name.
+        json!({ "kind": "Secret", "data": { "a": MARK, "name": MARK }, "metadata": { "name": name,
+            "labels": { "name": "release.v1" }, "annotations": { "x": "{\"kind\":\"Secret\",\"metadata\":{\"name\":\"release.v1\"},\"stringData\":{\"a\":\"MARKER\"}}" } } })
+    };
+    let (open, closed) = (of("release.v1"), of("db"));
+    let untyped = |mut object: Value| {
+        object.as_object_mut().unwrap().remove("kind");
+        object
+    };
+    for size in [1, 7, 100_000] {
+        assert_eq!(show(&open, size)["data"]["a"], MARK);
+        assert!(!show(&closed, size).to_string().contains("MARKER"));
+        let list = json!({ "kind": "SecretList", "metadata": { "resourceVersion": "1" },
+            "items": [untyped(open.clone()), untyped(closed.clone()), untyped(open.clone())] });
+        let list = show(&list, size);
+        assert_eq!(list["items"][0]["data"]["a"], MARK);
+        assert_eq!(list["items"][2]["data"]["a"], MARK);
+        assert!(
+            !list["items"][1].to_string().contains(MARK) && !list["items"][1].to_string().contains("MARKER")
+        );
+        for (object, wanted) in [(&open, true), (&closed, false)] {
+            let event = show(&json!({ "type": "ADDED", "object": object }), size);
+            assert_eq!(event["object"]["data"]["a"] == MARK, wanted, "{event}");
+            let row = json!({ "kind": "Table", "rows": [{ "cells": ["x"], "object": object }] });
+            assert_eq!(show(&row, size)["rows"][0]["object"]["data"]["a"] == MARK, wanted, "{row}");
+        }
+        // Called so twice, or in another place.
+        let twice = r#"{"kind":"Secret","metadata":{"name":"release.v1"},"metadata":{"name":"db"},"data":{"a":"TUFSS0VS"}}"#;
+        let mut filter =
+            Filter::new(&action, Some("application/json"), &Masks { shown: shown.clone(), ..masks() })
+                .unwrap();
+        let mut out = Vec::new();
+        twice.as_bytes().chunks(size).for_each(|piece| filter.push(piece, &mut out).unwrap());
+        assert!(!String::from_utf8(out).unwrap().contains("TUFSS0VS"));
+    }
 }
