@@ -110,7 +110,8 @@ class Host(paramiko.ServerInterface):
 
     def unknown(self, channel):
         for number in range(2000):
-            self.send(cMSG_CHANNEL_REQUEST, channel.remote_chanid, b"made-up@example.com", number % 2 == 0, b"x" * 100)
+            # A refusal would make this library close the channel.
+            self.send(cMSG_CHANNEL_REQUEST, channel.remote_chanid, b"made-up@example.com", False, b"x" * 100)
             self.send(cMSG_GLOBAL_REQUEST, b"made-up@example.com", number % 2 == 0, b"x" * 100)
         channel.sendall(b"fine\n")
         self.status(channel, 0)
