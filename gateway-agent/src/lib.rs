@@ -10,6 +10,7 @@ pub mod config;
 pub mod credential;
 pub mod dns;
 pub mod files;
+pub mod https;
 pub mod identity;
 pub mod intercept;
 pub mod kernel;

@@ -19,6 +19,7 @@
 
 pub mod agent;
 pub mod cgroup;
+pub mod https;
 pub mod issuer;
 pub mod job;
 pub mod kubelet;
@@ -26,6 +27,7 @@ pub mod kubernetes;
 pub mod names;
 pub mod nameserver;
 pub mod netns;
+pub mod openssh;
 pub mod pki;
 pub mod postgres;
 pub mod process;
@@ -33,6 +35,7 @@ pub mod provider;
 pub mod regress;
 pub mod sample;
 pub mod sshd;
+pub mod vault;
 pub mod web;
 pub mod wire;
 pub mod world;

@@ -21,7 +21,7 @@ pub(crate) struct Arguments {
     #[arg(value_enum)]
     suite: Option<Suite>,
     /// Only tests whose name contains this. Run by these names alone: `e2e pg-regress`, PostgreSQL's own suites
-    /// (minutes), `e2e drivers`, drivers and tools that setup would not install otherwise, `e2e pg-versions`, servers of
+    /// (minutes), `e2e ssh-regress`, OpenSSH's, `e2e drivers`, drivers and tools that setup would not install otherwise, `e2e pg-versions`, servers of
     /// other versions, and `e2e kubernetes`, which builds an API server once (20 minutes).
     filter: Option<String>,
     /// Tests at once within a suite.
@@ -88,11 +88,14 @@ impl Kernel {
     }
 }
 
-const PG_REGRESS: &str = "pg-regress";
 const DRIVERS: &str = "drivers";
 const KUBERNETES: &str = "kubernetes";
 
 type Provide = fn(&Host) -> Result<()>;
+
+/// Suites of servers, which `xtask-world` runs directly and through the gateway, and what provides for them.
+const COMPARED: &[(&str, Provide)] =
+    &[("pg-regress", setup::postgresql_tests), ("ssh-regress", setup::for_openssh_tests)];
 
 /// Test programs that run by name alone: what `xtask test e2e NAME` says, and what provides for them.
 const BY_NAME: &[(&str, &str, Provide)] =
@@ -175,9 +178,12 @@ pub(crate) fn run(host: &Host, arguments: &Arguments) -> Result<()> {
     } else {
         setup::for_building(host)?;
     }
-    if arguments.suite == Some(Suite::E2e) && arguments.filter.as_deref() == Some(PG_REGRESS) {
-        setup::postgresql_tests(host)?;
-        return world_runner::run(host, PG_REGRESS, &[], Profile::Dev);
+    let compared = COMPARED
+        .iter()
+        .find(|(name, _)| arguments.suite == Some(Suite::E2e) && arguments.filter.as_deref() == Some(name));
+    if let Some((name, provide)) = compared {
+        provide(host)?;
+        return world_runner::run(host, name, &[], Profile::Dev);
     }
     let named = BY_NAME
         .iter()

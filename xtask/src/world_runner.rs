@@ -1,4 +1,4 @@
-//! demo, bench and pg-regress are programs of their own (see the `world` feature): build them, then hand over.
+//! demo, bench, pg-regress and ssh-regress are programs of their own (see the `world` feature): build them, then hand over.
 
 use std::os::unix::process::CommandExt;
 

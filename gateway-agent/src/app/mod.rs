@@ -199,6 +199,7 @@ async fn start(config: Config) -> Result<Started> {
         budgets: crate::session::budget::Budgets::default(),
         tls,
         ssh,
+        sftp_room: Arc::default(),
         mask_key,
         recorder,
         audit,

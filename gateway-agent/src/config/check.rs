@@ -11,6 +11,10 @@ use super::{
     Issuer, Kernel, KeySource, Metrics, PolicyFiles, Recording, Sessions, raw,
 };
 
+/// Bytes of an SSH connection between two changes of keys; RFC 4253 section 9 asks for one after each GiB.
+const MAX_REKEY: usize = 1 << 30;
+const MIN_REKEY: usize = 64 * 1024;
+
 /// The parsers hold this much on purpose; a larger cap would promise what they refuse.
 const SQL_MAX: usize = 64 * 1024;
 const DNS_PORT: u16 = 53;
@@ -289,8 +293,21 @@ impl Checker<'_> {
                 "leave it out for the default",
             ));
         }
+        let ssh_rekey_bytes = raw.ssh_rekey_bytes.unwrap_or(MAX_REKEY);
+        if !(MIN_REKEY..=MAX_REKEY).contains(&ssh_rekey_bytes) {
+            return Err(self.wrong(
+                "ssh_rekey_bytes",
+                "",
+                &format!("ssh_rekey_bytes is {ssh_rekey_bytes}"),
+                &format!("from {MIN_REKEY} to {MAX_REKEY}, which is the default"),
+            ));
+        }
         Ok(Sessions {
             workers,
+            ssh_rekey_bytes,
+            ssh_rekey_after: self
+                .duration("ssh_rekey_after", raw.ssh_rekey_after.as_deref())?
+                .unwrap_or(Duration::from_secs(3600)),
             max_per_job,
             max_total,
             login_timeout: self

@@ -184,6 +184,10 @@ pub struct Sessions {
     pub max_total: u32,
     pub login_timeout: Duration,
     pub idle_timeout: Option<Duration>,
+    /// SSH: keys are changed after this many bytes in either direction.
+    pub ssh_rekey_bytes: usize,
+    /// And after this long.
+    pub ssh_rekey_after: Duration,
     /// Longest statement that is parsed; longer ones are refused.
     pub sql_max_bytes: usize,
 }

@@ -161,5 +161,7 @@ pub(super) struct Sessions {
     pub(super) max_total: Option<u32>,
     pub(super) login_timeout: Option<String>,
     pub(super) idle_timeout: Option<String>,
+    pub(super) ssh_rekey_bytes: Option<usize>,
+    pub(super) ssh_rekey_after: Option<String>,
     pub(super) sql_max_bytes: Option<usize>,
 }

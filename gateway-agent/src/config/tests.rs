@@ -85,6 +85,7 @@ fn an_unknown_field_is_refused_with_its_line() {
 fn bad_values_are_refused_with_line_and_hint() {
     for (from, to, line, says) in [
         ("state_dir: state", "sessions: { login_timeout: 10 parsecs }", 1, "not a duration"),
+        ("state_dir: state", "sessions: { ssh_rekey_bytes: 2000000000 }", 1, "ssh_rekey_bytes is 2000000000"),
         ("state_dir: state", "metrics: { listen: localhost }", 1, "127.0.0.1:9464"),
         ("state_dir: state", "sessions: { sql_max_bytes: 100000 }", 1, "65536"),
         ("state_dir: state", "jobs: { parent: ../elsewhere }", 1, "below the cgroup root"),

@@ -7,6 +7,7 @@ mod kubernetes;
 mod roles;
 mod scram;
 mod ssh;
+mod vault;
 
 pub use kubernetes::{KubernetesAccess, KubernetesTokens, kubernetes_login, left};
 pub use roles::{RoleError, RoleRow, Roles, SWEEP, template};

@@ -1,8 +1,8 @@
 //! How the gateway logs in to SSH hosts.
 
-use std::{str::FromStr, sync::Arc};
+use std::{collections::BTreeMap, str::FromStr, sync::Arc};
 
-use policy::{LoginMethod, Permit, Resource, SshUpstream, UnixTime, UserCertificate};
+use policy::{LoginMethod, Permit, Resource, Signer, SshUpstream, UnixTime, UserCertificate};
 use russh::keys::{
     Certificate, PrivateKey,
     ssh_key::{
@@ -12,11 +12,13 @@ use russh::keys::{
 };
 use secrecy::{ExposeSecret, SecretString};
 
-use super::{CredentialError, check, read};
+use super::{CredentialError, check, read, vault};
 use crate::ssh::{KeyError, fresh_key, random};
 
 /// A certificate counts a little earlier than it was signed: the host's clock may be behind.
 const EARLY: u64 = 60;
+/// How errors call the authority's key.
+const AUTHORITY: &str = "user_certificate.authority";
 /// Longest key id; hosts write it into their logs.
 const KEY_ID: usize = 512;
 
@@ -64,6 +66,8 @@ pub enum SshLoginError {
     Algorithm(&'static str),
     #[error(transparent)]
     Make(#[from] KeyError),
+    #[error("Vault at {address}: {why}")]
+    Vault { address: String, why: String },
 }
 
 impl From<ssh_key::Error> for SshLoginError {
@@ -76,7 +80,11 @@ impl From<ssh_key::Error> for SshLoginError {
 ///
 /// # Errors
 /// When the secret cannot be had, is no key, or the permit is for something else.
-pub fn ssh_login(permit: &Permit, resource: &Resource, whom: &For<'_>) -> Result<SshLogin, SshLoginError> {
+pub async fn ssh_login(
+    permit: &Permit,
+    resource: &Resource,
+    whom: &For<'_>,
+) -> Result<SshLogin, SshLoginError> {
     check(permit, resource)?;
     let SshUpstream { login, .. } = resource.ssh().ok_or(SshLoginError::Kind)?;
     let user = login.upstream_user(whom.user).to_owned();
@@ -84,9 +92,14 @@ pub fn ssh_login(permit: &Permit, resource: &Resource, whom: &For<'_>) -> Result
         LoginMethod::Password(secret) => Proof::Password(read(secret)?),
         LoginMethod::Key(secret) => Proof::Key(Arc::new(private(&read(secret)?, "key")?)),
         LoginMethod::Certificate(terms) => {
-            let authority = private(&read(&terms.authority)?, "certificate.authority")?;
             let key = fresh_key()?;
-            let certificate = sign(&authority, &key, terms, &user, whom)?;
+            let wanted = Wanted::new(terms, &user, whom);
+            let certificate = match &terms.signer {
+                Signer::Own(secret) => sign(&private(&read(secret)?, AUTHORITY)?, &key, &wanted, whom.now)?,
+                Signer::Vault(of) => vault::sign(of, key.public_key(), &wanted, whom.now)
+                    .await
+                    .map_err(|why| SshLoginError::Vault { address: of.address.clone(), why })?,
+            };
             Proof::Certificate(Arc::new(key), Box::new(certificate))
         }
     };
@@ -98,7 +111,10 @@ pub(super) fn probe(method: &LoginMethod) -> Result<(), CredentialError> {
     let (secret, what) = match method {
         LoginMethod::Password(secret) => return read(secret).map(drop),
         LoginMethod::Key(secret) => (secret, "key"),
-        LoginMethod::Certificate(terms) => (&terms.authority, "certificate.authority"),
+        LoginMethod::Certificate(terms) => match &terms.signer {
+            Signer::Own(secret) => (secret, AUTHORITY),
+            Signer::Vault(of) => return vault::probe(of),
+        },
     };
     private(&read(secret)?, what).map(drop).map_err(|error| CredentialError::Unusable(error.to_string()))
 }
@@ -114,43 +130,58 @@ fn private(text: &SecretString, what: &'static str) -> Result<PrivateKey, SshLog
     }
 }
 
-/// A certificate for one connection of one job.
+/// What a certificate for one connection of one job has to say, and nothing more.
+#[derive(Debug)]
+pub(super) struct Wanted {
+    pub(super) principals: Vec<String>,
+    pub(super) key_id: String,
+    pub(super) valid_for: u64,
+    pub(super) critical_options: BTreeMap<&'static str, String>,
+    /// Without values.
+    pub(super) extensions: BTreeMap<&'static str, &'static str>,
+}
+
+impl Wanted {
+    fn new(terms: &UserCertificate, user: &str, whom: &For<'_>) -> Self {
+        let principals = match terms.principals.as_slice() {
+            [] => vec![user.to_owned()],
+            named => named.to_vec(),
+        };
+        let mut critical_options = BTreeMap::new();
+        if !terms.source_address.is_empty() {
+            let nets: Vec<_> = terms.source_address.iter().map(ToString::to_string).collect();
+            critical_options.insert("source-address", nets.join(","));
+        }
+        if let Some(command) = &terms.force_command {
+            critical_options.insert("force-command", command.clone());
+        }
+        let opened = [("permit-pty", whom.terminal), ("permit-port-forwarding", whom.forwarding)];
+        let extensions = opened.iter().filter(|(_, wanted)| *wanted).map(|(name, _)| (*name, "")).collect();
+        let valid_for = terms.valid_for.as_secs().max(1);
+        Self { principals, key_id: key_id(whom), valid_for, critical_options, extensions }
+    }
+}
+
 fn sign(
     authority: &PrivateKey,
     key: &PrivateKey,
-    terms: &UserCertificate,
-    user: &str,
-    whom: &For<'_>,
+    wanted: &Wanted,
+    now: UnixTime,
 ) -> Result<Certificate, SshLoginError> {
-    let now = whom.now.0;
-    let until = now.saturating_add(terms.valid_for.as_secs().max(1));
-    let mut builder =
-        Builder::new(random::<32>()?, key.public_key().key_data().clone(), now.saturating_sub(EARLY), until)?;
+    let until = now.0.saturating_add(wanted.valid_for);
+    let public = key.public_key().key_data().clone();
+    let mut builder = Builder::new(random::<32>()?, public, now.0.saturating_sub(EARLY), until)?;
     builder.cert_type(CertType::User)?;
-    builder.key_id(key_id(whom))?;
+    builder.key_id(wanted.key_id.as_str())?;
     builder.serial(u64::from_be_bytes(random::<8>()?))?;
-    match terms.principals.as_slice() {
-        [] => {
-            builder.valid_principal(user)?;
-        }
-        named => {
-            for principal in named {
-                builder.valid_principal(principal)?;
-            }
-        }
+    for principal in &wanted.principals {
+        builder.valid_principal(principal)?;
     }
-    if !terms.source_address.is_empty() {
-        let nets: Vec<_> = terms.source_address.iter().map(ToString::to_string).collect();
-        builder.critical_option("source-address", nets.join(","))?;
+    for (name, value) in &wanted.critical_options {
+        builder.critical_option(*name, value.as_str())?;
     }
-    if let Some(command) = &terms.force_command {
-        builder.critical_option("force-command", command)?;
-    }
-    if whom.terminal {
-        builder.extension("permit-pty", "")?;
-    }
-    if whom.forwarding {
-        builder.extension("permit-port-forwarding", "")?;
+    for (name, value) in &wanted.extensions {
+        builder.extension(*name, *value)?;
     }
     Ok(builder.sign(authority)?)
 }
@@ -194,7 +225,7 @@ mod tests {
 
     fn terms() -> UserCertificate {
         UserCertificate {
-            authority: SecretRef::Env("unused".into()),
+            signer: Signer::Own(SecretRef::Env("unused".into())),
             principals: Vec::new(),
             valid_for: Duration::from_secs(300),
             source_address: vec!["198.51.100.1/32".parse().unwrap()],
@@ -205,7 +236,10 @@ mod tests {
     #[test]
     fn a_certificate_says_for_whom_for_how_long_and_what_only() {
         let (authority, key) = (fresh_key().unwrap(), fresh_key().unwrap());
-        let made = sign(&authority, &key, &terms(), "deploy", &whom()).unwrap();
+        let signed = |terms: &UserCertificate| {
+            sign(&authority, &key, &Wanted::new(terms, "deploy", &whom()), NOW).unwrap()
+        };
+        let made = signed(&terms());
         made.validate_at(NOW.0, [&authority.fingerprint(HashAlg::Sha256)]).unwrap();
         assert!(made.validate_at(NOW.0 + 301, [&authority.fingerprint(HashAlg::Sha256)]).is_err());
         assert_eq!(made.cert_type(), CertType::User);
@@ -216,7 +250,7 @@ mod tests {
         let extensions: Vec<_> = made.extensions().keys().map(String::as_str).collect();
         assert_eq!(extensions, ["permit-pty"]);
         let named = UserCertificate { principals: vec!["a".into(), "b".into()], ..terms() };
-        assert_eq!(sign(&authority, &key, &named, "deploy", &whom()).unwrap().valid_principals(), ["a", "b"]);
+        assert_eq!(signed(&named).valid_principals(), ["a", "b"]);
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use std::{
     path::{Path, PathBuf},
     sync::Arc,
-    time::{Duration, SystemTime},
+    time::SystemTime,
 };
 
 use jsonwebtoken::DecodingKey;
@@ -12,7 +12,10 @@ use serde::Deserialize;
 use tokio::sync::Mutex;
 
 use super::TokenError;
-use crate::config::{Algorithm, KeySource};
+use crate::{
+    config::{Algorithm, KeySource},
+    https::Https,
+};
 
 /// Largest discovery document or key set read.
 const MAX_BODY: usize = 512 * 1024;
@@ -24,7 +27,6 @@ const FRESH: u64 = 15 * 60;
 const STALE: u64 = 24 * 3600;
 /// Unknown key ids cause at most one fetch in this many seconds.
 const PAUSE: u64 = 10;
-const TIMEOUT: Duration = Duration::from_secs(10);
 
 /// One issuer's keys.
 pub(super) struct Keys {
@@ -35,7 +37,7 @@ pub(super) struct Keys {
 
 enum Source {
     File(PathBuf),
-    Https(reqwest::Client),
+    Https(Https),
 }
 
 #[derive(Default)]
@@ -62,7 +64,9 @@ impl Keys {
     pub(super) fn new(issuer: &str, source: &KeySource) -> Result<Self, TokenError> {
         let source = match source {
             KeySource::File(path) => Source::File(path.clone()),
-            KeySource::Discovery { ca } => Source::Https(client(ca.as_deref())?),
+            KeySource::Discovery { ca } => {
+                Source::Https(Https::new(ca.as_deref()).map_err(TokenError::Keys)?)
+            }
         };
         Ok(Self { issuer: issuer.to_owned(), source, cache: Mutex::default() })
     }
@@ -160,69 +164,20 @@ fn from_file(path: &Path, cache: &mut Cache) -> Result<(), TokenError> {
     Ok(())
 }
 
-/// HTTPS only; redirects stay on their host; with `ca` only that CA is trusted.
-fn client(ca: Option<&Path>) -> Result<reqwest::Client, TokenError> {
-    let tls = crate::tls::roots_config(ca).map_err(|e| TokenError::Keys(e.to_string()))?;
-    let same_host = reqwest::redirect::Policy::custom(|attempt| {
-        let first = attempt.previous().first();
-        let same = first.is_some_and(|from| {
-            from.host_str() == attempt.url().host_str()
-                && from.port_or_known_default() == attempt.url().port_or_known_default()
-                && attempt.url().scheme() == "https"
-        });
-        if same && attempt.previous().len() <= 3 {
-            attempt.follow()
-        } else {
-            attempt.error("redirected to another host or too often")
-        }
-    });
-    reqwest::Client::builder()
-        .tls_backend_preconfigured(tls)
-        .https_only(true)
-        .redirect(same_host)
-        .connect_timeout(Duration::from_secs(5))
-        .timeout(TIMEOUT)
-        .pool_max_idle_per_host(0)
-        .user_agent(concat!("gateway-agent/", env!("CARGO_PKG_VERSION")))
-        .build()
-        .map_err(|e| TokenError::Keys(e.to_string()))
-}
-
 #[derive(Deserialize)]
 struct Discovery {
     issuer: String,
     jwks_uri: String,
 }
 
-async fn fetch(client: &reqwest::Client, issuer: &str) -> Result<Arc<[Key]>, String> {
+async fn fetch(client: &Https, issuer: &str) -> Result<Arc<[Key]>, String> {
     let url = format!("{}/.well-known/openid-configuration", issuer.trim_end_matches('/'));
     let found: Discovery =
-        serde_json::from_slice(&get(client, &url).await?).map_err(|e| format!("{url}: {e}"))?;
+        serde_json::from_slice(&client.get(&url, MAX_BODY).await?).map_err(|e| format!("{url}: {e}"))?;
     if found.issuer != issuer {
         return Err(format!("{url} speaks for another issuer"));
     }
-    parse(&get(client, &found.jwks_uri).await?)
-}
-
-async fn get(client: &reqwest::Client, url: &str) -> Result<Vec<u8>, String> {
-    let fail = |e: reqwest::Error| {
-        let mut text = e.to_string();
-        let mut cause = std::error::Error::source(&e);
-        while let Some(c) = cause {
-            text = format!("{text}: {c}");
-            cause = c.source();
-        }
-        text
-    };
-    let mut answer = client.get(url).send().await.map_err(fail)?.error_for_status().map_err(fail)?;
-    let mut body = Vec::new();
-    while let Some(chunk) = answer.chunk().await.map_err(fail)? {
-        if body.len() + chunk.len() > MAX_BODY {
-            return Err(format!("{url} answers with more than 512 KiB"));
-        }
-        body.extend_from_slice(&chunk);
-    }
-    Ok(body)
+    parse(&client.get(&found.jwks_uri, MAX_BODY).await?)
 }
 
 #[derive(Deserialize)]

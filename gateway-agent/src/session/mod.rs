@@ -9,6 +9,7 @@ mod http;
 pub mod legs;
 mod log;
 mod observer;
+mod people;
 mod postgres;
 pub mod registry;
 mod scope;
@@ -47,6 +48,8 @@ pub struct Shared {
     pub tls: Arc<Tls>,
     /// What jobs' SSH clients verify.
     pub ssh: crate::ssh::Authority,
+    /// For files whose contents are searched before a job reads them.
+    pub sftp_room: Arc<protocol::ssh::sftp::Room>,
     /// For masks that hash: the same value gives the same mask as long as this key lives.
     pub mask_key: Arc<mask::Key>,
     pub recorder: Recorder,

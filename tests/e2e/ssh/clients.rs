@@ -249,6 +249,19 @@ fn curl_reads_by_sftp() {
 }
 
 #[test]
+fn ssh_keyscan_prints_the_key_that_jobs_know() {
+    let ground = Ground::with(FILES, &[], &[]);
+    let script = format!(
+        "set -o pipefail; ssh-keyscan -t ed25519 {HOST} 2>/dev/null | sort > /tmp/scanned; grep '^{HOST} ' /etc/ssh/ssh_known_hosts > /tmp/known; \
+         cmp /tmp/scanned /tmp/known && ssh-keyscan -c {HOST} 2>/dev/null | grep -o 'ssh-ed25519-cert-v01@openssh.com'"
+    );
+    let out = ground.job(&["bash", "-c", &script]).run().ok();
+    assert_eq!(out.text(), "ssh-ed25519-cert-v01@openssh.com", "{out}");
+    // It is the gateway's own, and the host heard of nothing.
+    assert!(!ground.sshd.log().contains("Connection from"), "{}", ground.sshd.log());
+}
+
+#[test]
 fn any_login_of_a_job_s_is_taken_and_none_reaches_the_host() {
     let ground = Ground::with(FILES, &[], &[]);
     put(&ground, "there", b"from the host");

@@ -115,4 +115,14 @@ said["closed after"] = channel.status_event.is_set()
 said["after unknown requests"] = lives(client, 0.1)
 client.close()
 
+# Extensions that nobody knows, without end, and ones that are cut off.
+for case, counted, parts in (
+    ("unknown extensions", 500, [b"made-up@example.com", b"x" * 1000] * 500),
+    ("extensions cut off", 0xFFFFFFFF, [b"server-sig-algs"]),
+):
+    client = connect()
+    client._send_user_message(message(b"\x07", counted, *parts))
+    said[case] = lives(client, 0.5)
+    client.close()
+
 print(json.dumps(said))

@@ -154,7 +154,13 @@ fn messages_out_of_place_do_nothing() {
         ground.job(&[&ground.world.python(), "-c", script, HOST]).limit(Duration::from_secs(180)).run().ok();
     let said: serde_json::Value = serde_json::from_str(out.text()).expect("JSON");
     // The connection is closed, or goes on as if nothing had been.
-    for case in ["data before confirmation", "beyond the window", "after unknown requests"] {
+    for case in [
+        "data before confirmation",
+        "beyond the window",
+        "after unknown requests",
+        "unknown extensions",
+        "extensions cut off",
+    ] {
         assert!(matches!(said[case].as_str(), Some("alive" | "closed")), "{case}: {out}");
     }
     assert!(matches!(said["a window too wide"].as_str(), Some("wide" | "closed")), "{out}");

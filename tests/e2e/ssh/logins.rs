@@ -2,9 +2,13 @@
 
 use std::process::Command;
 
-use tests::{process::output, sshd::Sshd};
+use tests::{
+    process::output,
+    sshd::Sshd,
+    vault::{Mood, Vault},
+};
 
-use crate::support::{Ground, HOST, RULES, pinned, policy, wait_for, wait_for_audit};
+use crate::support::{Ground, HOST, RULES, VAULT_JWT, VAULT_TOKEN, pinned, policy, wait_for, wait_for_audit};
 
 const KEY: &str = "key: { file: @DIR@/secrets/ssh }";
 
@@ -85,6 +89,103 @@ fn certificates_are_made_for_the_job_and_for_minutes() {
         )
     });
     assert_eq!(ground.ssh(&[HOST, "echo in"]).run().ok().stdout, "forced\n");
+}
+
+/// Vault's SSH CA signs, in what stands for Vault; `more`: lines of the login.
+fn signed_by_vault(more: &str) -> (Ground, Vault) {
+    let ground = Ground::knowing(&[], &|sshd| {
+        login(
+            &format!("host_keys: [\"{}\"]", sshd.public_key("host_ed25519")),
+            &format!(
+                "user_certificate: {{ valid_for: 2m, source_address: [198.51.100.1], vault: {{ address: \"https://{VAULT}\", \
+                 mount: ssh-ci, role: deploy, {more} }} }}"
+            ),
+        )
+    });
+    let vault = Vault::start(
+        &ground.world.far,
+        VAULT.parse().expect("an address"),
+        &ground.world.authority,
+        (&ground.world.folder().join("vault"), &ground.sshd.key("user_ca")),
+        (VAULT_TOKEN, VAULT_JWT),
+    );
+    (ground, vault.expect("what stands for Vault"))
+}
+
+const VAULT: &str = "198.51.100.30:8200";
+const BY_TOKEN: &str = "ca: @DIR@/db-ca.pem, token: { file: @DIR@/secrets/vault_token }";
+
+#[test]
+fn vault_signs_for_each_connection_what_was_asked_for_or_nothing_happens() {
+    let (ground, vault) = signed_by_vault(&format!("{BY_TOKEN}, key_id: true"));
+    works(&ground);
+    assert!(
+        ground.sshd.log().contains("Accepted certificate ID \"gateway job "),
+        "the host reads who it was:\n{}",
+        ground.sshd.log()
+    );
+    let asked = vault.asked();
+    let (path, body) = asked.first().expect("a request");
+    assert_eq!(path, "/v1/ssh-ci/sign/deploy");
+    assert_eq!(
+        (&body["valid_principals"], &body["ttl"], &body["critical_options"]["source-address"]),
+        (&Sshd::USER.into(), &"120s".into(), &"198.51.100.1/32".into()),
+        "{body}"
+    );
+    let logins = || ground.sshd.log().matches("Accepted").count();
+    let before = logins();
+    for (mood, why) in [
+        (Mood::OtherPrincipal, "its certificate names other principals"),
+        (Mood::Longer, "is good for longer than policy says"),
+        (Mood::OtherKey, "is for another key"),
+        (Mood::Generous, "has other extensions"),
+        (Mood::Refuses, "status 400: deploy is not a valid value for valid_principals"),
+        (Mood::Nonsense, "it answers without a certificate"),
+        (Mood::Endless, "answers with more than 64 KiB"),
+    ] {
+        vault.set(mood);
+        let out = ground.ssh(&[HOST, "echo in"]).run().failed();
+        assert!(out.stderr.contains("the gateway's own credential cannot be used"), "{mood:?}: {out}");
+        // What Vault says is for the operator.
+        assert!(!out.stderr.contains(why), "{mood:?}: {out}");
+        wait_for("the operator to be told", || ground.world.agent.log().contains(why).then_some(()));
+    }
+    assert_eq!(logins(), before, "{}", ground.sshd.log());
+    vault.set(Mood::Right);
+    works(&ground);
+    drop(vault);
+    let out = ground.ssh(&[HOST, "echo in"]).run().failed();
+    assert!(out.stderr.contains("the gateway's own credential cannot be used"), "{out}");
+    let audit = std::fs::read_to_string(ground.world.agent.audit_file()).expect("an audit log");
+    for text in [&ground.world.agent.log(), &audit] {
+        assert!(!text.contains(VAULT_TOKEN), "{text}");
+    }
+}
+
+#[test]
+fn the_gateway_logs_in_to_vault_by_jwt_and_gives_the_token_back() {
+    let (ground, vault) = signed_by_vault(
+        "ca: @DIR@/db-ca.pem, jwt: { role: gateway, token: { file: @DIR@/secrets/vault_jwt } }",
+    );
+    works(&ground);
+    let paths: Vec<_> = vault.asked().into_iter().map(|(path, _)| path).collect();
+    assert_eq!(paths, ["/v1/ssh-ci/sign/deploy", "/v1/auth/token/revoke-self"]);
+    std::fs::write(ground.world.folder().join("secrets/vault_jwt"), "eyJ.another").expect("written");
+    let out = ground.ssh(&[HOST, "echo in"]).run().failed();
+    assert!(out.stderr.contains("the gateway's own credential cannot be used"), "{out}");
+    wait_for("the operator to be told", || {
+        ground.world.agent.log().contains("auth/jwt/login: status 400: error validating token").then_some(())
+    });
+    assert_eq!(vault.asked().len(), 2);
+}
+
+#[test]
+fn a_vault_that_cannot_prove_itself_is_told_nothing() {
+    let (ground, vault) = signed_by_vault("token: { file: @DIR@/secrets/vault_token }");
+    let out = ground.ssh(&[HOST, "echo in"]).run().failed();
+    assert!(out.stderr.contains("the gateway's own credential cannot be used"), "{out}");
+    assert_eq!(vault.asked(), []);
+    assert_eq!(ground.sshd.ran(), [""; 0]);
 }
 
 #[test]

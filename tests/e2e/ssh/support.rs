@@ -3,13 +3,22 @@
 use std::{fs, os::unix::fs::PermissionsExt, time::Duration};
 
 use serde_json::Value;
-use tests::{World, job::Job, process, sshd::Sshd};
+use tests::{
+    World,
+    job::Job,
+    process::{self, Running},
+    sshd::Sshd,
+};
 
 /// Where the host is.
 pub(crate) const HOST: &str = "198.51.100.10";
 /// A card number and a key that detectors find.
 pub(crate) const CARD: &str = "4111 1111 1111 1111";
 pub(crate) const KEY: &str = "AKIAIOSFODNN7EXAMPLE";
+
+/// What the gateway shows to Vault.
+pub(crate) const VAULT_TOKEN: &str = "hvs.token-of-the-gateway";
+pub(crate) const VAULT_JWT: &str = "eyJ.jwt-of-the-gateway";
 
 /// Where a second one is.
 pub(crate) const SECOND: &str = "198.51.100.20";
@@ -155,8 +164,12 @@ impl Ground {
         for (name, key) in [("ssh", "login"), ("user_ca", "user_ca")] {
             fs::copy(sshd.key(key), secrets.join(name))?;
         }
-        fs::write(secrets.join("ssh_password"), sshd.password())?;
-        for name in ["ssh", "user_ca", "ssh_password"] {
+        for (name, text) in
+            [("ssh_password", sshd.password()), ("vault_token", VAULT_TOKEN), ("vault_jwt", VAULT_JWT)]
+        {
+            fs::write(secrets.join(name), text)?;
+        }
+        for name in ["ssh", "user_ca", "ssh_password", "vault_token", "vault_jwt"] {
             fs::set_permissions(secrets.join(name), fs::Permissions::from_mode(0o600))?;
         }
         let mut resources = how(&sshd);
@@ -190,6 +203,37 @@ impl Ground {
         let mut all = vec!["ssh", "-o", "BatchMode=yes", "-o", "StrictHostKeyChecking=yes"];
         all.extend_from_slice(words);
         self.job(&all)
+    }
+
+    /// A program of Python at the second address of the far side, which says when it listens.
+    #[track_caller]
+    pub(crate) fn there(&self, script: &str, words: &[&str]) -> Running {
+        let (log, path) = (self.world.folder().join("there.log"), self.world.folder().join("there.py"));
+        fs::remove_file(&log).ok();
+        fs::write(&path, script).expect("a file");
+        let mut command = self.world.far.command(self.world.python());
+        command.arg("-u").arg(&path).args(words);
+        let running = Running::logging(&mut command, &log).expect("a program");
+        wait_for("it to listen", || {
+            fs::read_to_string(&log).unwrap_or_default().contains("listening").then_some(())
+        });
+        running
+    }
+
+    /// What that program said.
+    pub(crate) fn said_there(&self) -> String {
+        fs::read_to_string(self.world.folder().join("there.log")).unwrap_or_default()
+    }
+
+    /// From now on the resource is at the second address.
+    #[track_caller]
+    pub(crate) fn moved(&self, rules: &str) {
+        let text = policy(&pinned(&self.sshd), rules).replace(HOST, SECOND);
+        self.world.write_policy(&text).expect("written");
+        wait_for("the policy", || {
+            let out = self.ssh(&["-o", "ConnectTimeout=5", SECOND, "true"]).run();
+            (!out.stderr.contains("Operation not permitted")).then_some(())
+        });
     }
 
     /// The recording of the one session there was.

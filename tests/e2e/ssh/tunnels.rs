@@ -213,9 +213,10 @@ fn agents_and_displays_are_not_forwarded() {
     let out = ground.job(&["bash", "-c", &script]).run().ok();
     assert_eq!(out.text(), "agent= display=", "{out}");
     assert!(out.stderr.contains("agent forwarding") || out.stderr.contains("denied by policy rule"), "{out}");
-    let line =
-        wait_for_audit(&ground.world, "decision", |line| line["statement_kind"] == "ssh_agent_forwarding");
-    assert_eq!(line["verdict"], "deny", "{line}");
+    for kind in ["ssh_agent_forwarding", "ssh_x11"] {
+        let line = wait_for_audit(&ground.world, "decision", |line| line["statement_kind"] == kind);
+        assert_eq!((&line["verdict"], &line["rules"][0]), (&"deny".into(), &"builtin:default-deny".into()));
+    }
 }
 
 #[test]

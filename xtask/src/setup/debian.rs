@@ -151,6 +151,20 @@ pub(super) const DRIVERS: &[Package] = &[
     Package { name: "npm", present: |host| host.which("npm").is_some(), purpose: "installing node-postgres" },
 ];
 
+/// For OpenSSH's own tests.
+pub(super) const OPENSSH_TESTS: &[Package] = &[
+    Package {
+        name: "openssh-tests",
+        present: |_| exists("/usr/lib/openssh/regress/test-exec.sh"),
+        purpose: "the tests, as Debian packs them",
+    },
+    Package {
+        name: "putty-tools",
+        present: |host| host.which("plink").is_some() && host.which("puttygen").is_some(),
+        purpose: "plink, a client that they test with",
+    },
+];
+
 /// For the tests of Kubernetes, and for building its API server.
 pub(super) const KUBERNETES: &[Package] = &[
     Package {

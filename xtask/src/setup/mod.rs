@@ -76,6 +76,11 @@ pub(crate) fn for_drivers(host: &Host) -> Result<()> {
     report(drivers::ensure(host))
 }
 
+/// What OpenSSH's own tests need besides.
+pub(crate) fn for_openssh_tests(host: &Host) -> Result<()> {
+    report(debian::ensure(host, debian::OPENSSH_TESTS))
+}
+
 /// What the tests of Kubernetes need besides.
 pub(crate) fn for_kubernetes(host: &Host) -> Result<()> {
     report(kubernetes::ensure(host))

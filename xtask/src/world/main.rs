@@ -1,8 +1,10 @@
-//! demo, bench and PostgreSQL's own tests.
+//! demo, bench, and the own tests of PostgreSQL and OpenSSH.
 
 mod bench;
+mod compared;
 mod demo;
 mod regress;
+mod ssh_regress;
 
 use std::process::ExitCode;
 
@@ -18,6 +20,8 @@ enum Arguments {
     Bench(bench::Arguments),
     /// Runs PostgreSQL's own tests directly and through the gateway.
     PgRegress(regress::Arguments),
+    /// Runs OpenSSH's own tests directly and through the gateway.
+    SshRegress(ssh_regress::Arguments),
 }
 
 fn main() -> ExitCode {
@@ -25,6 +29,7 @@ fn main() -> ExitCode {
         Arguments::Demo(arguments) => demo::run(&arguments),
         Arguments::Bench(arguments) => bench::run(&arguments),
         Arguments::PgRegress(arguments) => regress::run(&arguments),
+        Arguments::SshRegress(arguments) => ssh_regress::run(&arguments),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

@@ -71,8 +71,8 @@ pub use policy::{Grant, Policy, Question, Source};
 pub use raw::{OutsideJobs, RuleEffect};
 pub use ssh::{
     Assignment, Bounded, Certainty, Exec, FileCase, FileOperation, FileRequest, HostKey, Invocation,
-    LoginMethod, PathUse, PublicKey, Route, Ssh, SshCase, SshLimits, SshLogin, SshObligations, SshRequest,
-    SshUpstream, UserCertificate, Word,
+    LoginMethod, PathUse, PublicKey, Route, Signer, Ssh, SshCase, SshLimits, SshLogin, SshObligations,
+    SshRequest, SshUpstream, UserCertificate, Vault, VaultLogin, Word,
 };
 pub use verdict::{
     Ahead, Allow, ApprovalTerms, ColumnMasks, Denial, Effect, Limits, Obligations, OutputMask, OutputMasks,

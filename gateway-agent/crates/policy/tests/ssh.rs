@@ -120,6 +120,27 @@ fn fields_belong_to_their_kind() {
         &HEAD.replace("key: { file: /k }", "user_certificate: { authority: { file: /k }, valid_for: 2d }"),
         &["from a minute to a day"],
     );
+    let signed = |how: &str| HEAD.replace("key: { file: /k }", &format!("user_certificate: {{ {how} }}"));
+    one(&signed("principals: [app]"), &["exactly one of `authority` and `vault`"]);
+    let vault = |what: &str| signed(&format!("vault: {{ role: ci, {what} }}"));
+    let none: [&str; 0] = [];
+    assert_eq!(complaints(&vault("address: \"https://vault.internal:8200\", token: { file: /t }")), none);
+    let by_jwt = "address: \"https://[2001:db8::1]/\", jwt: { role: gateway, token: { file: /t } }";
+    assert_eq!(complaints(&vault(by_jwt)), none);
+    for (what, why) in [
+        (
+            "address: \"http://vault.internal:8200\", token: { file: /t }",
+            "not the address of a server that speaks TLS",
+        ),
+        ("address: \"https://vault.internal/v1\", token: { file: /t }", "without a path"),
+        ("address: \"https://a@vault.internal\", token: { file: /t }", "not the address"),
+        ("address: \"https://v\", mount: ../sys, token: { file: /t }", "not a name that Vault has"),
+        ("address: \"https://v\", mount: \"a?b\", token: { file: /t }", "not a name that Vault has"),
+        ("address: \"https://v\"", "exactly one of `token` and `jwt`"),
+        ("address: \"https://v\", ca: roots.pem, token: { file: /t }", "not an absolute path"),
+    ] {
+        one(&vault(what), &[why]);
+    }
     one(&HEAD.replace("198.51.100.10]", "198.51.100.20]\n    ports: [22]"), &["share a host and a port"]);
 }
 

@@ -20,6 +20,7 @@ use crate::{
     approval::{self, Binding},
     session::{
         observer::Approval,
+        people,
         scope::{Answer, Decided},
     },
 };
@@ -320,18 +321,7 @@ impl Driver {
         rules: &[Arc<str>],
         terms: &ApprovalTerms,
     ) -> approval::Request {
-        let live = &self.registration.live;
-        approval::Request {
-            binding,
-            session: Arc::clone(&live.id),
-            subject: Arc::clone(&live.subject),
-            cgroup: live.cgroup.clone(),
-            job_uid: live.job_uid,
-            process: approval::Process { pid: live.pid, uid: live.uid, command: live.command.clone() },
-            rules: rules.to_vec(),
-            because: None,
-            terms: terms.clone(),
-        }
+        people::request(&self.registration.live, binding, rules, terms, None)
     }
 
     fn human_answered(&mut self, asked: Asked, outcome: approval::Outcome) {

@@ -1,12 +1,14 @@
 //! What is negotiated on either leg: nothing weak, nothing compressed, strict key exchange.
 
-use std::{borrow::Cow, time::Duration};
+use std::borrow::Cow;
 
 use russh::{
     Limits, Preferred, SshId, cipher, compression, kex,
     keys::{Algorithm, EcdsaCurve},
     mac,
 };
+
+use crate::config::Sessions;
 
 const KEX: &[kex::Name] = &[
     kex::MLKEM768X25519_SHA256,
@@ -43,17 +45,20 @@ const MACS: &[mac::Name] = &[mac::HMAC_SHA256_ETM, mac::HMAC_SHA512_ETM, mac::HM
 
 const COMPRESSION: &[compression::Name] = &[compression::NONE];
 
-/// Keys are changed after this many bytes in either direction, and after this long.
-const REKEY_BYTES: usize = 1 << 30;
-const REKEY_AFTER: Duration = Duration::from_secs(3600);
-
 /// Says nothing about versions.
 pub(super) fn identification() -> SshId {
     SshId::Standard(Cow::Borrowed("SSH-2.0-gateway"))
 }
 
-pub(super) fn limits() -> Limits {
-    Limits::new(REKEY_BYTES, REKEY_BYTES, REKEY_AFTER)
+/// When keys are changed.
+pub(super) fn limits(of: &Sessions) -> Limits {
+    Limits::new(of.ssh_rekey_bytes, of.ssh_rekey_bytes, of.ssh_rekey_after)
+}
+
+/// With this cipher a man in the middle can drop the first messages unseen (Terrapin, CVE-2023-48795), unless key exchange is strict on
+/// both sides. Of the others that this holds for, CBC, none is spoken here.
+pub(super) fn needs_strictness(cipher: &cipher::Name) -> bool {
+    *cipher == cipher::CHACHA20_POLY1305
 }
 
 pub(super) fn towards_jobs() -> Preferred {

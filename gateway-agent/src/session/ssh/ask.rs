@@ -7,13 +7,10 @@ use policy::{
 };
 
 use super::Session;
-use crate::{
-    approval::{self, Binding},
-    session::{
-        log::Said,
-        observer::{Approval, Lost},
-    },
-    telemetry::Phase,
+use crate::session::{
+    log::Said,
+    observer::{Approval, Lost},
+    people,
 };
 
 /// Longest text of an action that is shown, recorded and bound.
@@ -174,65 +171,33 @@ impl Session {
         notice: impl Fn(&str),
     ) -> Result<Answer, Lost> {
         let since = Instant::now();
-        let live = &self.live;
         let refused = |why: String| {
             Refused::new(rules, why, "ask an approver, then try again: this rule wants a human's approval")
         };
-        let binding = Binding {
+        let question = people::Question {
             statement: format!("{text} (as {})", self.user),
             params: beside.iter().map(|value| Some(value.clone().into_bytes())).collect(),
-            job: live.job,
-            resource: live.resource(),
-            policy_version: Arc::clone(policy.version()),
-        };
-        let asking = approval::Request {
-            binding: binding.clone(),
-            session: Arc::clone(&live.id),
-            subject: Arc::clone(&live.subject),
-            cgroup: live.cgroup.clone(),
-            job_uid: live.job_uid,
-            process: approval::Process { pid: live.pid, uid: live.uid, command: live.command.clone() },
-            rules: rules.to_vec(),
+            rules,
+            terms,
             because: None,
-            terms: terms.clone(),
         };
-        let mut ticket = match self.shared().approvals.request(asking) {
-            Ok(ticket) => ticket,
-            Err(error) => return Ok(Err(refused(error.to_string()))),
-        };
-        let id = Arc::clone(ticket.id());
-        // Dropping the ticket takes the request back.
-        self.log.approval(&id, "asked", &[]).await?;
-        notice(&ticket.notice());
-        let outcome = {
-            let _waiting = self.waiting();
-            ticket.wait().await
-        };
-        self.log.took(Phase::Approval, since.elapsed());
-        let (word, by) = outcome.told();
-        self.log.approval(&id, word, by).await?;
-        let approved = match outcome {
-            approval::Outcome::Approved(approved) => approved,
-            approval::Outcome::Denied { by, reason } => {
-                let reason = if reason.is_empty() { String::new() } else { format!(": {reason}") };
-                return Ok(Err(refused(format!("{by} denied approval {id}{reason}"))));
-            }
-            approval::Outcome::Expired => {
-                return Ok(Err(refused(format!("nobody approved request {id} in time"))));
-            }
-        };
-        let by = approved.by.clone();
-        let (rules, version) = match approved.redeem(&binding) {
-            Ok(redeemed) => redeemed,
-            Err(stale) => return Ok(Err(refused(stale.to_string()))),
+        let answered =
+            people::ask(self.shared(), (&self.live, &self.log), policy, question, async |ticket| {
+                notice(&ticket.notice());
+                let _waiting = self.waiting();
+                Ok(ticket.wait().await)
+            });
+        let (grant, approval) = match answered.await? {
+            Ok(yes) => yes,
+            Err(why) => return Ok(Err(refused(why))),
         };
         // Under what is in force now: the grant is of the version that asked.
         let policy = self.shared().policy.load_full();
-        let verdict = self.decide(&policy.policy, request, Some(&Grant::approved(rules, version)));
-        notice(&format!("approved by {}", by.join(", ")));
+        let verdict = self.decide(&policy.policy, request, Some(&grant));
+        notice(&format!("approved by {}", approval.by.join(", ")));
         Ok(match verdict.effect {
             Effect::Allow(allow) => {
-                Ok(Granted { rules: verdict.rules, allow, approval: Some(Approval { id, by }), since })
+                Ok(Granted { rules: verdict.rules, allow, approval: Some(approval), since })
             }
             Effect::Deny(denial) => Err(Refused::new(&verdict.rules, denial.reason, denial.hint)),
             Effect::Approve(_) => Err(refused("the approval does not cover this".to_owned())),

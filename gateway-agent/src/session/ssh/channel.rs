@@ -4,7 +4,10 @@ use std::{collections::VecDeque, future::Future, pin::pin, rc::Rc, sync::Arc, ti
 
 use bytes::Bytes;
 use policy::{Permit, Recording, Route, SshRequest};
-use protocol::ssh::scp::Scp;
+use protocol::ssh::{
+    scp::Scp,
+    sftp::{Room, Sftp},
+};
 use record::Event as Recorded;
 use russh::{ChannelMsg, Sig};
 use tokio::{sync::mpsc, time::sleep};
@@ -34,12 +37,14 @@ pub(super) use self::arrived::arrived;
 use self::{
     bounds::Bounds,
     masks::{Masks, moves_files},
-    relay::{Outcome, Relay},
+    relay::{Ends, Outcome, Relay},
 };
 
 /// Exit statuses of a program that never ran: refused, and not to be had.
 const REFUSED: u32 = 126;
 const UNAVAILABLE: u32 = 255;
+/// Messages that a host may send before it says that a program began.
+const EARLY: usize = 64;
 /// How long the last bytes to a job may take when the channel is ended.
 const FAREWELL: Duration = Duration::from_secs(2);
 
@@ -325,7 +330,8 @@ impl Channel {
             }
             Some(Ok(connected)) => connected,
         };
-        let transfer = self.beside(machine(&request, &upstream, &granted.allow.permit)).await;
+        let room = Arc::clone(&self.session.shared().sftp_room);
+        let transfer = self.beside(machine(&request, &upstream, &granted.allow.permit, &room)).await;
         let (machine, lookup) = match transfer {
             Some(Ok(both)) => both,
             Some(Err(why)) => return Ok(Err(self.unstarted(&running, &why).await?)),
@@ -351,19 +357,21 @@ impl Channel {
                     }
                     (SshRequest::Shell, _) => half.request_shell(true).await?,
                     // A connection has nothing to start.
-                    _ => return Ok(true),
+                    _ => return Ok(Some(Vec::new())),
                 }
+                let mut first = Vec::new();
                 loop {
                     match from_host.wait().await {
-                        Some(ChannelMsg::Success) => return Ok(true),
-                        Some(ChannelMsg::Failure | ChannelMsg::Close) | None => return Ok(false),
-                        Some(_) => {}
+                        Some(ChannelMsg::Success) => return Ok(Some(first)),
+                        Some(ChannelMsg::Failure | ChannelMsg::Close) | None => return Ok(None),
+                        Some(_) if first.len() >= EARLY => return Ok(None),
+                        Some(message) => first.push(message),
                     }
                 }
             }
         };
         let why = match self.beside(start).await {
-            Some(Ok(true)) => {
+            Some(Ok(Some(first))) => {
                 return Ok(Ok(Relay {
                     running,
                     request,
@@ -376,6 +384,8 @@ impl Channel {
                     operations: Operations::default(),
                     again: false,
                     job_over: false,
+                    ends: Ends::default(),
+                    first,
                     host: outlet::to_host(half),
                     from_host,
                     upstream: Some(upstream),
@@ -384,7 +394,7 @@ impl Channel {
                     outcome: Outcome::default(),
                 }));
             }
-            Some(Ok(false)) => "the host does not start it".to_owned(),
+            Some(Ok(None)) => "the host does not start it".to_owned(),
             Some(Err(error)) => {
                 let error: russh::Error = error;
                 format!("the host is gone: {error}")
@@ -508,9 +518,12 @@ async fn machine(
     request: &SshRequest,
     upstream: &Upstream,
     permit: &Permit,
+    room: &Arc<Room>,
 ) -> Result<(Option<Machine>, Option<Lookup>), String> {
     match request {
-        SshRequest::Subsystem { name } if name == "sftp" => Ok((Some(Machine::Sftp(Box::default())), None)),
+        SshRequest::Subsystem { name } if name == "sftp" => {
+            Ok((Some(Machine::Sftp(Box::new(Sftp::new(Arc::clone(room))))), None))
+        }
         SshRequest::Exec(exec) if exec.files.iter().any(|used| used.by == Route::Scp) => {
             let mut lookup = Lookup::open(upstream, permit).await;
             let home = match &mut lookup {

@@ -7,32 +7,26 @@
 //! session's channels hold back is counted ([`Held`]); above [`SOFT`] windows are no longer filled but by [`TRICKLE`] bytes, which keeps a
 //! client that has more to say in touch without taking it, and above [`HARD`] nothing is read at all.
 
-use std::{
-    collections::HashMap,
-    io,
-    pin::Pin,
-    sync::{
-        Arc,
-        atomic::{AtomicUsize, Ordering::Relaxed},
-    },
-    task::{Context, Poll, ready},
-    time::Duration,
-};
+use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use russh::{
-    Channel, ChannelId, ChannelMsg, ChannelOpenFailure, ChannelReadHalf, Pty, Sig,
+    Channel, ChannelId, ChannelMsg, ChannelOpenFailure, ChannelReadHalf, Limits, Pty, Sig,
     keys::{Certificate, PrivateKey},
     server::{
         self, Auth, ChannelOpenHandle, Config, Msg, PublicKeyOffer, Response, Session, VerifiedPublicKey,
     },
 };
 use tokio::{
-    io::{AsyncRead, AsyncWrite, ReadBuf},
-    sync::{Notify, mpsc, oneshot},
+    io::{AsyncRead, AsyncWrite},
+    sync::{mpsc, oneshot},
 };
 
-use super::algorithms;
+use super::{
+    algorithms,
+    confirmed::Confirmed,
+    held::{Credit, Held},
+};
 
 /// Window of a channel towards the job.
 const WINDOW: u32 = 1024 * 1024;
@@ -128,34 +122,6 @@ pub(super) struct Terminal {
     pub(super) modes: Vec<(Pty, u32)>,
 }
 
-/// Bytes of all channels of a session that wait to go upstream.
-#[derive(Default)]
-pub(super) struct Held {
-    bytes: AtomicUsize,
-    /// Told when there are fewer.
-    fewer: Notify,
-}
-
-/// Data, counted as held until it is dropped.
-pub(super) struct Credit {
-    pub(super) data: Bytes,
-    held: Arc<Held>,
-}
-
-impl Credit {
-    fn new(data: Bytes, held: &Arc<Held>) -> Self {
-        held.bytes.fetch_add(data.len(), Relaxed);
-        Self { data, held: Arc::clone(held) }
-    }
-}
-
-impl Drop for Credit {
-    fn drop(&mut self) {
-        self.held.bytes.fetch_sub(self.data.len(), Relaxed);
-        self.held.fewer.notify_one();
-    }
-}
-
 /// What the client does on a channel that was opened towards it. The library queues what comes on such a channel, and reads no other
 /// while that is full: it is taken at once, and counted with the rest.
 pub(super) fn taken(mut from_job: ChannelReadHalf, held: Arc<Held>) -> mpsc::UnboundedReceiver<Message> {
@@ -179,20 +145,14 @@ pub(super) fn taken(mut from_job: ChannelReadHalf, held: Arc<Held>) -> mpsc::Unb
     inbox
 }
 
-impl Held {
-    fn is_over(&self, limit: usize) -> bool {
-        self.bytes.load(Relaxed) > limit
-    }
-}
-
 /// Starts the server on a connection; `events` hears what its client does. Returns when the client has said who it is.
 ///
 /// # Errors
 /// When the client does not speak SSH.
 pub(super) async fn serve(
     stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
-    key: &PrivateKey,
-    certificate: Certificate,
+    limits: Limits,
+    (key, certificate): (&PrivateKey, Certificate),
     events: mpsc::UnboundedSender<Event>,
     held: Arc<Held>,
 ) -> Result<server::RunningSession<Handler>, russh::Error> {
@@ -202,7 +162,7 @@ pub(super) async fn serve(
         auth_rejection_time: Duration::from_millis(100),
         keys: vec![key.clone()],
         certificates: vec![certificate],
-        limits: algorithms::limits(),
+        limits,
         window_size: WINDOW,
         preferred: algorithms::towards_jobs(),
         max_auth_attempts: 10,
@@ -558,54 +518,5 @@ impl Inbox {
     fn takes_another(&mut self) -> bool {
         self.requests = self.requests.saturating_add(1);
         self.requests <= REQUESTS
-    }
-}
-
-/// A connection whose peer has to begin as SSH does, or it is closed.
-struct Confirmed<S> {
-    stream: S,
-    seen: usize,
-}
-
-impl<S> Confirmed<S> {
-    const BEGINS: &[u8] = b"SSH-";
-
-    fn new(stream: S) -> Self {
-        Self { stream, seen: 0 }
-    }
-}
-
-impl<S: AsyncRead + Unpin> AsyncRead for Confirmed<S> {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        let before = buf.filled().len();
-        ready!(Pin::new(&mut self.stream).poll_read(cx, buf))?;
-        let wanted = Self::BEGINS.get(self.seen..).unwrap_or_default();
-        if !wanted.is_empty() {
-            let new = buf.filled().get(before..).unwrap_or_default();
-            let both = new.len().min(wanted.len());
-            if new.get(..both) != wanted.get(..both) {
-                return Poll::Ready(Err(io::Error::new(io::ErrorKind::InvalidData, "not SSH")));
-            }
-            self.seen += both;
-        }
-        Poll::Ready(Ok(()))
-    }
-}
-
-impl<S: AsyncWrite + Unpin> AsyncWrite for Confirmed<S> {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write(cx, buf)
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(cx)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(cx)
     }
 }

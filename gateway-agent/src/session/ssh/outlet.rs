@@ -9,7 +9,7 @@ use tokio::{
     task::JoinHandle,
 };
 
-use super::job::{Credit, Terminal};
+use super::{held::Credit, job::Terminal};
 
 /// Bytes that may wait; whoever fills it looks at [`Outlet::has_room`] before taking more.
 const ROOM: usize = 1024 * 1024;

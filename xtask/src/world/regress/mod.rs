@@ -2,17 +2,12 @@
 
 mod known;
 
-use std::{
-    fs,
-    path::{Path, PathBuf},
-    time::Instant,
-};
+use std::{fs, path::Path, time::Instant};
 
-use anyhow::{Context, Result, ensure};
-use tests::{
-    process,
-    regress::{self, Comparison, Suite},
-};
+use anyhow::{Result, ensure};
+use tests::regress::{self, Comparison, Suite};
+
+use crate::compared;
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Arguments {
@@ -27,7 +22,7 @@ pub(crate) struct Arguments {
 pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     let wanted = |suite: &Suite| arguments.suite.as_deref().is_none_or(|name| name == suite.name());
     let only: Vec<&str> = arguments.only.iter().map(String::as_str).collect();
-    let reports = reports()?;
+    let reports = compared::reports("pg-regress")?;
     let mut unexplained = 0;
     let mut lines = Vec::new();
     for suite in [Suite::Regress, Suite::Isolation].into_iter().filter(wanted) {
@@ -74,23 +69,8 @@ fn tell(suite: Suite, compared: &Comparison, reports: &Path, lines: &mut Vec<Str
 
 /// What the test printed here and there, as diff shows it.
 fn difference(compared: &Comparison, test: &str) -> Result<String> {
-    let folder = tempfile::tempdir()?;
-    let paths = [("direct", &compared.direct), ("gateway", &compared.gateway)].map(|(way, endings)| {
-        let printed = endings.get(test).map(|ending| ending.printed.as_str()).unwrap_or("(did not run)\n");
-        let path = folder.path().join(way);
-        fs::write(&path, printed).map(|()| path)
-    });
-    let [direct, gateway] = paths;
-    let mut diff = std::process::Command::new("diff");
-    diff.arg("-U3").arg(direct?).arg(gateway?);
-    Ok(process::run(&mut diff)?.stdout)
-}
-
-/// Where the differences are shown.
-fn reports() -> Result<PathBuf> {
-    let target =
-        std::env::var_os("GATEWAY_TARGET_DIR").context("run this by `cargo xtask test e2e pg-regress`")?;
-    let folder = PathBuf::from(target).join("pg-regress");
-    fs::create_dir_all(&folder)?;
-    Ok(folder)
+    let printed = [&compared.direct, &compared.gateway]
+        .map(|endings| endings.get(test).map_or("(did not run)\n", |ending| ending.printed.as_str()));
+    let [direct, gateway] = printed;
+    compared::difference(direct, gateway)
 }

@@ -328,7 +328,7 @@ pub(crate) fn tls(raw: &RawTls, place: &Place, findings: &mut Findings) -> Tls {
     }
 }
 
-fn absolute(text: &str, place: &Place, findings: &mut Findings) -> PathBuf {
+pub(crate) fn absolute(text: &str, place: &Place, findings: &mut Findings) -> PathBuf {
     let path = Path::new(text);
     if !path.is_absolute() {
         findings.add(

@@ -101,22 +101,11 @@ pub(crate) fn obligations(granting: &[&Rule], masks: &MaskSet, http: &Http) -> O
 }
 
 fn limits<'a>(bounds: impl Iterator<Item = (&'a Bounds, &'a Arc<str>)> + Clone) -> HttpLimits {
-    fn strictest<'a, T: Ord + Copy>(
-        bounds: impl Iterator<Item = (&'a Bounds, &'a Arc<str>)>,
-        of: fn(&Bounds) -> Option<T>,
-    ) -> Option<Bounded<T>> {
-        let found =
-            bounds.filter_map(|(bounds, rule)| Some(Bounded { most: of(bounds)?, rule: Arc::clone(rule) }));
-        found.min_by_key(|bound| bound.most)
-    }
-    let rate = |(bounds, rule): (&Bounds, &Arc<str>)| {
-        bounds.per_minute.map(|most| Bounded { most, rule: Arc::clone(rule) })
-    };
     HttpLimits {
-        request_bytes: strictest(bounds.clone(), |bounds| bounds.request_bytes),
-        response_bytes: strictest(bounds.clone(), |bounds| bounds.response_bytes),
-        duration: strictest(bounds.clone(), |bounds| bounds.duration),
-        per_minute: bounds.filter_map(rate).collect(),
+        request_bytes: Bounded::strictest(bounds.clone(), |bounds| bounds.request_bytes),
+        response_bytes: Bounded::strictest(bounds.clone(), |bounds| bounds.response_bytes),
+        duration: Bounded::strictest(bounds.clone(), |bounds| bounds.duration),
+        per_minute: Bounded::each(bounds, |bounds| bounds.per_minute).collect(),
     }
 }
 

@@ -6,12 +6,13 @@ use base64::Engine as _;
 use ipnet::IpNet;
 
 use super::{
-    FileOperation, HostKey, LoginMethod, PublicKey, Route, SshLogin, SshUpstream, UserCertificate,
+    FileOperation, HostKey, LoginMethod, PublicKey, Route, Signer, SshLogin, SshUpstream, UserCertificate,
     command::{ArgumentPattern, CommandPattern, ProgramPattern},
     environment,
     matcher::{Bounds, FilePattern, HostPort, SshMatcher},
     pattern::PathPattern,
     raw::{RawCommand, RawFiles, RawForward, RawSsh, RawSshLimits, RawUserCertificate},
+    vault::vault,
 };
 use crate::{
     check::resource::{secret, user_name},
@@ -407,8 +408,18 @@ fn certificate(raw: &RawUserCertificate, place: &Place, findings: &mut Findings)
     if raw.force_command.as_ref().is_some_and(|command| command.is_empty() || command.contains('\0')) {
         findings.add(place.at("force_command"), "an empty command", "name the command, or drop the line");
     }
+    let own = raw.authority.as_ref().map(|key| Signer::Own(secret(key, &place.at("authority"), findings)));
+    let vault = raw.vault.as_ref().map(|raw| Signer::Vault(vault(raw, &place.at("vault"), findings)));
+    if own.is_some() == vault.is_some() {
+        findings.add(
+            place.clone(),
+            "a certificate is signed by exactly one of `authority` and `vault`",
+            "for example `authority: {file: /etc/gateway/secrets/user_ca}`",
+        );
+    }
+    let nothing = || Signer::Own(crate::model::SecretRef::Credential(String::new()));
     UserCertificate {
-        authority: secret(&raw.authority, &place.at("authority"), findings),
+        signer: own.or(vault).unwrap_or_else(nothing),
         principals: raw.principals.clone(),
         valid_for,
         source_address,

@@ -203,23 +203,12 @@ pub(crate) fn obligations(granting: &[&Rule], masks: &MaskSet, ssh: &Ssh) -> Obl
 }
 
 fn limits<'a>(bounds: impl Iterator<Item = (&'a Bounds, &'a Arc<str>)> + Clone) -> SshLimits {
-    fn strictest<'a, T: Ord + Copy>(
-        bounds: impl Iterator<Item = (&'a Bounds, &'a Arc<str>)>,
-        of: fn(&Bounds) -> Option<T>,
-    ) -> Option<Bounded<T>> {
-        let found =
-            bounds.filter_map(|(bounds, rule)| Some(Bounded { most: of(bounds)?, rule: Arc::clone(rule) }));
-        found.min_by_key(|bound| bound.most)
-    }
-    let rate = |(bounds, rule): (&Bounds, &Arc<str>)| {
-        bounds.per_minute.map(|most| Bounded { most, rule: Arc::clone(rule) })
-    };
     SshLimits {
-        idle: strictest(bounds.clone(), |bounds| bounds.idle),
-        duration: strictest(bounds.clone(), |bounds| bounds.duration),
-        bytes: strictest(bounds.clone(), |bounds| bounds.bytes),
-        channels: strictest(bounds.clone(), |bounds| bounds.channels),
-        per_minute: bounds.filter_map(rate).collect(),
+        idle: Bounded::strictest(bounds.clone(), |bounds| bounds.idle),
+        duration: Bounded::strictest(bounds.clone(), |bounds| bounds.duration),
+        bytes: Bounded::strictest(bounds.clone(), |bounds| bounds.bytes),
+        channels: Bounded::strictest(bounds.clone(), |bounds| bounds.channels),
+        per_minute: Bounded::each(bounds, |bounds| bounds.per_minute).collect(),
     }
 }
 

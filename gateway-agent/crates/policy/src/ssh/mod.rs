@@ -15,11 +15,14 @@ mod obligations;
 pub(crate) mod pattern;
 pub(crate) mod raw;
 mod testing;
+mod vault;
 
 pub use action::{
     Assignment, Certainty, Exec, FileOperation, FileRequest, Invocation, PathUse, Route, Ssh, SshRequest,
     Word,
 };
-pub use model::{HostKey, LoginMethod, PublicKey, SshLogin, SshUpstream, UserCertificate};
+pub use model::{
+    HostKey, LoginMethod, PublicKey, Signer, SshLogin, SshUpstream, UserCertificate, Vault, VaultLogin,
+};
 pub use obligations::{Bounded, SshLimits, SshObligations};
 pub use testing::{FileCase, SshCase};

@@ -1,6 +1,6 @@
 //! SSH hosts, checked.
 
-use std::{fmt, time::Duration};
+use std::{fmt, path::PathBuf, time::Duration};
 
 use ipnet::IpNet;
 
@@ -81,15 +81,14 @@ pub enum LoginMethod {
     /// An OpenSSH private key without a passphrase.
     Key(SecretRef),
     Password(SecretRef),
-    /// A certificate that the gateway signs for each session, for a key that it makes for it.
+    /// A certificate that is signed for each session, for a key that the gateway makes for it.
     Certificate(UserCertificate),
 }
 
 /// A short-lived user certificate.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct UserCertificate {
-    /// The authority's private key.
-    pub authority: SecretRef,
+    pub signer: Signer,
     /// Empty = the name that is logged in as.
     pub principals: Vec<String>,
     /// From being signed.
@@ -98,4 +97,40 @@ pub struct UserCertificate {
     pub source_address: Vec<IpNet>,
     /// The critical option `force-command`.
     pub force_command: Option<String>,
+}
+
+/// Who signs it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Signer {
+    /// The gateway, with this private key.
+    Own(SecretRef),
+    /// Vault's SSH secrets engine.
+    Vault(Vault),
+}
+
+/// Vault's SSH secrets engine.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Vault {
+    /// `https://host:port`, without a slash at its end.
+    pub address: String,
+    /// PEM certificates to trust instead of the host's own.
+    pub ca: Option<PathBuf>,
+    pub namespace: Option<String>,
+    pub mount: String,
+    pub role: String,
+    pub login: VaultLogin,
+    /// The certificate's key id names job, subject and session.
+    pub key_id: bool,
+}
+
+/// How the gateway logs in to Vault.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum VaultLogin {
+    Token(SecretRef),
+    /// `auth/MOUNT/login` with a JWT of the gateway's own.
+    Jwt {
+        mount: String,
+        role: String,
+        token: SecretRef,
+    },
 }

@@ -42,3 +42,21 @@ pub struct Bounded<T> {
     pub most: T,
     pub rule: Arc<str>,
 }
+
+impl<T: Ord + Copy> Bounded<T> {
+    /// What each of these rules sets.
+    pub(crate) fn each<'a, B: 'a>(
+        bounds: impl Iterator<Item = (&'a B, &'a Arc<str>)>,
+        of: fn(&B) -> Option<T>,
+    ) -> impl Iterator<Item = Self> {
+        bounds.filter_map(move |(bounds, rule)| Some(Self { most: of(bounds)?, rule: Arc::clone(rule) }))
+    }
+
+    /// The strictest of them.
+    pub(crate) fn strictest<'a, B: 'a>(
+        bounds: impl Iterator<Item = (&'a B, &'a Arc<str>)>,
+        of: fn(&B) -> Option<T>,
+    ) -> Option<Self> {
+        Self::each(bounds, of).min_by_key(|bound| bound.most)
+    }
+}

@@ -101,12 +101,14 @@ pub(crate) struct RawSshLimits {
     pub(crate) per_minute: Option<u32>,
 }
 
-/// A short-lived user certificate from an authority of the gateway's own.
+/// A short-lived user certificate, from an authority of the gateway's own or from Vault's: exactly one of `authority` and `vault`.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct RawUserCertificate {
     /// The authority's private key, in OpenSSH's format.
-    pub(crate) authority: RawSecret,
+    pub(crate) authority: Option<RawSecret>,
+    /// Vault's SSH secrets engine signs.
+    pub(crate) vault: Option<RawVault>,
     /// Default: the name that is logged in as.
     #[serde(default)]
     pub(crate) principals: Vec<String>,
@@ -117,6 +119,37 @@ pub(crate) struct RawUserCertificate {
     pub(crate) source_address: Vec<String>,
     /// The only command that the host runs for it.
     pub(crate) force_command: Option<String>,
+}
+
+/// Where Vault's SSH secrets engine is, and how the gateway logs in to it: exactly one of `token` and `jwt`.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct RawVault {
+    /// `https://host:port`.
+    pub(crate) address: String,
+    /// Absolute path of PEM certificates to trust instead of the host's own.
+    pub(crate) ca: Option<String>,
+    pub(crate) namespace: Option<String>,
+    /// Where the engine is mounted. Default: `ssh`.
+    pub(crate) mount: Option<String>,
+    /// The engine's role.
+    pub(crate) role: String,
+    pub(crate) token: Option<RawSecret>,
+    /// The gateway's own JWT, for `auth/jwt`.
+    pub(crate) jwt: Option<RawVaultJwt>,
+    /// Name job, subject and session in the certificate, which the host logs; the role needs `allow_user_key_ids`.
+    #[serde(default)]
+    pub(crate) key_id: bool,
+}
+
+/// A login by JWT.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct RawVaultJwt {
+    pub(crate) role: String,
+    /// Where the method is mounted below `auth/`. Default: `jwt`.
+    pub(crate) mount: Option<String>,
+    pub(crate) token: RawSecret,
 }
 
 /// Login names that jobs ask for, and whom the gateway logs in as then.

@@ -8,7 +8,7 @@ use protocol::ssh::sftp::{Sftp, SftpStep};
 use protocol_fuzz::ask;
 
 fuzz_target!(|pieces: Vec<(bool, Vec<u8>)>| {
-    let mut sftp = Sftp::new();
+    let mut sftp = Sftp::default();
     for (job, bytes) in pieces {
         // Half of the time the fuzzer need not find the length.
         let mut packet = Vec::new();

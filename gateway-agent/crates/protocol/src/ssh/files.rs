@@ -1,5 +1,8 @@
 //! Paths of hosts, as text.
 
+/// Longest path, in bytes: Linux's own bound.
+pub(super) const PATH_MAX: usize = 4096;
+
 /// `path` from `folder`, without `.` and doubled slashes. `..` stays: only the host knows where it leads to.
 pub(super) fn joined(folder: &str, path: &str) -> String {
     let mut joined = String::from("/");

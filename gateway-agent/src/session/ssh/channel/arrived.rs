@@ -5,7 +5,7 @@ use std::{collections::VecDeque, rc::Rc, sync::Arc};
 use policy::Recording;
 use record::Event as Recorded;
 
-use super::{Bounds, Channel, Outcome, Over, Relay};
+use super::{Bounds, Channel, Ends, Outcome, Over, Relay};
 use crate::session::{
     log::Said,
     observer::Lost,
@@ -88,6 +88,8 @@ async fn begun(
         operations: Operations::default(),
         again: false,
         job_over: false,
+        ends: Ends::default(),
+        first: Vec::new(),
         host: outlet::to_host(half),
         from_host,
         upstream: None,

@@ -41,9 +41,21 @@ pub(super) struct Relay {
     pub(super) again: bool,
     /// The job has nothing more to say; the host is told behind all that it said.
     pub(super) job_over: bool,
+    /// What the job was told of the end of either direction.
+    pub(super) ends: Ends,
+    /// What the host said before it said that the program began.
+    pub(super) first: Vec<ChannelMsg>,
     pub(super) bytes_in: u64,
     pub(super) bytes_out: u64,
     pub(super) outcome: Outcome,
+}
+
+/// A client that has ended its input closes the channel when it hears that the output ended too, and with it the program. One that runs on
+/// without output still has a status to tell: its end of output is told with that.
+#[derive(Default)]
+pub(super) struct Ends {
+    pub(super) input: bool,
+    pub(super) output_held: bool,
 }
 
 #[derive(Default)]
@@ -151,6 +163,9 @@ impl Channel {
         let session = Rc::clone(&self.session);
         let mut epoch = session.epoch();
         loop {
+            for message in std::mem::take(&mut relay.first) {
+                self.hear_host(relay, message).await?;
+            }
             if let Some(message) = self.early.pop_front() {
                 self.hear_job(relay, message).await?;
                 continue;
@@ -203,6 +218,7 @@ impl Channel {
                 relay.host.push(ToHost::Relayed(credit));
             }
             Message::Eof => {
+                relay.ends.input = true;
                 relay.job_over = true;
                 self.end_input(relay);
             }
@@ -238,20 +254,33 @@ impl Channel {
             ChannelMsg::ExtendedData { data, ext: 1 } => self.show(relay, Stream::Error, data).await?,
             ChannelMsg::Eof => {
                 self.show_rest(relay).await?;
-                self.job.push(ToJob::Eof);
+                let told = relay.outcome.status.is_some() || relay.outcome.signal.is_some();
+                match relay.ends.input && relay.is_program() && !told {
+                    true => relay.ends.output_held = true,
+                    false => self.job.push(ToJob::Eof),
+                }
             }
             ChannelMsg::ExitStatus { exit_status } => {
                 relay.outcome.status = Some(exit_status);
                 self.job.push(ToJob::Status(exit_status));
+                self.end_output(relay);
             }
             ChannelMsg::ExitSignal { signal_name, core_dumped, error_message, .. } => {
                 relay.outcome.signal = Some(name_of(&signal_name));
                 self.job.push(ToJob::Signal { name: signal_name, core_dumped, message: error_message });
+                self.end_output(relay);
             }
             // Other streams than standard error are not defined; the rest is between the library and the host.
             _ => {}
         }
         Ok(())
+    }
+
+    /// Tells the job that nothing more comes, if that was held back.
+    fn end_output(&self, relay: &mut Relay) {
+        if std::mem::take(&mut relay.ends.output_held) {
+            self.job.push(ToJob::Eof);
+        }
     }
 
     /// Tells the host that nothing more comes, as soon as that is so.

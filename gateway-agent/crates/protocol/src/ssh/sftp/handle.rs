@@ -5,6 +5,10 @@ use std::collections::HashMap;
 use aws_lc_rs::digest::{Context, SHA256};
 use policy::FileRequest;
 
+use super::room::Contents;
+
+/// Longest handle, in bytes (draft-ietf-secsh-filexfer-02, section 6.2).
+pub(super) const HANDLE_MAX: usize = 256;
 /// Most handles open at once.
 pub(super) const HANDLES_MAX: usize = 1024;
 
@@ -89,7 +93,7 @@ pub(super) struct Open {
     /// What passes is shown as [`FileEvent::Data`].
     pub(super) keep: bool,
     /// Contents, with what was found hidden: reads are answered from here.
-    pub(super) masked: Option<Vec<u8>>,
+    pub(super) masked: Option<Contents>,
     pub(super) reads: Flow,
     pub(super) writes: Flow,
 }

@@ -6,6 +6,7 @@
 
 mod handle;
 mod packet;
+mod room;
 mod session;
 
 #[cfg(test)]
@@ -13,4 +14,5 @@ mod tests;
 
 pub(crate) use handle::Flow;
 pub use handle::{FileEvent, FileTotals, Transferred};
+pub use room::Room;
 pub use session::{Sftp, SftpError, SftpStep};

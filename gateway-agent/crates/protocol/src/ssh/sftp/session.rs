@@ -1,6 +1,9 @@
 //! The state machine.
 
-use std::collections::{HashMap, VecDeque};
+use std::{
+    collections::{HashMap, VecDeque},
+    sync::Arc,
+};
 
 use mask::Detectors;
 use policy::{Allow, FileOperation, FileRequest, Recording, Route};
@@ -9,6 +12,7 @@ use self::buffer::Buffer;
 use super::{
     handle::{FileEvent, Handles},
     packet::{self, PACKET_MAX, Reader, Request},
+    room::{Contents, Room},
 };
 
 /// Requests under way at once; beyond that the client waits.
@@ -55,7 +59,8 @@ pub struct Sftp {
     own: Option<u32>,
     next_own: u32,
     /// A file that is read as a whole to be searched: its handle, and what is there so far.
-    fetching: Option<(Vec<u8>, Vec<u8>)>,
+    fetching: Option<(Vec<u8>, Contents)>,
+    room: Arc<Room>,
     /// Ids of own requests whose answers nobody waits for.
     unheard: Vec<u32>,
     handles: Handles,
@@ -87,7 +92,7 @@ struct Current {
     announced: bool,
     /// Collected from the verdicts.
     keep: bool,
-    contents: Option<std::sync::Arc<Detectors>>,
+    contents: Option<Arc<Detectors>>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -137,12 +142,13 @@ enum Asked {
 
 impl Default for Sftp {
     fn default() -> Self {
-        Self::new()
+        Self::new(Arc::default())
     }
 }
 
 impl Sftp {
-    pub fn new() -> Self {
+    /// `room`: for contents that are searched.
+    pub fn new(room: Arc<Room>) -> Self {
         Self {
             job_in: Buffer::default(),
             job_out: Vec::new(),
@@ -155,6 +161,7 @@ impl Sftp {
             own: None,
             next_own: u32::MAX,
             fetching: None,
+            room,
             unheard: Vec::new(),
             handles: Handles::default(),
             events: VecDeque::new(),
@@ -431,7 +438,7 @@ impl Sftp {
         };
         let from = usize::try_from(offset).unwrap_or(usize::MAX);
         let length = usize::try_from(length).unwrap_or(usize::MAX).min(PACKET_MAX / 2);
-        let rest = contents.get(from..).unwrap_or_default();
+        let rest = contents.bytes().get(from..).unwrap_or_default();
         let piece = rest.get(..length.min(rest.len())).unwrap_or_default().to_vec();
         if piece.is_empty() {
             return packet::status(&mut self.job_out, id, packet::EOF, "end of file");

@@ -39,7 +39,7 @@ fn open(id: u32, path: &str, flags: u8) -> Vec<u8> {
 impl World {
     fn new() -> Self {
         let mut world = Self {
-            sftp: Sftp::new(),
+            sftp: Sftp::default(),
             links: HashMap::from([("/home/x/up", "/etc/shadow"), ("/srv/app/dir", "/etc")]),
             contents: b"mail a@example.com now".to_vec(),
             seen: Vec::new(),
@@ -199,6 +199,11 @@ fn paths_are_decided_as_the_server_has_them() {
         (request(200, 1, &[b"hardlink@openssh.com", b"up", b"/srv/x"], b""), "symlink /srv/x /etc/shadow"),
         (request(200, 1, &[b"expand-path@openssh.com", b"~/up"], b""), "stat /etc/shadow"),
         (request(200, 1, &[b"lsetstat@openssh.com", b"up"], &[0; 4]), "setstat /home/x/up"),
+        // A slash behind a link, and the kernel follows it.
+        (request(200, 1, &[b"lsetstat@openssh.com", b"up/"], &[0; 4]), "setstat /etc/shadow"),
+        (request(200, 1, &[b"lsetstat@openssh.com", b"/srv/app/dir/."], &[0; 4]), "setstat /etc"),
+        (request(7, 1, &[b"/srv/app/dir//"], b""), "stat /etc"),
+        (request(18, 1, &[b"/srv/app/dir/", b"/srv/app/dir/./"], b""), "rename /etc /etc"),
         (request(14, 1, &[b"d"], &[0; 4]), "write /home/x/d"),
         (request(19, 1, &[b"up"], b""), "stat /home/x/up"),
     ] {
@@ -244,7 +249,7 @@ fn handles_are_good_for_what_they_were_opened_for() {
 
 #[test]
 fn unknown_extensions_are_neither_shown_nor_passed() {
-    let mut sftp = Sftp::new();
+    let mut sftp = Sftp::default();
     sftp.job_in(&[0, 0, 0, 5, 1, 0, 0, 0, 3]);
     let _ = sftp.step().unwrap();
     let mut version = Vec::new();
@@ -302,6 +307,61 @@ fn whoever_breaks_the_protocol_is_cut_off() {
     assert!(world.asked.is_empty() && world.seen.is_empty());
     world.send(&request(18, 3, &[b"a"], b""), |_| true);
     assert_eq!(world.replies.pop().unwrap().2[..4], [0, 0, 0, 5], "a bad message leaves the session usable");
+}
+
+#[test]
+fn paths_and_handles_are_of_bounded_length() {
+    let mut world = World::new();
+    let long = vec![b'a'; 5000];
+    for packet in [open(1, std::str::from_utf8(&long).unwrap(), 1), request(18, 2, &[b"a", &long], b"")] {
+        world.send(&packet, |_| true);
+        assert_eq!(world.replies.pop().unwrap().2[..4], [0, 0, 0, 3]);
+    }
+    assert!(world.asked.is_empty() && world.seen.is_empty());
+    // The server's handle is the path here.
+    let path = format!("/{}", "b/".repeat(200));
+    world.sftp.job_in(&open(3, &path, 1));
+    let mut steps = Vec::new();
+    for _ in 0..4 {
+        match world.sftp.step() {
+            Ok(SftpStep::Ask) => world.sftp.allow(&allowed()),
+            Ok(SftpStep::Need) => {
+                for packet in split(&std::mem::take(world.sftp.upstream_out())) {
+                    world.answer(&packet);
+                }
+            }
+            Err(error) => steps.push(error),
+        }
+    }
+    assert!(matches!(steps.first(), Some(SftpError::Upstream(why)) if why.contains("256")), "{steps:?}");
+}
+
+/// Packets without their lengths.
+fn split(mut bytes: &[u8]) -> Vec<Vec<u8>> {
+    let mut packets = Vec::new();
+    while let Some((head, tail)) = bytes.split_first_chunk::<4>() {
+        let (packet, more) = tail.split_at(u32::from_be_bytes(*head) as usize);
+        packets.push(packet.to_vec());
+        bytes = more;
+    }
+    packets
+}
+
+#[test]
+fn contents_that_are_searched_share_their_room() {
+    let mut world = World::new();
+    world.sftp = Sftp::new(std::sync::Arc::new(Room::new(50)));
+    world.sftp.job_in(&[0, 0, 0, 5, 1, 0, 0, 0, 3]);
+    world.run(|_| true);
+    world.replies.clear();
+    // Each has 22 bytes.
+    for (id, kind) in [(1, packet::HANDLE), (2, packet::HANDLE), (3, packet::STATUS)] {
+        world.send(&open(id, &format!("/srv/masked/{id}"), 1), |_| true);
+        assert_eq!(world.replies.pop().unwrap().0, kind, "{id}");
+    }
+    world.send(&request(4, 4, &[b"h/srv/masked/1"], b""), |_| true);
+    world.send(&open(5, "/srv/masked/5", 1), |_| true);
+    assert_eq!(world.replies.pop().unwrap().0, packet::HANDLE, "there is room again");
 }
 
 proptest! {

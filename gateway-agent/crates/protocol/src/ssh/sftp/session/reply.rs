@@ -1,9 +1,13 @@
 //! What the server says.
 
 use super::{Asked, MASKED_MAX, OUT_MAX, PIECE, Phase, Sftp, SftpError, Stage};
-use crate::ssh::sftp::{
-    handle::{FileEvent, Flow, Open},
-    packet::{self, Malformed, Reader},
+use crate::ssh::{
+    files,
+    sftp::{
+        handle::{FileEvent, Flow, HANDLE_MAX, Open},
+        packet::{self, Malformed, Reader},
+        room::Contents,
+    },
 };
 
 const BROKEN: SftpError = SftpError::Upstream("a reply that cannot be read");
@@ -51,12 +55,7 @@ impl Sftp {
         self.check(kind, rest, &asked)?;
         match asked {
             Asked::Open { path, read, write, folder, keep } if kind == packet::HANDLE => {
-                let mut reader = Reader::new(rest);
-                let handle = reader.string()?.to_vec();
-                reader.end()?;
-                if self.handles.number(&handle).is_some() {
-                    return Err(SftpError::Upstream("a handle that is in use"));
-                }
+                let handle = self.fresh_handle(rest)?;
                 let (reads, writes) = (Flow::new(), Flow::new());
                 let open =
                     Open { path: path.clone(), read, write, folder, keep, masked: None, reads, writes };
@@ -80,6 +79,20 @@ impl Sftp {
         }
         self.job_out.extend_from_slice(reply);
         Ok(())
+    }
+
+    /// A handle that names nothing yet.
+    fn fresh_handle(&self, rest: &[u8]) -> Result<Vec<u8>, SftpError> {
+        let mut reader = Reader::new(rest);
+        let handle = reader.string()?;
+        reader.end()?;
+        if handle.len() > HANDLE_MAX {
+            return Err(SftpError::Upstream("a handle of more than 256 bytes"));
+        }
+        match self.handles.number(handle) {
+            Some(_) => Err(SftpError::Upstream("a handle that is in use")),
+            None => Ok(handle.to_vec()),
+        }
     }
 
     /// Whether a reply of this kind can be one to that request.
@@ -139,7 +152,7 @@ impl Sftp {
         let real = match kind {
             packet::NAME => {
                 let name = std::str::from_utf8(packet::one_name(rest)?).ok();
-                name.filter(|name| name.starts_with('/')).map(str::to_owned)
+                name.filter(|name| name.starts_with('/') && name.len() <= files::PATH_MAX).map(str::to_owned)
             }
             packet::STATUS => None,
             _ => return Err(SftpError::Upstream("a reply of another kind")),
@@ -160,13 +173,8 @@ impl Sftp {
         let Asked::Open { path, read, write, folder, keep } = &current.asked else { return Err(BROKEN) };
         match kind {
             packet::HANDLE if self.fetching.is_none() => {
-                let mut reader = Reader::new(rest);
-                let handle = reader.string()?.to_vec();
-                reader.end()?;
-                if self.handles.number(&handle).is_some() {
-                    return Err(SftpError::Upstream("a handle that is in use"));
-                }
-                self.fetching = Some((handle, Vec::new()));
+                let handle = self.fresh_handle(rest)?;
+                self.fetching = Some((handle, Contents::new(&self.room)));
                 self.fetch_more();
             }
             packet::STATUS if self.fetching.is_none() => {
@@ -184,9 +192,12 @@ impl Sftp {
                 let data = reader.string()?;
                 reader.end()?;
                 let Some((_, contents)) = &mut self.fetching else { return Err(BROKEN) };
-                contents.extend_from_slice(data);
-                if contents.len() > MASKED_MAX {
+                if contents.bytes().len().saturating_add(data.len()) > MASKED_MAX {
                     return self.give_up(id, "its contents are masked, and it is too large to be searched");
+                }
+                if !contents.add(data) {
+                    let why = "its contents are masked, and too many such files are open: close some, then try again";
+                    return self.give_up(id, why);
                 }
                 if data.is_empty() {
                     return Err(BROKEN);
@@ -195,9 +206,9 @@ impl Sftp {
             }
             packet::STATUS if Reader::new(rest).u32()? == packet::EOF => {
                 let Some((handle, mut contents)) = self.fetching.take() else { return Err(BROKEN) };
-                let found = current.contents.as_ref().map(|of| of.find(&contents)).unwrap_or_default();
+                let found = current.contents.as_ref().map(|of| of.find(contents.bytes())).unwrap_or_default();
                 for found in found {
-                    if let Some(secret) = contents.get_mut(found.range) {
+                    if let Some(secret) = contents.bytes_mut().get_mut(found.range) {
                         // The length stays: sizes and offsets were told elsewhere.
                         secret.fill(b'*');
                     }
@@ -231,7 +242,7 @@ impl Sftp {
     fn fetch_more(&mut self) {
         let id = self.own_id();
         let Some((handle, contents)) = &self.fetching else { return };
-        let offset = u64::try_from(contents.len()).unwrap_or(u64::MAX);
+        let offset = u64::try_from(contents.bytes().len()).unwrap_or(u64::MAX);
         self.own = Some(id);
         packet::write(&mut self.up_out, packet::READ, |out| {
             out.extend_from_slice(&id.to_be_bytes());

@@ -7,6 +7,11 @@ use policy::{FileOperation, FileRequest, Route};
 use super::{Asked, Sftp, Stage, Unresolved};
 use crate::ssh::{files, sftp::packet};
 
+/// What ends in a slash, or a dot behind one, is the folder that is meant: the kernel follows a link there whatever the operation.
+fn names_a_folder(path: &[u8]) -> bool {
+    path.ends_with(b"/") || path.ends_with(b"/.")
+}
+
 impl Sftp {
     /// `~` and `~/…`; nothing for another's home.
     pub(super) fn expanded(&self, path: &[u8]) -> Option<String> {
@@ -26,20 +31,25 @@ impl Sftp {
         &mut self,
         id: u32,
         packet: &[u8],
-        path: &[u8],
+        sent: &[u8],
         follow: bool,
         target: Option<(&[u8], bool)>,
         operations: Vec<FileOperation>,
         asked: Asked,
     ) {
-        let paths = self.absolute(path).zip(match target {
+        let paths = self.absolute(sent).zip(match target {
             None => Some(None),
-            Some((target, follow)) => self.absolute(target).map(|target| Some((target, follow))),
+            Some((target, follow)) => {
+                let follow = follow || names_a_folder(target);
+                self.absolute(target).map(|target| Some((target, follow)))
+            }
         });
         let Some((path, target)) = paths else {
-            let why = "the path is not UTF-8, or contains a zero byte";
+            let why = "the path is not UTF-8, contains a zero byte, or is longer than 4096 bytes";
             return packet::status(&mut self.job_out, id, packet::PERMISSION_DENIED, why);
         };
+        // Behind a slash the kernel follows links all the same.
+        let follow = follow || names_a_folder(sent);
         self.decide(id, packet, asked, VecDeque::new());
         if let Some(current) = &mut self.current {
             current.stage = Stage::Resolving;
@@ -59,7 +69,7 @@ impl Sftp {
     fn absolute(&self, path: &[u8]) -> Option<String> {
         let path = std::str::from_utf8(path).ok().filter(|path| !path.contains('\0'))?;
         let home = self.home.as_deref().unwrap_or("/");
-        Some(files::joined(home, path))
+        Some(files::joined(home, path)).filter(|path| path.len() <= files::PATH_MAX)
     }
 
     /// Asks the server for the real path of what is to be resolved next.
