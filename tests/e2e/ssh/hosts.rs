@@ -37,7 +37,11 @@ fn a_host_that_does_not_keep_to_the_protocol_harms_nobody_else() {
     assert!(matches!(out.status.code(), Some(4 | 5)), "{out}");
     let out = ssh("after_the_end");
     assert!(out.stdout.starts_with("before\n") && !out.stdout.contains("long after"), "{out}");
-    assert_eq!(ssh("unknown").stdout, "fine\n");
+    let out = ssh("unknown");
+    assert_eq!(out.stdout, "fine\n", "{out}");
+    // What is said on channels that are not open is heard by nobody, or ends the connection.
+    let out = ssh("nobody_s");
+    assert!(matches!(out.stdout.as_str(), "fine\n" | ""), "{out}");
     assert_eq!(ssh("opens").stdout, "6 of 6 refused\n");
     // More than it may say: it is cut off, or its words pass as fast as they are read.
     for (doing, bytes) in [("beyond_the_window", 120_000_000), ("huge", 3_000_000)] {

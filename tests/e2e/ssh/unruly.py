@@ -112,6 +112,12 @@ class Host(paramiko.ServerInterface):
         for number in range(2000):
             self.send(cMSG_CHANNEL_REQUEST, channel.remote_chanid, b"made-up@example.com", number % 2 == 0, b"x" * 100)
             self.send(cMSG_GLOBAL_REQUEST, b"made-up@example.com", number % 2 == 0, b"x" * 100)
+        channel.sendall(b"fine\n")
+        self.status(channel, 0)
+        self.over(channel)
+
+    def nobody_s(self, channel):
+        for number in range(2000):
             self.send(cMSG_CHANNEL_DATA, 4000 + number, b"nobody's")
         channel.sendall(b"fine\n")
         self.status(channel, 0)

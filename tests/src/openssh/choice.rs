@@ -38,7 +38,6 @@ const CHOSEN: &[&str] = &[
     "key-options",
     "channel-timeout",
     "connection-timeout",
-    "cfgmatch",
     "keyscan",
     "localcommand",
     "host-expand",
@@ -117,7 +116,8 @@ pub const LEFT_OUT: &[(&str, &[&str])] = &[
     ),
     (
         "how a server starts, sets itself up and waits for logins",
-        &["connect-privsep", "login-timeout", "reconfigure", "sftp-chroot", "sftp-perm"],
+        // The last kills by its process id what runs on the server.
+        &["connect-privsep", "login-timeout", "reconfigure", "sftp-chroot", "sftp-perm", "cfgmatch"],
     ),
     (
         "programs that Debian does not have, or measurements",
