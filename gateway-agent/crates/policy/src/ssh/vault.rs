@@ -1,5 +1,7 @@
 //! Checks what a policy says of Vault.
 
+use core::net::Ipv6Addr;
+
 use super::{
     model::{Vault, VaultLogin},
     raw::RawVault,
@@ -74,9 +76,7 @@ fn is_origin(address: &str) -> bool {
         _ => (authority, None),
     };
     let host_is = match host.strip_prefix('[') {
-        Some(inner) => {
-            inner.strip_suffix(']').is_some_and(|inner| inner.parse::<std::net::Ipv6Addr>().is_ok())
-        }
+        Some(inner) => inner.strip_suffix(']').is_some_and(|inner| inner.parse::<Ipv6Addr>().is_ok()),
         None => !host.is_empty() && host.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '-' | '.')),
     };
     host_is && port.is_none_or(|port| port.parse::<u16>().is_ok_and(|port| port != 0))

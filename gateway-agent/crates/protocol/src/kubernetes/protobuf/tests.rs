@@ -107,3 +107,36 @@ fn what_could_be_read_in_two_ways_is_refused() {
         assert!(to_json(&[plain.clone(), more.clone()].concat()).is_err(), "{more:?}");
     }
 }
+
+#[test]
+fn whatever_is_written_over_a_body_it_is_read_or_refused() {
+    let container = [part(1, b"c"), part(2, b"i:1"), part(15, &[2 << 3, 1])].concat();
+    let metadata = [part(1, b"x"), part(11, &[part(1, b"app"), part(2, b"web")].concat()), vec![7 << 3, 3]];
+    let pod = [part(1, &metadata.concat()), part(2, &part(2, &container))].concat();
+    let good = body("v1", "Pod", &pod);
+    assert!(to_json(&good).is_ok());
+    // A generator of its own (Knuth's constants), so that a failure can be repeated.
+    let mut state = 1_u64;
+    let mut next = |below: usize| {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        usize::try_from(state >> 33).unwrap() % below
+    };
+    let mut read = 0;
+    for _ in 0..20_000 {
+        let mut bytes = good.clone();
+        for _ in 0..=next(3) {
+            let at = next(bytes.len());
+            match next(3) {
+                0 => bytes[at] = u8::try_from(next(256)).unwrap(),
+                1 => drop(bytes.remove(at)),
+                _ => bytes.insert(at, u8::try_from(next(256)).unwrap()),
+            }
+        }
+        let Ok(text) = to_json(&bytes) else { continue };
+        let value = json::read(&text).expect("what is made is read again");
+        assert!(value["kind"].is_string() && value["apiVersion"].is_string(), "{bytes:?}");
+        read += 1;
+    }
+    // Letters of texts may be others; most of the rest breaks something.
+    assert!((100..10_000).contains(&read), "{read}");
+}
