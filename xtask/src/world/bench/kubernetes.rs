@@ -161,7 +161,7 @@ fn plant(world: &World, cluster: &Cluster) -> Result<()> {
 }
 
 fn pod(number: usize) -> Value {
-    let value = if number % 10 == 0 { KEY } else { "info" };
+    let value = if number.is_multiple_of(10) { KEY } else { "info" };
     json!({
         "apiVersion": "v1",
         "kind": "Pod",

@@ -409,7 +409,8 @@ fn certificate(raw: &RawUserCertificate, place: &Place, findings: &mut Findings)
         findings.add(place.at("force_command"), "an empty command", "name the command, or drop the line");
     }
     let own = raw.authority.as_ref().map(|key| Signer::Own(secret(key, &place.at("authority"), findings)));
-    let vault = raw.vault.as_ref().map(|raw| Signer::Vault(vault(raw, &place.at("vault"), findings)));
+    let vault =
+        raw.vault.as_ref().map(|raw| Signer::Vault(Box::new(vault(raw, &place.at("vault"), findings))));
     if own.is_some() == vault.is_some() {
         findings.add(
             place.clone(),

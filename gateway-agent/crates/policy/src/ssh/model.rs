@@ -105,7 +105,7 @@ pub enum Signer {
     /// The gateway, with this private key.
     Own(SecretRef),
     /// Vault's SSH secrets engine.
-    Vault(Vault),
+    Vault(Box<Vault>),
 }
 
 /// Vault's SSH secrets engine.
