@@ -2,7 +2,7 @@
 
 use tests::kubernetes::Kubectl;
 
-use crate::support::Ground;
+use crate::support::{Ground, stored};
 
 const DEPLOYMENT: &str = r#"{"apiVersion":"apps/v1","kind":"Deployment","metadata":{"name":"NAME","labels":{"app":"web"}},
     "spec":{"replicas":2,"selector":{"matchLabels":{"app":"NAME"}},"template":{"metadata":{"labels":{"app":"NAME"}},
@@ -104,10 +104,12 @@ fn server_side_apply_stores_what_it_does_directly() {
     let through = ground.kubectl(Kubectl::New, &apply).stdin(DEPLOYMENT.replace("NAME", "same")).run().ok();
     assert!(through.stdout.contains("serverside-applied"), "{through}");
     let path = "/apis/apps/v1/namespaces/shop/deployments/same";
-    let stored = ground.object(path);
+    let key = "/registry/deployments/shop/same";
+    let (told, bytes) = (ground.object(path), stored(&ground, key, path));
     ground.direct(&["delete", "deployment", "same"], "");
     ground.direct(&apply, &DEPLOYMENT.replace("NAME", "same"));
-    assert_eq!(stored, ground.object(path));
+    assert_eq!(told, ground.object(path));
+    assert!(bytes == stored(&ground, key, path), "{}", String::from_utf8_lossy(&bytes));
 }
 
 #[test]

@@ -5,7 +5,7 @@ use std::{fs, path::PathBuf};
 use serde_json::Value;
 use tests::{kubernetes::Kubectl, process::Output};
 
-use crate::support::{Ground, MARKER, shows_nothing};
+use crate::support::{Ground, MARKER, shows_nothing, stored};
 
 /// helm may read the Secrets that it keeps its own state in, and no others.
 const RULE: &str = r#"
@@ -95,14 +95,10 @@ fn directly(ground: &Ground, words: &[&str]) -> Output {
     }
 }
 
-/// The objects of the release as the server tells them, but for uids, versions and times.
+/// The objects of the release, as the server tells them and byte by byte as etcd has them, but for uids, versions and times.
 #[track_caller]
-fn objects(ground: &Ground) -> Vec<(String, Value)> {
-    let of = |(path, key): &(&str, &str)| {
-        assert!(!ground.cluster.stored(key).expect("what etcd holds").is_empty(), "{key}");
-        ((*path).to_owned(), ground.object(path))
-    };
-    OBJECTS.iter().map(of).collect()
+fn objects(ground: &Ground) -> Vec<(Value, Vec<u8>)> {
+    OBJECTS.iter().map(|(path, key)| (ground.object(path), stored(ground, key, path))).collect()
 }
 
 #[test]
@@ -159,8 +155,9 @@ fn a_release_lives_as_it_does_directly() {
 
     for (step, through) in steps.iter().zip(through) {
         directly(&ground, step);
-        for (through, directly) in through.iter().zip(objects(&ground)) {
-            assert_eq!(*through, directly, "{step:?}");
+        for ((told, bytes), (told_directly, directly)) in through.into_iter().zip(objects(&ground)) {
+            assert_eq!(told, told_directly, "{step:?}");
+            assert!(bytes == directly, "{step:?}: {told}: {}", String::from_utf8_lossy(&bytes));
         }
     }
 }

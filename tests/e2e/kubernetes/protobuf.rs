@@ -6,7 +6,7 @@ use protocol::kubernetes::{Head, Request};
 use serde_json::Value;
 use tests::kubernetes::{Kubectl, types};
 
-use crate::support::{Ground, shows_nothing};
+use crate::support::{Ground, shows_nothing, stored};
 
 const PROTOBUF: &str = "application/vnd.kubernetes.protobuf";
 
@@ -62,37 +62,6 @@ fn every_kind_reads_as_its_equal_in_json() {
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
     // Both releases have more than a hundred and fifty kinds.
     assert!(alike > 300, "{alike}");
-}
-
-/// An object as etcd has it, byte by byte, but for its `uid` and the times in it: each is written over with what is as long.
-#[track_caller]
-fn stored(ground: &Ground, key: &str, path: &str) -> Vec<u8> {
-    let text = ground.cluster.raw("GET", path, None).expect("an object");
-    let object: Value = serde_json::from_str(&text).expect("JSON");
-    let mut bytes = ground.cluster.stored(key).expect("what etcd holds");
-    let mut cover = |needle: &[u8]| {
-        let mut from = 0;
-        while let Some(at) = bytes[from..].windows(needle.len()).position(|part| part == needle) {
-            bytes[from + at..from + at + needle.len()].fill(b'_');
-            from += at + needle.len();
-        }
-    };
-    let metadata = &object["metadata"];
-    cover(metadata["uid"].as_str().expect("a uid").as_bytes());
-    let managed = metadata["managedFields"].as_array().into_iter().flatten().map(|of| &of["time"]);
-    for time in managed.chain([&metadata["creationTimestamp"]]).filter_map(Value::as_str) {
-        let seconds =
-            tests::process::output(std::process::Command::new("date").args(["+%s", "--date", time]));
-        let mut seconds: u64 = seconds.expect("a time").trim().parse().expect("seconds");
-        let mut varint = vec![0x08];
-        while seconds >= 0x80 {
-            varint.push(u8::try_from(seconds & 0x7f).expect("seven bits") | 0x80);
-            seconds >>= 7;
-        }
-        varint.push(u8::try_from(seconds).expect("seven bits"));
-        cover(&varint);
-    }
-    bytes
 }
 
 #[test]
