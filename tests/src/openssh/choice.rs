@@ -42,9 +42,6 @@ const CHOSEN: &[&str] = &[
     "localcommand",
     "host-expand",
     "reexec",
-    "putty-transfer",
-    "putty-ciphers",
-    "putty-kex",
 ];
 
 /// Scripts that say nothing about what lies between client and server.
@@ -118,6 +115,10 @@ pub const LEFT_OUT: &[(&str, &[&str])] = &[
         "how a server starts, sets itself up and waits for logins",
         // The last kills by its process id what runs on the server.
         &["connect-privsep", "login-timeout", "reconfigure", "sftp-chroot", "sftp-perm", "cfgmatch"],
+    ),
+    (
+        "PuTTY: directly too, the suite refuses its server's configuration before it connects",
+        &["putty-transfer", "putty-ciphers", "putty-kex"],
     ),
     (
         "programs that Debian does not have, or measurements",

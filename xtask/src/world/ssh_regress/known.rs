@@ -8,6 +8,11 @@ const KNOWN: &[(&str, &str)] = &[
         "a host's timeout of unused connections ends the gateway's own connection to it; the job's is bounded by `limits`",
     ),
     (
+        "key-options",
+        "it fails directly too (`from=`: here the server sees an address); where the host no longer takes the gateway's login, the gateway says so",
+    ),
+    ("keyscan", "the gateway shows one host key, Ed25519, whatever types the host has"),
+    (
         "multiplex",
         "a forward to a declared host ends at the gateway, which closes on what is no SSH without the words of OpenSSH's server",
     ),
