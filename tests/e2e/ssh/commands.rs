@@ -61,6 +61,21 @@ fn a_command_that_a_signal_ends_says_so() {
 }
 
 #[test]
+fn commands_behind_each_other_share_one_login() {
+    let ground = Ground::new();
+    let script = format!(
+        "set -e\nexport S=/tmp/mux\nssh -o BatchMode=yes -o ControlMaster=yes -o ControlPath=$S -o ControlPersist=30 -N -f {HOST}\n\
+         for n in 1 2 3 4 5; do ssh -n -o ControlPath=$S {HOST} \"echo $n\"; done\n\
+         ssh -o ControlPath=$S -O exit {HOST}"
+    );
+    let out = ground.job(&["bash", "-c", &script]).run().ok();
+    assert_eq!(out.stdout, "1\n2\n3\n4\n5\n", "{out}");
+    // One may be made ahead for a command that comes before the first is over.
+    let logins = ground.sshd.log().matches("Accepted publickey").count();
+    assert!((1..=2).contains(&logins), "{logins} logins");
+}
+
+#[test]
 fn several_commands_share_a_connection() {
     let ground = Ground::new();
     let script = format!(
